@@ -1,0 +1,329 @@
+"""The public door: every argument is checked here, once, and errors say what came and what was wanted.
+
+Law:       values equal `x.astype(float32)`; a row that float32 cannot hold is an error, never a silent inf.
+Why:       sets may be larger than memory, so rows are read, converted and checked a chunk at a time; float32
+           memory is handed on as it is. Other libraries' arrays are known by what they offer, none is imported.
+Not here:  zero vectors, which only the cosine metric forbids (vectors.py)."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from operator import index as as_index
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK_ROWS = 4096
+LARGEST_INTEGER = 2**24  # float32 holds every integer up to here, and not the next one
+
+
+class VectorSource:
+    """Rows of float32 behind any array: read, converted and checked when they are asked for.
+
+    Attributes
+    ----------
+    name : the argument's name, for messages.
+    n, dim : rows and columns.
+    single : True where the caller passed one vector (dim,), which is held as one row.
+    """
+
+    __slots__ = ("_rows", "dim", "n", "name", "single")
+
+    def __init__(self, rows: Any, name: str, single: bool = False) -> None:
+        self._rows = rows  # .shape (n, dim), and rows[start:stop] is an array
+        self.name, self.single = name, single
+        self.n, self.dim = rows.shape
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield (start, (m, dim) float32 C-contiguous) with m <= rows, in order.
+
+        A chunk may be the caller's own memory: never write into it.
+
+        Raises
+        ------
+        ValueError
+            A row holds NaN or inf, a float64 beyond float32's range, or an integer beyond 2**24 in magnitude.
+        """
+        for start in range(0, self.n, rows):
+            raw = np.asarray(self._rows[start : start + rows])
+            chunk = _as_float32(raw)
+            if not _fits(raw, chunk):
+                self._reject(start, rows)
+            yield start, chunk
+
+    def array(self) -> NDArray[np.float32]:
+        """All rows (n, dim) float32 C-contiguous, checked as in `chunks`; maybe the caller's own memory."""
+        if _is_plain(self._rows):
+            for _ in self.chunks():  # only the checks
+                pass
+            return self._rows
+        out = np.empty((self.n, self.dim), np.float32)
+        for start, chunk in self.chunks():
+            out[start : start + len(chunk)] = chunk
+        return out
+
+    def _reject(self, start: int, rows: int) -> None:
+        """Raise for the first bad row at or after `start`, having read the rest to count the rows like it."""
+        first: tuple[int, str] | None = None
+        counts: Counter[str] = Counter()
+        for begin in range(start, self.n, rows):
+            faults = _faults(np.asarray(self._rows[begin : begin + rows]))
+            counts.update({fault: int(bad.sum()) for fault, bad in faults.items()})
+            found = [(begin + int(bad.argmax()), fault) for fault, bad in faults.items() if bad.any()]
+            first = first or min(found, default=None)
+        if first is None:
+            raise ValueError(f"{self.name} changed while it was read")
+        row, fault = first
+        where = self.name if self.single else f"{self.name}[{row}]"
+        count = "" if self.single else f" ({'first of ' * (counts[fault] > 1)}{counts[fault]} such rows)"
+        raise ValueError(f"{where} {fault}{count}")
+
+
+def vectors(x: Any, name: str, dim: int | None = None, *, single: bool = False) -> VectorSource:
+    """Check what can be seen without reading the values, and return the rows of `x` as a `VectorSource`.
+
+    Parameters
+    ----------
+    x : (n, d) real numbers: a NumPy array of any layout and any float or integer type (memory-mapped too),
+        nested lists, an h5py data set (read a chunk at a time), a CPU torch tensor, an Arrow fixed-size list
+        array, or anything with `__array__`. bfloat16 is welcome.
+    name : the argument's name, for messages.
+    dim : the wanted d, or None for any.
+    single : whether one vector (d,) is welcome too.
+
+    Raises
+    ------
+    TypeError
+        `x` does not hold real numbers, or is not in the CPU's memory.
+    ValueError
+        The shape is wrong.
+    """
+    rows = x if type(x) is np.ndarray else _open(x, name)
+    shape = rows.shape
+    if not _is_real(rows.dtype):
+        raise TypeError(f"{name} must hold real numbers, got {_kind(x, rows)}")
+    alone = single and len(shape) == 1
+    if alone:
+        rows = np.asarray(rows[:])[None]
+    elif len(shape) != 2:
+        wanted = "(d,) or (n, d)" if single else "(n, d)"
+        raise ValueError(f"{name} must have shape {wanted}, got {shape}")
+    columns = shape[-1]
+    if columns == 0:
+        raise ValueError(f"{name} must have at least one column, got shape {shape}")
+    if dim is not None and columns != dim:
+        raise ValueError(f"{name} has {columns} columns but dim={dim} is wanted")
+    return VectorSource(rows, name, alone)
+
+
+def integer(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
+    """`value` as int: any integer type but bool, from low to high (both included)."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    try:
+        number = as_index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {_shown(value)}") from None
+    if (low is not None and number < low) or (high is not None and number > high):
+        raise ValueError(f"{name} must be {_range(low, high)}, got {number}")
+    return number
+
+
+def real(value: Any, name: str, low: float | None = None, high: float | None = None) -> float:
+    """`value` as a finite float from low to high (both included)."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {_shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {number}")
+    if (low is not None and number < low) or (high is not None and number > high):
+        raise ValueError(f"{name} must be {_range(low, high)}, got {number}")
+    return number
+
+
+def choice(value: Any, name: str, options: Iterable[str]) -> str:
+    """`value`, which must be one of `options`."""
+    options = tuple(options)
+    if isinstance(value, str) and value in options:
+        return value
+    error = ValueError if isinstance(value, str) else TypeError
+    raise error(f"{name} must be one of {', '.join(map(repr, options))}; got {_shown(value)}")
+
+
+def flag(value: Any, name: str) -> bool:
+    """`value` as bool: True or False, not a number."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {_shown(value)}")
+    return bool(value)
+
+
+def id_array(ids: Any, name: str, n: int | None = None) -> NDArray[np.int64]:
+    """Ids (n,) int64 C-contiguous, all >= 0; maybe the caller's own memory. `n`: the wanted length, if any."""
+    source = ids if type(ids) is np.ndarray else _open(ids, name)
+    empty_list = source.shape == (0,) and isinstance(ids, (list, tuple))  # which NumPy takes for floats
+    if source.dtype.kind not in "iu" and not empty_list:
+        raise TypeError(f"{name} must hold integers, got {_kind(ids, source)}")
+    if len(source.shape) != 1:
+        raise ValueError(f"{name} must have shape (n,), got {source.shape}")
+    array = np.asarray(source[:])
+    if n is not None and len(array) != n:
+        raise ValueError(f"{name} must have {n} entries, got {len(array)}")
+    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int64).max):
+        bad = (array < 0) | (array > np.iinfo(np.int64).max)
+        first, count = int(bad.argmax()), int(bad.sum())
+        such = f"({'first of ' * (count > 1)}{count} such ids)"
+        raise ValueError(f"{name}[{first}] must be from 0 to 2**63 - 1, got {array[first]} {such}")
+    return array if _is_plain(array, np.int64) else np.array(array, np.int64, order="C")
+
+
+def unique_ids(ids: NDArray[np.int64], name: str) -> None:
+    """Raise ValueError for the first of ids (n,) int64 that was there before."""
+    if (ids[1:] > ids[:-1]).all():
+        return
+    order = np.argsort(ids, kind="stable")
+    repeats = order[1:][ids[order[1:]] == ids[order[:-1]]]
+    if len(repeats):
+        second = int(repeats.min())
+        first = int((ids == ids[second]).argmax())
+        raise ValueError(f"{name} must be unique, got {ids[second]} at positions {first} and {second}")
+
+
+class _TensorRows:
+    """A torch tensor whose type NumPy lacks (bfloat16), converted a slice at a time."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, tensor: Any) -> None:
+        self.shape = tuple(tensor.shape)
+        self._tensor = tensor
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        return self._tensor[rows].float().numpy()
+
+
+class _ArrowRows:
+    """An Arrow array, plain or chunked, of fixed-size lists. No copy but of the slice asked for."""
+
+    def __init__(self, array: Any) -> None:
+        self.shape = (len(array), array.type.list_size)
+        self.dtype = np.dtype(array.type.value_type.to_pandas_dtype())
+        self._array = array
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        start, stop, _ = rows.indices(len(self._array))
+        part = self._array.slice(start, stop - start)
+        part = part.combine_chunks() if hasattr(part, "combine_chunks") else part
+        return part.flatten().to_numpy(zero_copy_only=False).reshape(stop - start, self.shape[1])
+
+
+def _open(x: Any, name: str) -> Any:
+    """`x` as something with `shape`, a NumPy `dtype` and slices: an array, or what reads one by slices."""
+    if isinstance(x, np.ndarray):
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(f"{name} must have all its values, got a masked array; pass {name}.filled(...)")
+        return np.asarray(x)
+    if hasattr(x, "detach") and hasattr(x, "device"):
+        return _open_tensor(x, name)
+    if hasattr(x, "toarray"):
+        raise TypeError(f"{name} must be a dense array, got {type(x).__name__}; pass {name}.toarray()")
+    if hasattr(x, "__cuda_array_interface__"):
+        raise TypeError(f"{name} must be in the CPU's memory, got {type(x).__name__}; copy it there first")
+    if hasattr(getattr(x, "type", None), "list_size"):
+        if x.null_count:
+            row = int(np.asarray(x.is_null()).argmax())
+            raise ValueError(f"{name}[{row}] is null (first of {x.null_count} such rows)")
+        return _ArrowRows(x)
+    if isinstance(getattr(x, "dtype", None), np.dtype) and hasattr(x, "shape") and hasattr(x, "__getitem__"):
+        return x if x.shape else np.asarray(x)
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        came = "rows of different lengths" if "inhomogeneous" in str(error) else _failed(x, error)
+        raise ValueError(f"{name} must be an array of numbers, got {came}") from None
+    except (TypeError, OverflowError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array of numbers, got {_failed(x, error)}") from None
+
+
+def _open_tensor(x: Any, name: str) -> Any:
+    """A torch tensor as an array on the same memory, or as slices where NumPy lacks its type."""
+    if str(x.device) != "cpu":
+        raise TypeError(f"{name} must be in the CPU's memory, got a tensor on {x.device}; pass {name}.cpu()")
+    tensor = x.detach()
+    if str(tensor.dtype) == "torch.bfloat16":
+        return _TensorRows(tensor)
+    try:
+        return tensor.numpy()
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array of numbers, got {_failed(x, error)}") from None
+
+
+def _kind(x: Any, rows: Any) -> str:
+    """What a wrong argument `x` is, for a message; `rows` is how it was opened."""
+    return f"{type(x).__name__} of dtype {rows.dtype}" if rows.shape else type(x).__name__
+
+
+def _is_real(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "fiu" or dtype.name == "bfloat16"
+
+
+def _is_plain(array: Any, dtype: type = np.float32) -> bool:
+    """Whether kernels can take the array as it is. Not if read-only: to Numba that is another type, for which it
+    would compile every kernel a second time."""
+    return type(array) is np.ndarray and array.dtype == dtype and array.flags.carray
+
+
+def _as_float32(rows: NDArray[Any]) -> NDArray[np.float32]:
+    if _is_plain(rows):
+        return rows
+    with np.errstate(all="ignore"):  # what overflows is found and named by `_fits`
+        return np.array(rows, np.float32, order="C")
+
+
+def _fits(raw: NDArray[Any], chunk: NDArray[np.float32]) -> bool:
+    """Whether chunk, the float32 form of raw, holds its values: finite, and integers exact."""
+    if raw.dtype.kind not in "iu":
+        return bool(np.isfinite(chunk).all())
+    if raw.dtype.itemsize <= 2 or not raw.size:
+        return True
+    return bool(raw.max() <= LARGEST_INTEGER and raw.min() >= -LARGEST_INTEGER)
+
+
+def _faults(raw: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
+    """What can be wrong with rows raw (m, d), each with a mask (m,) of the rows it is true of."""
+    if raw.dtype.kind in "iu":
+        beyond = ((raw > LARGEST_INTEGER) | (raw < -LARGEST_INTEGER)).any(axis=1)
+        return {"holds an integer beyond 2**24, which float32 cannot hold exactly": beyond}
+    chunk = _as_float32(raw)
+    finite = np.isfinite(raw if raw.dtype.kind == "f" else chunk).all(axis=1)
+    return {
+        "is not finite": ~finite,
+        "overflows float32": finite & ~np.isfinite(chunk).all(axis=1),
+    }
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if high is None:
+        return f"at least {low}"
+    return f"at most {high}" if low is None else f"from {low} to {high}"
+
+
+def _shown(value: Any) -> str:
+    """A short text of a value for a message; its type too, unless the text makes that plain."""
+    if value is None or isinstance(value, (bool, str)):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+    if isinstance(value, numbers.Number):
+        return f"{value} ({type(value).__name__})"
+    return f"a {type(value).__name__}"
+
+
+def _failed(x: Any, error: Exception) -> str:
+    """What a wrong argument `x` is, and in one line why it is no array."""
+    return f"{type(x).__name__} ({str(error).split(chr(10), 1)[0]})"

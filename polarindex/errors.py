@@ -1,0 +1,19 @@
+"""The errors that callers may want to catch by name; arguments raise TypeError, ValueError and KeyError."""
+
+from __future__ import annotations
+
+
+class FormatError(ValueError):
+    """A file or directory is not a readable index: foreign, damaged, or of an unknown version."""
+
+
+class NotFittedError(RuntimeError):
+    """The index has to learn something from data (`fit`) before this call."""
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is not installed; the message names the extra to install."""
+
+
+class MissingDatasetError(FileNotFoundError):
+    """A data set is not on this machine; the message says how to get it."""
