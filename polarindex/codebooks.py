@@ -1,0 +1,237 @@
+"""Scalar codebooks known in advance: Lloyd-Max levels for the law that a rotated coordinate obeys.
+
+Law:       level_i = E[v | cell i], threshold_i = (level_i + level_(i+1)) / 2  (Max 1960, Lloyd 1982).
+Laws of v: N(0, 1), the d -> infinity limit (EDEN, arXiv:2108.08842, section 4); sqrt(d) times a coordinate of a uniform
+           point on the sphere (TurboQuant, arXiv:2504.19874, Lemma 1: a Beta law); PolarQuant's angles
+           (arXiv:2502.02617, Lemma 2).
+How:       computed to 1e-12 by Newton's method on the centroid condition, cells integrated by Gauss-Legendre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
+_TAIL = 12.0  # standard deviations; the mass beyond is under 1e-32
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Levels and thresholds, ascending, in units of the coordinate's standard deviation (angles: radians).
+
+    Attributes
+    ----------
+    levels : (2**bits,) float64
+    thresholds : (2**bits - 1,) float64; code i is for thresholds[i - 1] <= v < thresholds[i]
+    distortion : float
+        E (v - level)^2.
+    """
+
+    levels: Array
+    thresholds: Array
+    distortion: float
+
+
+@dataclass(frozen=True)
+class _Law:
+    """A density given on a parameter u: v = value(u), with weight(u) du the unnormalised probability.
+
+    The parameter keeps integrands smooth: a sphere coordinate is sin(u), so that the Beta law's end points are regular.
+    """
+
+    low: float
+    high: float
+    weight: Callable[[Array], Array]
+    value: Callable[[Array], Array]
+    parameter: Callable[[Array], Array]  # the inverse of value
+    slope: Callable[[Array], Array]  # dv/du
+    symmetric: bool = True
+
+    def moments(self, edges: Array) -> tuple[Array, Array, Array]:
+        """Integrals of 1, v and v^2 over the cells between edges (in u), each (len(edges) - 1,)."""
+        middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
+        u = middle[:, None] + half[:, None] * _NODES
+        mass = self.weight(u) * _WEIGHTS * half[:, None]
+        v = self.value(u)
+        return mass.sum(1), (mass * v).sum(1), (mass * v * v).sum(1)
+
+    def edges(self, thresholds: Array) -> Array:
+        return np.concatenate([[self.low], self.parameter(thresholds), [self.high]])
+
+    def distortion(self, levels: Array, thresholds: Array) -> float:
+        """E (v - level)^2 of any levels and thresholds."""
+        mass, first, second = self.moments(self.edges(thresholds))
+        return float((second - 2 * levels * first + levels**2 * mass).sum() / mass.sum())
+
+
+def _identity(u: Array) -> Array:
+    return u
+
+
+_NORMAL = _Law(-_TAIL, _TAIL, lambda u: np.exp(-u * u / 2), _identity, _identity, np.ones_like)
+
+
+def _sphere_law(dim: int) -> _Law:
+    """sqrt(dim) x_1, x uniform on the sphere of `dim` >= 2 dimensions: density (1 - x^2)^((dim - 3) / 2), x = sin u."""
+    root = np.sqrt(dim)
+    high = np.arcsin(min(1.0, _TAIL / root))
+    return _Law(
+        -high,
+        high,
+        lambda u: np.cos(u) ** (dim - 2),
+        lambda u: root * np.sin(u),
+        lambda v: np.arcsin(np.clip(v / root, -1.0, 1.0)),
+        lambda u: root * np.cos(u),
+    )
+
+
+def _polar_law(level: int) -> _Law:
+    """PolarQuant's angle at `level` >= 2: density sin(2 psi)^(2^(level - 1) - 1) on [0, pi / 2]."""
+    power = 2 ** (level - 1) - 1
+    deviation = 2.0 ** (-(level + 1) / 2)
+    low = max(0.0, np.pi / 4 - _TAIL * deviation)
+    return _Law(
+        low, np.pi / 2 - low, lambda u: np.sin(2 * u) ** power, _identity, _identity, np.ones_like, symmetric=False
+    )
+
+
+def _first_guess(law: _Law, count: int) -> Array:
+    """Panter-Dite companding: levels at equal steps of the integral of density^(1/3)."""
+    u = np.linspace(law.low, law.high, 20001)[1:-1]
+    slope = law.slope(u)
+    compressed = np.cumsum((law.weight(u) / slope) ** (1 / 3) * slope)
+    return np.interp((np.arange(count) + 0.5) / count, compressed / compressed[-1], law.value(u))
+
+
+def _centroids(law: _Law, levels: Array) -> tuple[Array, Array, Array]:
+    """The centroids of the cells of `levels`, with the cells' masses and inner edges (in u)."""
+    edges = law.edges((levels[1:] + levels[:-1]) / 2)
+    mass, first, _ = law.moments(edges)
+    return first / mass, mass, edges[1:-1]
+
+
+def _lloyd_max(law: _Law, count: int) -> Codebook:
+    """Newton's method on levels - centroids(levels) = 0, whose Jacobian is tridiagonal; a few Lloyd steps first."""
+    levels = _first_guess(law, count)
+    for _ in range(30):
+        levels = _centroids(law, levels)[0]
+    for _ in range(50):
+        centroids, mass, inner = _centroids(law, levels)
+        residual = levels - centroids
+        if np.abs(residual).max() < 1e-13:
+            break
+        thresholds = law.value(inner)
+        density = law.weight(inner) / law.slope(inner) / 2
+        # d centroid_i / d threshold below and above it, halved: each threshold is half of either neighbouring level
+        below = density * (centroids[1:] - thresholds) / mass[1:]
+        above = density * (thresholds - centroids[:-1]) / mass[:-1]
+        jacobian = np.eye(count)
+        rows = np.arange(count - 1)
+        jacobian[rows + 1, rows] -= below
+        jacobian[rows + 1, rows + 1] -= below
+        jacobian[rows, rows + 1] -= above
+        jacobian[rows, rows] -= above
+        levels = levels - np.linalg.solve(jacobian, residual)
+    if law.symmetric:
+        levels = (levels - levels[::-1]) / 2  # exactly, so that the middle threshold is 0
+    thresholds = (levels[1:] + levels[:-1]) / 2
+    return Codebook(levels, thresholds, law.distortion(levels, thresholds))
+
+
+@lru_cache(maxsize=64)
+def normal_codebook(bits: int) -> Codebook:
+    """Lloyd-Max for N(0, 1) at 1-8 bits: distortion .3634, .1175, .03455, .00950, ..."""
+    return _lloyd_max(_NORMAL, 2**bits)
+
+
+@lru_cache(maxsize=64)
+def sphere_codebook(dim: int, bits: int) -> Codebook:
+    """Lloyd-Max for sqrt(dim) times a coordinate of a uniform unit vector; the limit dim -> infinity is N(0, 1).
+
+    In one dimension the coordinate is -1 or 1: the outermost levels are these, and the distortion is 0.
+    """
+    if dim == 1:
+        levels = np.linspace(-1.0, 1.0, 2**bits)
+        return Codebook(levels, (levels[1:] + levels[:-1]) / 2, 0.0)
+    return _lloyd_max(_sphere_law(dim), 2**bits)
+
+
+@lru_cache(maxsize=256)
+def polar_codebook(level: int, bits: int) -> Codebook:
+    """1-D k-means for PolarQuant's angle at `level` (1 = pairs of coordinates: uniform on [0, 2 pi), equal cells).
+
+    With 0 bits the one level is the law's mean. `distortion` is E[2 - 2 cos(angle - level)], what the angle adds to
+    the relative error of the vector.
+    """
+    count = 2**bits
+    if level == 1:
+        levels = 2 * np.pi * (np.arange(count) + 0.5) / count
+        thresholds = (levels[1:] + levels[:-1]) / 2
+        return Codebook(levels, thresholds, float(2 - 2 * np.sinc(1 / count)))
+    law = _polar_law(level)
+    book = _lloyd_max(law, count) if bits else Codebook(np.array([np.pi / 4]), np.empty(0), 0.0)
+    edges = law.edges(book.thresholds)
+    middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
+    u = middle[:, None] + half[:, None] * _NODES
+    mass = law.weight(u) * _WEIGHTS * half[:, None]
+    error = (mass * (2 - 2 * np.cos(u - book.levels[:, None]))).sum() / mass.sum()
+    return Codebook(book.levels, book.thresholds, float(error))
+
+
+# --- levels as the scan kernel sees them ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class IntegerCodebook:
+    """A codebook whose levels are int8 multiples of `unit`.
+
+    Attributes
+    ----------
+    table : (2**bits,) int8 in -127 .. 127; level of code i = unit * table[i]
+    thresholds : (2**bits - 1,) float64, in standard deviations
+    unit : float
+    distortion : float
+        E (v - unit * table)^2 for N(0, 1).
+    """
+
+    table: NDArray[np.int8]
+    thresholds: Array
+    unit: float
+    distortion: float
+
+
+def integer_codebook(book: Codebook) -> IntegerCodebook:
+    """Round a codebook's levels to int8: at most 4 bits this adds 4e-5 of the variance.
+
+    A 256-level codebook is replaced by the best uniform grid of 255 int8 steps (distortion 9e-5): rounding its
+    levels would only add error to it.
+    """
+    if len(book.levels) == 256:
+        return _uniform_grid()
+    unit = float(book.levels.max() / 127)
+    table = np.rint(book.levels / unit).astype(np.int8)
+    return IntegerCodebook(table, book.thresholds, unit, _NORMAL.distortion(table * unit, book.thresholds))
+
+
+@lru_cache(maxsize=1)
+def _uniform_grid() -> IntegerCodebook:
+    """255 equal steps -127 .. 127 with the step that is best for N(0, 1), found by golden section; code 0 is unused."""
+    table = np.maximum(np.arange(-128, 128), -127).astype(np.int8)
+    levels, steps = np.arange(-127, 128, dtype=np.float64), np.arange(-126.5, 127, dtype=np.float64)
+
+    def error(unit: float) -> float:
+        return _NORMAL.distortion(levels * unit, steps * unit)
+
+    low, high, golden = 0.02, 0.05, (5**0.5 - 1) / 2
+    while high - low > 1e-7:
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, right) if error(left) < error(right) else (left, high)
+    unit = (low + high) / 2
+    return IntegerCodebook(table, np.concatenate([[-np.inf], steps * unit]), unit, error(unit))

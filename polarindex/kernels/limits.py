@@ -1,0 +1,4 @@
+"""Bounds that kernels rely on, as constants that tests stand on."""
+
+# An int32 sum of products of levels and queries, both int8 in -127 .. 127, cannot wrap up to this many dimensions.
+MAX_DIMS = (2**31 - 1) // (127 * 127)

@@ -1,0 +1,232 @@
+"""What every kernel computes, in NumPy: slow, short, obviously right. The tests' oracle, never a fallback.
+
+Convention: a function has its kernel's name and takes the kernel's arguments but those that are only filled,
+which it returns as new arrays. What a kernel reads and changes (`words`, `quads`, `panels`, the scores of
+`add_scores`, the k best) is an argument too and left as it was; the changed copy is returned. Where a kernel
+is free, there is a normal form here: the k best of `select` come sorted, and a hash table is a dict.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+# --- hadamard.py
+
+
+def rotate(x: Array, order: Array, signs: Array, starts: Array, size: int, norm: np.float32) -> Array:
+    """Each round: y_j = signs_j * y_order(j), then H / sqrt(size) on each window. (n, d) float32, as x."""
+    y = x.copy()
+    for r in range(len(order)):
+        y = signs[r] * y[:, order[r]]
+        _transform_windows(y, starts, size, norm)
+    return y
+
+
+def rotate_back(y: Array, order: Array, signs: Array, starts: Array, size: int, norm: np.float32) -> Array:
+    """The rounds of `rotate` undone in reverse (H is its own inverse). `starts` comes in reverse order."""
+    x = y.copy()
+    for r in reversed(range(len(order))):
+        _transform_windows(x, starts, size, norm)
+        x[:, order[r]] = signs[r] * x
+    return x
+
+
+def _transform_windows(y: Array, starts: Array, size: int, norm: np.float32) -> None:
+    """Window by window, in order: (a, b) -> (a + b, a - b) at distance 1, 2, 4, ..., then times norm."""
+    for first in starts:
+        window = y[:, first : first + size]
+        half = 1
+        while half < size:
+            pairs = window.reshape(len(y), size // (2 * half), 2, half)
+            a, b = pairs[:, :, 0], pairs[:, :, 1]
+            window = np.stack([a + b, a - b], axis=2).reshape(len(y), size)
+            half *= 2
+        y[:, first : first + size] = window * norm
+
+
+# --- quantize.py
+
+
+def quantize(y: Array, gains: Array, thresholds: Array, levels: Array) -> tuple[Array, Array, Array]:
+    """codes_ij = #{t : thresholds_t <= gains_i y_ij}, dots_i = sum_j y_ij l_ij, energies_i = sum_j l_ij^2,
+
+    l = levels[codes]; the sums in float64, one term after the other.
+    """
+    z = gains[:, None] * y
+    codes = (thresholds <= z[:, :, None]).sum(axis=2).astype(np.uint8)
+    chosen = levels[codes]
+    dots = np.cumsum(y.astype(np.float64) * chosen, axis=1)[:, -1]
+    energies = np.cumsum(chosen * chosen, axis=1)[:, -1]
+    return codes, dots, energies
+
+
+# --- pack.py
+#
+# A 64-byte dot line is 16 vectors x 32 / width coordinates: in line g, byte 4 v + t, field s (`width` bits, from
+# bit width s on) is the code of vector v, coordinate g (32 / width) + 4 s + t. A row is one vector's bytes.
+
+
+def pack_plane(codes: Array, shift: int, width: int, first: int, words: Array) -> Array:
+    """`width` bits from bit `shift` on of codes (n, d) uint8, in words first, ... of (n, w) uint32."""
+    per_line = 32 // width
+    count = -(-codes.shape[1] // per_line)
+    packed = words.copy()
+    packed[:, first : first + count] = 0
+    line_bytes = packed.view(np.uint8)  # (n, 4 w): of line g, this vector has bytes 4 g .. 4 g + 3
+    for j in range(codes.shape[1]):
+        g, rest = divmod(j, per_line)
+        s, t = divmod(rest, 4)
+        field = codes[:, j].astype(np.int64) // 2**shift % 2**width
+        line_bytes[:, 4 * (first + g) + t] += (field * 2 ** (width * s)).astype(np.uint8)
+    return packed
+
+
+def unpack_plane(panels: Array, first: int, count: int, width: int, quads: Array) -> Array:
+    """code -> code * 2^width + the plane's field; the bytes of quads (16 p, c / 4) uint32 are the codes."""
+    lines = panels.view(np.uint8).astype(np.int64)  # (p, w, 64)
+    codes = quads.view(np.uint8).astype(np.int64)
+    for v in range(16):
+        for g in range(count):
+            for s in range(8 // width):
+                for t in range(4):
+                    field = lines[:, first + g, 4 * v + t] // 2 ** (width * s) % 2**width
+                    j = g * (32 // width) + 4 * s + t
+                    codes[v::16, j] = codes[v::16, j] * 2**width + field
+    return codes.astype(np.uint8).view(np.uint32)
+
+
+def codes_to_levels(codes: Array, table: Array) -> Array:
+    """levels_ij = table[codes_ij]."""
+    return table[codes]
+
+
+def to_panels(words: Array, start: int, panels: Array) -> Array:
+    """Vector start + i of panels (p, w, 16): word g of vector 16 p + v is panels[p, g, v]."""
+    stored = panels.copy()
+    for i, row in enumerate(words):
+        stored[(start + i) // 16, :, (start + i) % 16] = row
+    return stored
+
+
+# --- bitstream.py
+
+
+def pack_fields(codes: Array, widths: Array) -> Array:
+    """Row i: the low widths_j bits of codes_ij, lowest first, field after field; little-endian words."""
+    bits = [(codes[:, j] >> bit) & 1 for j, width in enumerate(widths) for bit in range(width)]
+    stream = np.zeros((len(codes), -(-len(bits) // 32) * 32), np.uint8)
+    for at, bit in enumerate(bits):
+        stream[:, at] = bit
+    return np.packbits(stream, axis=1, bitorder="little").view(np.uint32)
+
+
+def unpack_fields(words: Array, widths: Array) -> Array:
+    """codes_ij = sum_b 2^b bit(sum_{k<j} widths_k + b) of row i."""
+    stream = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little").astype(np.int64)
+    codes = np.zeros((len(words), len(widths)), np.uint16)
+    at = 0
+    for j, width in enumerate(widths):
+        codes[:, j] = stream[:, at : at + width] @ 2 ** np.arange(width)
+        at += width
+    return codes
+
+
+# --- polar.py
+
+
+def polar_angles(y: Array, depth: int) -> tuple[Array, Array]:
+    """Level 1: angle of (y_2j, y_2j+1) in [0, 2 pi]; level l: of two radii of level l - 1, in [0, pi / 2].
+
+    Angles (n, d - d / 2^depth) float32, level after level, and the last radii (n, d / 2^depth) float64.
+    """
+    radii = y.astype(np.float64)
+    angles = []
+    for level in range(depth):
+        first, second = radii[:, 0::2], radii[:, 1::2]
+        angle = np.arctan2(second, first)
+        angles.append(np.where(angle < 0, angle + 2 * np.pi, angle) if level == 0 else angle)
+        radii = np.sqrt(first * first + second * second)
+    return np.concatenate(angles, axis=1).astype(np.float32), radii
+
+
+def polar_vectors(
+    codes: Array, radii: Array, depth: int, offsets: Array, cosines: Array, sines: Array
+) -> Array:
+    """From the last level back: (x_2j, x_2j+1) = radius_j (cos, sin)(angle_j), by table. (n, d) float32."""
+    end = codes.shape[1]
+    values = radii
+    for level in reversed(range(depth)):
+        count = values.shape[1]
+        entries = offsets[level] + codes[:, end - count : end].astype(np.int64)
+        pairs = np.stack([values * cosines[entries], values * sines[entries]], axis=2)
+        values = pairs.reshape(len(codes), 2 * count)
+        end -= count
+    return values
+
+
+def round_rows(values: Array) -> tuple[Array, Array]:
+    """levels_ij = rint(values_ij * (127 / peak_i)), peak_i = max_j |values_ij|; a zero row gives zeros."""
+    peaks = np.abs(values).max(axis=1)
+    gains = np.array([np.float32(127) / peak if peak > 0 else 0 for peak in peaks], np.float32)
+    return np.rint(values * gains[:, None]).astype(np.int8), peaks
+
+
+# --- scan.py
+
+
+def dot(levels: Array, queries: Array) -> Array:
+    """out_qi = sum_j levels_ij queries_qj, exactly; (nq, n) int32."""
+    exact = queries.astype(np.int64) @ levels.astype(np.int64).T
+    return exact.astype(np.int32)
+
+
+def add_scores(dots: Array, gains: Array, scales: Array, out: Array) -> Array:
+    """out_qi + (dots_qi * gains_q) * scales_i, every operation in float32, in this order."""
+    return out + (dots.astype(np.float32) * gains[:, None]) * scales
+
+
+# --- topk.py
+
+
+def select(
+    scores: Array, ids: Array, allowed: Array, best_scores: Array, best_ids: Array
+) -> tuple[Array, Array]:
+    """The k first of (best so far + allowed candidates) by (score descending, id ascending), sorted."""
+    k = best_ids.shape[1]
+    mine = np.flatnonzero(allowed) if len(allowed) else np.arange(len(ids))
+    offered = np.tile(ids[mine], (len(scores), 1))
+    sorted_scores, sorted_ids = sort_rows(
+        np.concatenate([best_scores, scores[:, mine]], axis=1), np.concatenate([best_ids, offered], axis=1)
+    )
+    return sorted_scores[:, :k], sorted_ids[:, :k]
+
+
+def sort_rows(best_scores: Array, best_ids: Array) -> tuple[Array, Array]:
+    """Every row by (score descending, id ascending)."""
+    order = np.lexsort((best_ids, -best_scores))
+    return np.take_along_axis(best_scores, order, axis=1), np.take_along_axis(best_ids, order, axis=1)
+
+
+# --- idtable.py: entries, a dict from id to position, is what keys and values hold
+
+
+def table_insert(entries: dict[int, int], idents: Array, positions: Array) -> dict[int, int]:
+    """Set the position of each ident, in turn."""
+    return entries | dict(zip(idents.tolist(), positions.tolist(), strict=True))
+
+
+def table_find(entries: dict[int, int], idents: Array) -> Array:
+    """The position of each ident, or -1."""
+    return np.array([entries.get(ident, -1) for ident in idents.tolist()], np.int64)
+
+
+def table_remove(entries: dict[int, int], idents: Array) -> dict[int, int]:
+    """Without these idents."""
+    gone = set(idents.tolist())
+    return {ident: position for ident, position in entries.items() if ident not in gone}

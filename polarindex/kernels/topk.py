@@ -1,0 +1,67 @@
+"""The k best of a stream of scores, ties broken by the smaller id, so that the order of the stream does not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from polarindex.kernels.compile import kernel
+
+
+@kernel
+def _sift_down(scores, ids, size, score, ident):
+    """Put (score, ident) at the root of a heap whose root is its worst entry, and restore the heap."""
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        other = child + 1
+        if other < size and (
+            scores[other] < scores[child] or (scores[other] == scores[child] and ids[other] > ids[child])
+        ):
+            child = other
+        if scores[child] < score or (scores[child] == score and ids[child] > ident):
+            scores[at] = scores[child]
+            ids[at] = ids[child]
+            at = child
+        else:
+            break
+    scores[at] = score
+    ids[at] = ident
+
+
+@kernel
+def select(scores, ids, allowed, best_scores, best_ids):
+    """Offer scores[q, i] (larger is better) of ids[i] to the k best of each query, where allowed[i] is not 0.
+
+    scores (nq, n) float32; ids (n,) int64; allowed (n,) uint8, or (0,) for all; best_scores (nq, k) float32 and
+    best_ids (nq, k) int64 are heaps with the worst entry first, empty places being -inf and the largest id.
+    """
+    k = best_ids.shape[1]
+    filtered = allowed.size > 0
+    for q in range(scores.shape[0]):
+        worst = best_scores[q, 0]
+        worst_id = best_ids[q, 0]
+        for i in range(scores.shape[1]):
+            score = scores[q, i]
+            if score < worst or (filtered and allowed[i] == 0):
+                continue
+            if score > worst or ids[i] < worst_id:
+                _sift_down(best_scores[q], best_ids[q], k, score, ids[i])
+                worst = best_scores[q, 0]
+                worst_id = best_ids[q, 0]
+
+
+@kernel
+def sort_rows(best_scores, best_ids):
+    """Turn each heap into a list, best first (heap sort, in place)."""
+    for q in range(best_scores.shape[0]):
+        for size in range(best_scores.shape[1] - 1, 0, -1):
+            score = best_scores[q, size]
+            ident = best_ids[q, size]
+            best_scores[q, size] = best_scores[q, 0]
+            best_ids[q, size] = best_ids[q, 0]
+            _sift_down(best_scores[q], best_ids[q], size, score, ident)
+
+
+EMPTY_ID = np.iinfo(np.int64).max

@@ -1,0 +1,57 @@
+"""Norms and centring: the last steps in the caller's coordinates, before the rotation.
+
+Law:       |x|^2 and means are summed in float64; what is stored is float32.
+Why:       a code's error is proportional to |x - centre|, so removing the mean is accuracy for free: on Fashion-MNIST
+           58 % of the energy, worth 0.62 bit a coordinate.
+Not here:  argument checks (checks.py); rotations (rotations.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+_LONGEST = float(np.finfo(np.float32).max) / 64  # a squared distance is at most 4 times a squared length, a score 8
+
+
+def squared_norms(x: Floats) -> NDArray[np.float64]:
+    """|x_i|^2 of rows x (n, d) float32, summed in float64; (n,) float64."""
+    return np.einsum("ij,ij->i", x, x, dtype=np.float64)
+
+
+def unit_rows(x: Floats, name: str, start: int = 0) -> Floats:
+    """Rows of x (n, d) divided by their length; (n, d) float32, a new array.
+
+    Raises
+    ------
+    ValueError
+        A row is zero. `start` is the number of the first row, for the message.
+    """
+    norms = np.sqrt(squared_norms(x))
+    if not norms.all():
+        row = start + int(np.argmin(norms))
+        raise ValueError(f"{name}[{row}] is a zero vector, which has no direction; the cosine metric wants non-zero rows")
+    return (x / norms[:, None]).astype(np.float32)
+
+
+def bounded_rows(x: Floats, name: str, start: int = 0) -> Floats:
+    """Rows x themselves; ValueError where a squared length could overflow float32 in a distance."""
+    norms2 = squared_norms(x)
+    if (norms2 >= _LONGEST).any():
+        row = int((norms2 >= _LONGEST).argmax())
+        raise ValueError(
+            f"{name}[{start + row}] is too long: its squared length {norms2[row]:.3g} must be under {_LONGEST:.3g}"
+        )
+    return x
+
+
+def mean_and_energy(chunks: Iterable[Floats], dim: int) -> tuple[Floats, float]:
+    """The mean row (dim,) float32 and the mean |x|^2 of all rows of the chunks, summed in float64."""
+    total, energy, n = np.zeros(dim, np.float64), 0.0, 0
+    for x in chunks:
+        total += x.sum(axis=0, dtype=np.float64)
+        energy += float(squared_norms(x).sum())
+        n += len(x)
+    return (total / max(n, 1)).astype(np.float32), energy / max(n, 1)
