@@ -1,0 +1,269 @@
+"""What every quantizer of the family is: stages of integer or float levels, and a scale a stage and vector.
+
+Law:       x_hat = sum over stages of  scale_s * A_s^T level_s(code),   A_s a rotation or a sketch;
+           <q, x> is estimated by <q, x_hat> = sum of  scale_s * <A_s q, level_s>.
+Why:       with that one law, decoding, scoring and scanning are written once; a quantizer says only what its stages
+           are and how it chooses codes and scales.
+Not here:  the choice of levels (scalar.py, polarquant.py, ...); centres and metrics (indexes)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex import checks, kernels
+from polarindex.codes import Codes, LineLayout, Words, panels_of
+from polarindex.rotations import LinearMap
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+_LARGEST = float(np.finfo(np.float32).max)
+BLOCK = 1024  # rows decoded at a time: temporaries stay at a few MB whatever n is
+
+
+class Stage(Protocol):
+    """One vector of levels a code, and the map into the coordinates it lives in."""
+
+    @property
+    def map(self) -> LinearMap: ...
+
+    @property
+    def words(self) -> int:
+        """32-bit words of a row that belong to this stage."""
+
+    def values(self, panels: Words) -> Floats:
+        """Float levels (16 p, map.dims) float32 of panels (p, words, 16)."""
+
+    def levels(self, panels: Words) -> NDArray[np.int8]:
+        """Integer levels (16 p, c >= map.dims) int8, as the scan sees them; columns from map.dims on mean nothing."""
+
+
+class TableStage:
+    """Each coordinate's code picks a level from one table of 2^bits."""
+
+    def __init__(self, map: LinearMap, bits: int, levels: Doubles, table: NDArray[np.int8]) -> None:
+        self.map = map
+        self.layout = LineLayout(map.dims, bits)
+        self._values = levels.astype(np.float32)
+        self._table = table
+
+    @property
+    def words(self) -> int:
+        return self.layout.words
+
+    def values(self, panels: Words) -> Floats:
+        return self._values[self.layout.unpack(panels)[:, : self.map.dims]]
+
+    def levels(self, panels: Words) -> NDArray[np.int8]:
+        codes = self.layout.unpack(panels)
+        levels = np.empty(codes.shape, np.int8)
+        kernels.codes_to_levels(codes, self._table, levels)
+        return levels
+
+
+class ErrorLaw(NamedTuple):
+    """What theory says of <q, x_hat> for a random rotation: mean (1 - shrink) <q, x>, and
+
+    variance  spread * (|q|^2 |x|^2 - <q, x>^2) / (d - 1).   The reconstruction's vNMSE is shrink^2 + spread.
+    """
+
+    shrink: float
+    spread: float
+
+
+class Encoded(NamedTuple):
+    """Codes as an index stores them.
+
+    words (n, w) uint32; scales (n, s) float32, one a stage; energies (n,) float64: |x|^2 for an unbiased scale and
+    |x_hat|^2 for every other, what the squared distance |q|^2 + energy - 2 <q, x_hat> wants.
+    """
+
+    words: Words
+    scales: Floats
+    energies: Doubles
+
+
+class Quantizer(ABC):
+    """A vector compressor for `dim` coordinates; two made with equal arguments read each other's codes.
+
+    Parameters
+    ----------
+    dim : int
+        Coordinates a vector, >= 1.
+    bits : int
+        Code bits a coordinate.
+    seed : int
+        Of the random rotation.
+    """
+
+    name: ClassVar[str]
+    dim: int
+    bits: int
+    seed: int
+    stages: tuple[Stage, ...]
+    unbiased: bool
+
+    def __init__(self, dim: int, bits: int, seed: int) -> None:
+        self.dim = checks.integer(dim, "dim", low=1)
+        self.bits = bits
+        self.seed = checks.integer(seed, "seed", low=0)
+
+    # --- what a quantizer says of itself
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """The arguments that make an equal quantizer, as JSON values."""
+
+    @abstractmethod
+    def error_law(self) -> ErrorLaw:
+        """Shrinkage and spread of estimated inner products, in the limit of large dim."""
+
+    @abstractmethod
+    def encode_rows(self, x: Floats, integer: bool) -> Encoded:
+        """Encode checked rows x (n, dim) float32, with scales for integer or for float levels."""
+
+    def expected_error(self) -> float:
+        """Theoretical vNMSE, E |x - x_hat|^2 / |x|^2."""
+        law = self.error_law()
+        return law.shrink**2 + law.spread
+
+    @property
+    def words(self) -> int:
+        """32-bit words a row of codes."""
+        return sum(stage.words for stage in self.stages)
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a code with its float32 scales."""
+        return 4 * self.words + 4 * len(self.stages)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
+        return f"{type(self).__name__}({arguments})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    # --- the compressor
+
+    def encode(self, x: Any) -> Codes:
+        """Compress vectors.
+
+        Parameters
+        ----------
+        x : (n, dim) array-like of real numbers
+            Rounded to float32; never changed.
+
+        Returns
+        -------
+        Codes
+            n rows; zero vectors are coded exactly.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Wrong type, shape or dimension; NaN or infinity (the first bad row is named); values that float32 or the
+            code cannot hold.
+        """
+        source = checks.vectors(x, "x", self.dim)
+        parts = [self.encode_rows(rows, integer=False) for _, rows in source.chunks()]
+        words = np.concatenate([part.words for part in parts] or [np.empty((0, self.words), np.uint32)])
+        scales = np.concatenate([part.scales for part in parts] or [np.empty((0, len(self.stages)), np.float32)])
+        return Codes(words.view(np.uint8), scales, self.dim, repr(self))
+
+    def decode(self, codes: Codes) -> Floats:
+        """The reconstruction x_hat (n, dim) float32."""
+        self._check_codes(codes, "codes")
+        out = np.empty((len(codes), self.dim), np.float32)
+        for start, stop, values in self._decoded(codes):
+            out[start:stop] = self.join(values)
+        return out
+
+    def scores(self, queries: Any, codes: Codes) -> Floats:
+        """Estimated inner products of exact queries with encoded vectors.
+
+        Parameters
+        ----------
+        queries : (nq, dim) array-like, or (dim,)
+        codes : Codes of n vectors
+
+        Returns
+        -------
+        (nq, n) float32, or (n,): <q, x_hat>. O(nq n dim), with temporaries of fixed size.
+        """
+        self._check_codes(codes, "codes")
+        source = checks.vectors(queries, "queries", self.dim, single=True)
+        q = source.array()
+        mapped = [stage.map.forward(q) for stage in self.stages]
+        out = np.empty((len(q), len(codes)), np.float32)
+        for start, stop, values in self._decoded(codes):
+            out[:, start:stop] = sum(m @ v.T for m, v in zip(mapped, values, strict=True))
+        return out[0] if source.single else out
+
+    def code_scores(self, a: Codes, b: Codes) -> Floats:
+        """Inner products of encoded with encoded vectors, <a_hat, b_hat>; (na, nb) float32.
+
+        Not unbiased, whatever the quantizer: both errors come from the same rotation (1-bit codes of vectors at
+        angle t give 2 - 4 t / pi in place of 2 cos t, up to a factor). For ranking, keep the queries exact.
+        """
+        self._check_codes(a, "a")
+        self._check_codes(b, "b")
+        return self.scores(self.decode(a), b) if len(a) else np.empty((0, len(b)), np.float32)
+
+    # --- pieces that indexes share
+
+    def split(self, panels: Words) -> list[Words]:
+        """Each stage's words of panels (p, words, 16)."""
+        ends = np.cumsum([stage.words for stage in self.stages])
+        return [panels[:, end - stage.words : end] for stage, end in zip(self.stages, ends, strict=True)]
+
+    def join(self, values: list[Floats]) -> Floats:
+        """x_hat (n, dim) of scaled levels, one (n, dims) array a stage."""
+        parts = [stage.map.adjoint(v) for stage, v in zip(self.stages, values, strict=True)]
+        return parts[0] if len(parts) == 1 else np.sum(parts, axis=0, dtype=np.float32)
+
+    def _decoded(self, codes: Codes) -> Iterator[tuple[int, int, list[Floats]]]:
+        """(start, stop, scaled float levels a stage) block by block."""
+        words = codes.words
+        for start in range(0, len(codes), BLOCK):
+            stop = min(start + BLOCK, len(codes))
+            parts = self.split(panels_of(words[start:stop]))
+            yield (
+                start,
+                stop,
+                [
+                    stage.values(part)[: stop - start] * codes.factors[start:stop, s, None]
+                    for s, (stage, part) in enumerate(zip(self.stages, parts, strict=True))
+                ],
+            )
+
+    def _check_codes(self, codes: Codes, name: str) -> None:
+        if not isinstance(codes, Codes):
+            raise TypeError(f"{name} must be Codes, as encode() returns them, got {type(codes).__name__}")
+        if codes.quantizer != repr(self):
+            raise ValueError(f"{name} were made by {codes.quantizer} and cannot be read by {self!r}")
+
+
+def nearest_levels(
+    y: Floats, gains: Doubles, thresholds: Doubles, levels: Doubles
+) -> tuple[NDArray[np.uint8], Doubles, Doubles]:
+    """Codes (n, d) uint8 of gains_i * y_i, with <y_i, levels> and |levels|^2, each (n,) float64."""
+    codes = np.empty(y.shape, np.uint8)
+    dots, energies = np.empty(len(y)), np.empty(len(y))
+    kernels.quantize(
+        y, np.minimum(gains, _LARGEST).astype(np.float32), thresholds.astype(np.float32), levels, codes, dots, energies
+    )
+    return codes, dots, energies
+
+
+def ratio(a: Doubles, b: Doubles) -> Doubles:
+    """a / b, and 0 where b is 0: the scale of a zero vector."""
+    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)

@@ -1,0 +1,38 @@
+"""The sign sketch of QJL: sign(S x) and |x|, for an unbiased estimate of <q, x> from exact queries.
+
+Law:       x_hat = sqrt(pi / 2) / m * |x| * S^T sign(S x);  variance (pi / 2 |q|^2 |x|^2 - <q, x>^2) / m for Gaussian S.
+Source:    QJL, arXiv:2406.03482, Definition 3.1 and Lemma 3.2."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex.codes import Words
+from polarindex.quantizers.base import TableStage, nearest_levels
+from polarindex.rotations import SKETCHES
+
+_SIGNS = np.array([-1.0, 1.0])
+
+
+class SignSketch(TableStage):
+    """A stage of `m` signs; `unit_scale` times |x| is the vector's scale."""
+
+    def __init__(self, dim: int, m: int, matrix: str, seed: int) -> None:
+        super().__init__(SKETCHES[matrix](dim, m, seed), 1, _SIGNS, _SIGNS.astype(np.int8))
+        self.dim = dim
+        self.matrix = matrix
+        self.unit_scale = float(np.sqrt(np.pi / 2) / m)
+
+    def pack_signs(self, x: NDArray[np.float32]) -> Words:
+        """Rows of words (n, words) of sign(S x); zero counts as positive."""
+        y = self.map.forward(x)
+        codes, _, _ = nearest_levels(np.ascontiguousarray(y), np.ones(len(x)), np.zeros(1), _SIGNS)
+        return self.layout.pack(codes)
+
+    def spread(self) -> float:
+        """vNMSE of the sketch's reconstruction: pi / 2 d / m - 1 / m (Gaussian), (pi / 2 - 1) d / m (orthogonal)."""
+        m = self.map.dims
+        if self.matrix == "gaussian":
+            return np.pi / 2 * self.dim / m - 1 / m
+        return (np.pi / 2 - 1) * self.dim / m
