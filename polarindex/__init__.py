@@ -1,0 +1,60 @@
+"""polarindex: nearest-neighbour search over vectors compressed by random rotations. No training, 8-32 times smaller.
+
+>>> import numpy as np, polarindex as pi
+>>> x = np.random.default_rng(0).standard_normal((10_000, 128), np.float32)
+>>> index = pi.FlatIndex(128, metric="cosine", bits=4)
+>>> ids = index.add(x)
+>>> similarities, ids = index.search(x[:5], k=10)
+
+Names are loaded at first use: importing the package compiles nothing and starts nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polarindex.errors import FormatError, MissingDatasetError, MissingExtraError, NotFittedError
+    from polarindex.indexes.filters import IdFilter
+    from polarindex.indexes.flat import FlatIndex
+    from polarindex.indexes.storage import load
+    from polarindex.quantizers import CELLS, make_quantizer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CELLS": "quantizers",
+    "FlatIndex": "indexes.flat",
+    "FormatError": "errors",
+    "IdFilter": "indexes.filters",
+    "MissingDatasetError": "errors",
+    "MissingExtraError": "errors",
+    "NotFittedError": "errors",
+    "load": "indexes.storage",
+    "make_quantizer": "quantizers",
+}
+
+__all__ = [
+    "CELLS",
+    "FlatIndex",
+    "FormatError",
+    "IdFilter",
+    "MissingDatasetError",
+    "MissingExtraError",
+    "NotFittedError",
+    "load",
+    "make_quantizer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'polarindex' has no attribute {name!r}")
+    value = getattr(import_module(f"polarindex.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,231 @@
+"""Where an index keeps its rows: columns in blocks of fixed size, so that growing copies nothing that is full.
+
+A position is a row number 0 .. n - 1. The block that is being filled grows by doubling up to BLOCK_ROWS; what is
+allocated but unused counts in `nbytes`. Code columns are panels (codes.py); all others have one entry a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex import kernels
+from polarindex.codes import PANEL
+
+BLOCK_ROWS = 16_384
+_SMALLEST = 64
+
+Array = NDArray[Any]
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Column:
+    """dtype and shape of one row; `panels`: a row is (w,) uint32 words, stored 16 rows side by side."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...] = ()
+    panels: bool = False
+
+    @property
+    def row_bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def allocate(self, rows: int) -> Array:
+        if self.panels:
+            return np.zeros((rows // PANEL, *self.shape, PANEL), self.dtype)
+        return np.zeros((rows, *self.shape), self.dtype)
+
+    def rows_in(self, array: Array) -> int:
+        return len(array) * PANEL if self.panels else len(array)
+
+
+class Span(NamedTuple):
+    """Rows start .. start + rows - 1 of the arena; arrays hold them, panels possibly with rows beyond."""
+
+    start: int
+    rows: int
+    arrays: dict[str, Array]
+
+
+class Arena:
+    """Rows of named columns.
+
+    Rows are first staged beyond `n`, where nobody reads, and become part of the arena when `n` moves at `commit`.
+    """
+
+    def __init__(self, columns: Mapping[str, Column]) -> None:
+        self.columns = dict(columns)
+        self.blocks: list[dict[str, Array]] = []
+        self.n = 0
+        self._staged = 0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for block in self.blocks for array in block.values())
+
+    @property
+    def bytes_per_row(self) -> int:
+        return sum(column.row_bytes for column in self.columns.values())
+
+    # --- writing
+
+    def stage(self, rows: Mapping[str, Array]) -> None:
+        """Write rows after those staged before them; panels come as rows of words. Absent columns are left as 0."""
+        count = len(next(iter(rows.values())))
+        done = 0
+        while done < count:
+            block, offset = divmod(self.n + self._staged, BLOCK_ROWS)
+            taken = min(count - done, BLOCK_ROWS - offset)
+            self._reserve(block, offset + taken)
+            for name in rows:
+                self._write(self.blocks[block], name, offset, rows[name][done : done + taken])
+            done += taken
+            self._staged += taken
+
+    def commit(self) -> int:
+        """Make the staged rows part of the arena; returns the position of the first."""
+        first = self.n
+        self.n, self._staged = self.n + self._staged, 0
+        return first
+
+    def discard(self) -> None:
+        """Forget the staged rows."""
+        self._staged = 0
+        self.truncate(self.n)
+
+    def append(self, rows: Mapping[str, Array]) -> None:
+        """Stage and commit."""
+        self.stage(rows)
+        self.commit()
+
+    def put(self, positions: Positions, rows: Mapping[str, Array]) -> None:
+        """Overwrite the given columns of some rows."""
+        for block, mine, local in self._by_block(positions):
+            for name, values in rows.items():
+                array = self.blocks[block][name]
+                if self.columns[name].panels:
+                    array[local // PANEL, :, local % PANEL] = values[mine]
+                else:
+                    array[local] = values[mine]
+
+    def remove(self, positions: Positions) -> tuple[Positions, Positions]:
+        """Drop rows: the last rows move into the gaps. Returns (old positions, new positions) of those that moved."""
+        n = self.n - len(positions)
+        holes = np.sort(positions[positions < n])
+        tail = np.ones(len(positions), bool)
+        tail[positions[positions >= n] - n] = False
+        movers = n + np.flatnonzero(tail)
+        self.put(holes, {name: self.take(name, movers) for name in self.columns})
+        self.truncate(n)
+        return movers, holes
+
+    def truncate(self, n: int) -> None:
+        """Forget rows from n on. Empty blocks are given back, and a last block that is three quarters empty shrinks."""
+        self.n = n
+        del self.blocks[-(-n // BLOCK_ROWS) :]
+        used = n - BLOCK_ROWS * (len(self.blocks) - 1)
+        if self.blocks and self._capacity(self.blocks[-1]) >= 4 * _rounded(used):
+            self.blocks[-1] = self._resized(self.blocks[-1], used)
+
+    def add_column(self, name: str, column: Column, rows: Array) -> None:
+        """A new column with a value for each of the n rows."""
+        arrays = []
+        for number, block in enumerate(self.blocks):
+            array = column.allocate(self._capacity(block))
+            part = rows[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
+            array[: len(part)] = part
+            arrays.append(array)
+        self.columns[name] = column
+        for block, array in zip(self.blocks, arrays, strict=True):
+            block[name] = array
+
+    def drop_column(self, name: str) -> None:
+        del self.columns[name]
+        for block in self.blocks:
+            del block[name]
+
+    def adopt(self, arrays: Mapping[str, Array], n: int) -> None:
+        """Become n rows held in whole arrays (panels as panels), without copying: what `load` does."""
+        self.blocks = []
+        for start in range(0, n, BLOCK_ROWS):
+            panels = slice(start // PANEL, (start + BLOCK_ROWS) // PANEL)
+            rows = slice(start, start + BLOCK_ROWS)
+            self.blocks.append(
+                {name: arrays[name][panels if column.panels else rows] for name, column in self.columns.items()}
+            )
+        self.n = n
+
+    # --- reading
+
+    def take(self, name: str, positions: Positions) -> Array:
+        """Rows of one column at some positions: a copy, panels as rows of words."""
+        column = self.columns[name]
+        out = np.empty((len(positions), *column.shape), column.dtype)
+        for block, mine, local in self._by_block(positions):
+            array = self.blocks[block][name]
+            out[mine] = array[local // PANEL, :, local % PANEL] if column.panels else array[local]
+        return out
+
+    def whole(self, name: str) -> Array:
+        """All n rows of a column that is not panels: a copy."""
+        parts = [span.arrays[name] for span in self.spans(BLOCK_ROWS)]
+        column = self.columns[name]
+        return np.concatenate(parts) if parts else np.empty((0, *column.shape), column.dtype)
+
+    def spans(self, step: int, start: int = 0, stop: int | None = None) -> Iterator[Span]:
+        """Views of at most `step` rows of [start, stop); start and step are multiples of 16 that divide BLOCK_ROWS."""
+        stop = self.n if stop is None else stop
+        for at in range(start, stop, step):
+            block, offset = divmod(at, BLOCK_ROWS)
+            count = min(step, stop - at)
+            panels = slice(offset // PANEL, -(-(offset + count) // PANEL))
+            rows = slice(offset, offset + count)
+            arrays = {
+                name: self.blocks[block][name][panels if column.panels else rows]
+                for name, column in self.columns.items()
+            }
+            yield Span(at, count, arrays)
+
+    # --- blocks
+
+    def _capacity(self, block: Mapping[str, Array]) -> int:
+        return min(column.rows_in(block[name]) for name, column in self.columns.items())
+
+    def _reserve(self, block: int, rows: int) -> None:
+        """Make room for `rows` rows in a block, doubling the last one where it is short."""
+        if block == len(self.blocks):
+            self.blocks.append({name: column.allocate(_rounded(rows)) for name, column in self.columns.items()})
+            return
+        if self._capacity(self.blocks[block]) < rows:
+            self.blocks[block] = self._resized(self.blocks[block], rows)
+
+    def _resized(self, block: Mapping[str, Array], rows: int) -> dict[str, Array]:
+        """A copy of a block with room for `rows` rows and little more."""
+        copy = {name: column.allocate(_rounded(rows)) for name, column in self.columns.items()}
+        for name, array in copy.items():
+            common = min(len(array), len(block[name]))
+            array[:common] = block[name][:common]
+        return copy
+
+    def _write(self, block: dict[str, Array], name: str, offset: int, rows: Array) -> None:
+        if self.columns[name].panels:
+            kernels.to_panels(np.ascontiguousarray(rows), offset, block[name])
+        else:
+            block[name][offset : offset + len(rows)] = rows
+
+    def _by_block(self, positions: Positions) -> Iterator[tuple[int, NDArray[np.int64], Positions]]:
+        """(block, which of the positions, their rows inside the block)."""
+        blocks = positions // BLOCK_ROWS
+        for block in np.unique(blocks):
+            mine = np.flatnonzero(blocks == block)
+            yield int(block), mine, positions[mine] % BLOCK_ROWS
+
+
+def _rounded(rows: int) -> int:
+    """The capacity that holds `rows`: a power of two of at least 64, at most BLOCK_ROWS."""
+    return max(_SMALLEST, 1 << (rows - 1).bit_length())

@@ -1,0 +1,85 @@
+"""Which rows a search may return: a mask over positions, a list of allowed ids, or one of these a query."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex import checks
+from polarindex.indexes.ids import IdMap
+
+Allowed = NDArray[np.uint8] | None  # (n,) 1 where a row may be returned; None for all
+Group = tuple[NDArray[np.int64], Allowed]  # query numbers and what they may see
+
+
+class IdFilter:
+    """A set of allowed ids, made once and used in many searches.
+
+    Parameters
+    ----------
+    ids : array-like of int
+        Allowed ids; repeats are harmless, ids that an index does not have are ignored.
+
+    The row mask it stands for is remembered for each index until that index changes.
+    """
+
+    def __init__(self, ids: Any) -> None:
+        self.ids = np.unique(checks.id_array(ids, "ids"))
+        self._masks: WeakKeyDictionary[IdMap, tuple[int, NDArray[np.uint8]]] = WeakKeyDictionary()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"IdFilter({len(self)} ids)"
+
+    def mask(self, id_map: IdMap, n: int, version: int) -> NDArray[np.uint8]:
+        """(n,) uint8 over positions; `version` changes whenever the index does."""
+        known = self._masks.get(id_map)
+        if known is None or known[0] != version:
+            known = version, mask_of_ids(self.ids, id_map, n)
+            self._masks[id_map] = known
+        return known[1]
+
+
+def mask_of_ids(ids: NDArray[np.int64], id_map: IdMap, n: int) -> NDArray[np.uint8]:
+    """(n,) uint8: 1 at the positions of the ids that exist."""
+    mask = np.zeros(n, np.uint8)
+    positions = id_map.positions(ids)
+    mask[positions[positions >= 0]] = 1
+    return mask
+
+
+def filter_groups(value: Any, nq: int, id_map: IdMap, n: int, version: int) -> list[Group]:
+    """Queries grouped by the rows they may see.
+
+    `value` is None, a bool mask aligned with `index.ids`, allowed ids, an IdFilter, or a list of nq of these.
+    """
+    everyone = np.arange(nq)
+    if not isinstance(value, list | tuple) or all(isinstance(item, int | np.integer) for item in value):
+        return [(everyone, _allowed(value, "filter", id_map, n, version))]
+    if len(value) != nq:
+        raise ValueError(f"filter is a list of {len(value)} filters, but there are {nq} queries; give one a query")
+    members: dict[int, list[int]] = {}
+    for query, item in enumerate(value):
+        members.setdefault(id(item), []).append(query)
+    return [
+        (np.array(queries), _allowed(value[queries[0]], f"filter[{queries[0]}]", id_map, n, version))
+        for queries in members.values()
+    ]
+
+
+def _allowed(value: Any, name: str, id_map: IdMap, n: int, version: int) -> Allowed:
+    if value is None:
+        return None
+    if isinstance(value, IdFilter):
+        return value.mask(id_map, n, version)
+    array = np.asarray(value)
+    if array.dtype == bool:
+        if array.shape != (n,):
+            raise ValueError(f"{name} is a mask of shape {array.shape}; it must be ({n},), aligned with index.ids")
+        return array.astype(np.uint8)
+    return mask_of_ids(checks.id_array(value, name), id_map, n)

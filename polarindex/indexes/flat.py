@@ -1,0 +1,466 @@
+"""FlatIndex: every code is scanned. Nothing to train, exact over the codes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex import checks
+from polarindex.indexes.arena import Arena
+from polarindex.indexes.coding import METRICS, Centre, Coding, Columns
+from polarindex.indexes.filters import filter_groups
+from polarindex.indexes.ids import IdMap, Ids
+from polarindex.indexes.interrupts import uninterrupted
+from polarindex.indexes.originals import STORES, exact_scores, take_originals
+from polarindex.indexes.scan import EMPTY, StageQueries, best_rows, integer_queries, key_blocks
+from polarindex.kernels.limits import MAX_DIMS
+from polarindex.quantizers import make_quantizer
+
+CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
+_RERANK = 4  # candidates a result, where originals are stored
+
+Floats = NDArray[np.float32]
+
+
+class FlatIndex:
+    """An index that scans all its codes; nothing to train, exact over the codes.
+
+    Parameters
+    ----------
+    dim : int
+        Coordinates a vector.
+    metric : {"l2", "ip", "cosine"}
+        Squared Euclidean distance (ascending), inner product or cosine similarity (descending).
+    bits : int
+        Code bits a coordinate; polarindex.CELLS says which exist for which quantizer.
+    quantizer : str
+        A name in polarindex.CELLS.
+    seed : int
+        Of the random rotation. Indexes with equal arguments code and score alike, on every machine.
+    center : bool
+        Subtract a mean before coding. It is zero until `fit`, or until the index has been given 1,024 rows, and then
+        frozen; every centre is correct, a good one is more accurate. Until then rows are held as float32 beside
+        their codes.
+    store : {"none", "float32", "float16", "int8"}
+        Keep the vectors too, for exact re-ranking and `reconstruct`.
+
+    Notes
+    -----
+    One thread may change an index at a time, and not while others search it.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        metric: str = "l2",
+        bits: int = 4,
+        quantizer: str = "eden",
+        seed: int = 0,
+        center: bool = True,
+        store: str = "none",
+    ) -> None:
+        self.dim = checks.integer(dim, "dim", low=1)
+        self.metric = checks.choice(metric, "metric", METRICS)
+        self.store = checks.choice(store, "store", STORES)
+        self.center = checks.flag(center, "center")
+        self.quantizer_name = quantizer
+        self.quantizer = make_quantizer(quantizer, self.dim, bits, seed)
+        widest = max(stage.map.dims for stage in self.quantizer.stages)
+        if widest > MAX_DIMS:
+            raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
+        self._coding = Coding(self.quantizer, self.metric, self.store, self.center)
+        self._arena = Arena(self._coding.columns())
+        self._ids = IdMap(self._arena)
+        self._version = 0  # changes whenever rows do
+
+    # --- what is in it
+
+    def __len__(self) -> int:
+        return self._arena.n
+
+    def __repr__(self) -> str:
+        return (
+            f"FlatIndex(dim={self.dim}, metric={self.metric!r}, bits={self.quantizer.bits}, "
+            f"quantizer={self.quantizer_name!r}, n={len(self)})"
+        )
+
+    @property
+    def bits(self) -> int:
+        """Code bits a coordinate."""
+        return self.quantizer.bits
+
+    @property
+    def seed(self) -> int:
+        """The random rotation's seed."""
+        return self.quantizer.seed
+
+    @property
+    def ids(self) -> Ids:
+        """(n,) int64 in the order of positions, which masks follow. Removal moves the last rows into the gaps."""
+        return self._ids.all()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated for rows, spare room and the id table included."""
+        return self._arena.nbytes + self._ids.nbytes + self._coding.centre.mu.nbytes
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes that one more vector takes: code, scales, shift, id where ids are stored, original where kept."""
+        return self._arena.bytes_per_row
+
+    def info(self) -> dict[str, Any]:
+        """What the index is, holds and costs."""
+        centre = self._coding.centre
+        return {
+            "kind": "flat",
+            **self.parameters(),
+            "n": len(self),
+            "next_id": self._ids.next_id,
+            "stores_ids": self._ids.stored,
+            "bytes_per_vector": self.bytes_per_vector,
+            "bits_per_dim": 8 * self.bytes_per_vector / self.dim,
+            "nbytes": self.nbytes,
+            "center_frozen": centre.frozen,
+            "energy_removed_by_center": centre.energy_removed,
+            "expected_relative_error": self.quantizer.expected_error(),
+        }
+
+    def parameters(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            "dim": self.dim,
+            "metric": self.metric,
+            "bits": self.bits,
+            "quantizer": self.quantizer_name,
+            "seed": self.seed,
+            "center": self.center,
+            "store": self.store,
+        }
+
+    # --- filling it
+
+    def fit(self, x: Any, n: int | None = None) -> FlatIndex:
+        """Learn and freeze the centre from vectors that need not be in the index. Optional.
+
+        `n`, the expected number of rows, is accepted for all indexes; a flat one has no use for it.
+        Raises ValueError once the centre is frozen, for codes depend on it.
+        """
+        source = checks.vectors(x, "x", self.dim)
+        if n is not None:
+            checks.integer(n, "n", low=1)
+        if source.n == 0:
+            raise ValueError(f"x must hold at least one vector to learn a centre from, got shape (0, {self.dim})")
+        if not self.center:
+            return self
+        if self._coding.centre.frozen:
+            raise ValueError("the centre of this index is frozen; fit a new FlatIndex to change it")
+        held = self._arena.whole("held")
+        centre = self._coding.learned(held, source)
+        columns = self._coding.code_columns(held, centre)
+        with uninterrupted():
+            self._freeze(centre, columns)
+        return self
+
+    def add(self, x: Any, ids: Any = None) -> Ids:
+        """Add vectors.
+
+        Parameters
+        ----------
+        x : (n, dim) array-like of real numbers
+            Rounded to float32; h5py data sets and memory maps are read in chunks. Never changed.
+        ids : (n,) array-like of int, optional
+            Unique, >= 0, not in the index. Without them ids continue at 1 + the largest id ever used.
+
+        Returns
+        -------
+        (n,) int64, the ids.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument and the first bad row or id; the index is then as before, also after Ctrl-C.
+        """
+        source = checks.vectors(x, "x", self.dim)
+        if ids is None:
+            new_ids = np.arange(self._ids.next_id, self._ids.next_id + source.n)
+        else:
+            new_ids = self._unique(ids, source.n)
+            known = new_ids[self._ids.positions(new_ids) >= 0]
+            if len(known):
+                raise ValueError(f"ids holds {known[0]}, which is in the index already; use upsert() to replace it")
+        staged = self._stage(source)
+        with uninterrupted():
+            self._commit(staged, new_ids)
+        return new_ids.copy()
+
+    def update(self, ids: Any, x: Any) -> None:
+        """Replace the vectors of ids that exist; KeyError names the first that does not."""
+        source = checks.vectors(x, "x", self.dim)
+        positions = self._found(self._unique(ids, source.n))
+        changed = list(self._coding.coded(source, self._coding.centre))
+        with uninterrupted():
+            self._put(positions, changed)
+
+    def upsert(self, ids: Any, x: Any) -> None:
+        """Replace the vectors of ids that exist and add the others."""
+        source = checks.vectors(x, "x", self.dim)
+        given = self._unique(ids, source.n)
+        positions = self._ids.positions(given)
+        old, new = positions >= 0, positions < 0
+        rows = source.array()
+        staged = self._stage(checks.vectors(rows[new], "x", self.dim))
+        try:
+            changed = list(self._coding.coded(checks.vectors(rows[old], "x", self.dim), staged[0]))
+        except BaseException:
+            self._arena.discard()
+            raise
+        with uninterrupted():
+            self._commit(staged, given[new])
+            self._put(positions[old], changed)
+
+    def remove(self, ids: Any, missing: str = "raise") -> int:
+        """Remove vectors; their ids are not used again. Returns how many were removed.
+
+        An id that does not exist is a KeyError naming it and nothing is removed, unless missing="ignore".
+        """
+        checks.choice(missing, "missing", ("raise", "ignore"))
+        given = self._unique(ids)
+        positions = self._ids.positions(given) if missing == "ignore" else self._found(given)
+        gone = positions[positions >= 0]
+        if len(gone) == 0:
+            return 0
+        with uninterrupted():
+            removed = self._ids.at(gone)
+            self._ids.store()
+            _, holes = self._arena.remove(gone)
+            self._ids.moved(removed, self._ids.at(holes), holes)
+            self._version += 1
+        return len(gone)
+
+    # --- asking it
+
+    def search(
+        self,
+        q: Any,
+        k: int = 10,
+        *,
+        filter: Any = None,
+        rerank: int | None = None,
+        num_threads: int | None = None,
+        exact_scan: bool = False,
+        return_error: bool = False,
+    ) -> tuple[NDArray[Any], ...]:
+        """The k nearest vectors.
+
+        Parameters
+        ----------
+        q : (nq, dim) or (dim,) array-like
+        k : int
+            Results a query; where fewer exist the rest is id -1 at distance +inf (l2) or similarity -inf.
+        filter : optional
+            What may be returned: a bool mask aligned with `ids`, an array of allowed ids, an IdFilter, or a list of
+            these (or None), one a query.
+        rerank : int, optional
+            Score the best rerank * k candidates again from the stored originals; 0 for none. Default 4 where
+            originals are stored.
+        num_threads : int, optional
+            Default: all cores for large searches, one for small. The result does not depend on it.
+        exact_scan : bool
+            Score every code in full; a flat index always does.
+        return_error : bool
+            Also return one standard error of each estimate (for biased quantizers, approximately: their bias is in
+            it, the spread of their lengths is not).
+
+        Returns
+        -------
+        D : (nq, k) float32, best first; I : (nq, k) int64; errors : (nq, k) float32 if asked for
+            A query (dim,) gives (k,). Ties go to the smaller id. A squared distance is at least 0. Re-ranked results
+            are exact up to the rounding of the store, and their error is 0.
+        """
+        source = checks.vectors(q, "q", self.dim, single=True)
+        k = checks.integer(k, "k", low=1)
+        rerank = self._rerank_factor(rerank)
+        threads = None if num_threads is None else checks.integer(num_threads, "num_threads", low=1)
+        checks.flag(exact_scan, "exact_scan")
+        checks.flag(return_error, "return_error")
+        given = source.array()
+        queries = self._coding.codable(given, source.name)
+        distances, ids = self._scan(queries, rerank * k if rerank else k, filter, threads)
+        if rerank:
+            distances, ids = self._rescored(given, ids, k)
+        results: tuple[NDArray[Any], ...] = (distances, ids)
+        if return_error:
+            results += (np.where(ids < 0, np.inf, 0).astype(np.float32) if rerank else self._errors(queries, ids),)
+        return tuple(part[0] for part in results) if source.single else results
+
+    def range_search(self, q: Any, radius: float, *, filter: Any = None) -> tuple[Ids, Floats, Ids]:
+        """All vectors with estimated distance <= radius (l2) or similarity >= radius (ip, cosine).
+
+        Returns
+        -------
+        lims : (nq + 1,) int64
+            Hits of query i are at lims[i] : lims[i + 1] of the other two, best first.
+        D : (hits,) float32; I : (hits,) int64
+        """
+        source = checks.vectors(q, "q", self.dim, single=True)
+        radius = checks.real(radius, "radius")
+        queries = self._coding.codable(source.array(), source.name)
+        found: list[list[tuple[Floats, Ids]]] = [[] for _ in range(source.n)]
+        groups = filter_groups(filter, source.n, self._ids, len(self), self._version)
+        prepared = self._integer_queries(queries)
+        constants = self._coding.constants(queries)
+        for group, allowed in groups:
+            mine = [stage.rows(group) for stage in prepared]
+            for block in key_blocks(self._arena, self.quantizer, mine, allowed, 0, len(self)):
+                distances = self._coding.distances(block.keys, constants[group])
+                hits = distances <= radius if self.metric == "l2" else distances >= radius
+                if allowed is not None:
+                    hits &= block.allowed.astype(bool)
+                for row in np.flatnonzero(hits.any(axis=1)):
+                    found[group[row]].append((distances[row, hits[row]], block.ids[hits[row]]))
+        return self._sorted_hits(found)
+
+    def reconstruct(self, ids: Any) -> Floats:
+        """The vectors of some ids, (len(ids), dim) float32: the originals where stored, else decoded from the codes.
+
+        Decoded vectors of a cosine index have unit length. KeyError names the first id that does not exist.
+        """
+        positions = self._found(checks.id_array(ids, "ids"))
+        if self.store != "none":
+            return take_originals(self._arena, positions)
+        return self._coding.reconstructed(self._arena.take("codes", positions), self._arena.take("scales", positions))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index to a directory, atomically; polarindex.load reads it. See indexes.storage."""
+        from polarindex.indexes import storage  # storage knows the indexes, not they it
+
+        storage.save(self, path)
+
+    # --- changing rows
+
+    def _stage(self, source: checks.VectorSource) -> tuple[Centre, Columns]:
+        """Code rows into the arena, not yet part of it: a bad row or Ctrl-C leaves the index as it was.
+
+        Returns the centre they are coded against, new if there are now rows enough to learn one, and then the
+        columns of the held rows coded against it.
+        """
+        centre, columns = self._coding.centre, Columns()
+        if not centre.frozen and len(self) + source.n >= CENTRE_ROWS:
+            held = self._arena.whole("held")
+            centre = self._coding.learned(held, source)
+            columns = self._coding.code_columns(held, centre)
+        try:
+            for rows in self._coding.coded(source, centre):
+                self._arena.stage(rows)
+        except BaseException:
+            self._arena.discard()
+            raise
+        return centre, columns
+
+    def _commit(self, staged: tuple[Centre, Columns], ids: Ids) -> None:
+        """Make the staged rows part of the index, under these ids."""
+        if staged[0] is not self._coding.centre:
+            self._freeze(*staged)
+        self._ids.appended(ids, self._arena.commit())
+        self._version += 1
+
+    def _freeze(self, centre: Centre, held: Columns) -> None:
+        """Take a learned centre; `held` are the rows so far, coded against it."""
+        self._arena.put(np.arange(len(self)), held)
+        self._arena.drop_column("held")
+        self._coding.centre = centre
+        self._version += 1
+
+    def _put(self, positions: Ids, chunks: list[Columns]) -> None:
+        at = 0
+        for columns in chunks:
+            count = len(columns["scales"])
+            self._arena.put(positions[at : at + count], columns)
+            at += count
+        self._version += 1
+
+    def _restore(self, centre: Centre, next_id: int, stores_ids: bool) -> None:
+        """Give a new, empty index a saved one's state, and the columns that go with it."""
+        if centre.frozen and self.center:
+            self._arena.drop_column("held")
+        self._coding.centre = centre
+        if stores_ids:
+            self._ids.store()
+        self._ids.next_id = next_id
+
+    # --- ids
+
+    def _unique(self, ids: Any, n: int | None = None) -> Ids:
+        array = checks.id_array(ids, "ids", n)
+        checks.unique_ids(array, "ids")
+        return array
+
+    def _found(self, ids: Ids) -> Ids:
+        positions = self._ids.positions(ids)
+        if (positions < 0).any():
+            raise KeyError(f"id {ids[positions < 0][0]} is not in the index")
+        return positions
+
+    # --- scores
+
+    def _integer_queries(self, queries: Floats) -> list[StageQueries]:
+        return integer_queries(self.quantizer, queries - self._coding.centre.mu, self._coding.factor)
+
+    def _scan(self, queries: Floats, k: int, filter: Any, threads: int | None) -> tuple[Floats, Ids]:
+        """The k best over the codes, padded."""
+        keys = np.full((len(queries), k), -np.inf, np.float32)
+        ids = np.full((len(queries), k), EMPTY, np.int64)
+        width = min(k, len(self))
+        groups = filter_groups(filter, len(queries), self._ids, len(self), self._version)
+        if width and len(queries):
+            prepared = self._integer_queries(queries)
+            for group, allowed in groups:
+                mine = [stage.rows(group) for stage in prepared]
+                keys[group, :width], ids[group, :width] = best_rows(
+                    self._arena, self.quantizer, mine, width, allowed, threads
+                )
+        ids[ids == EMPTY] = -1
+        return self._coding.distances(keys, self._coding.constants(queries)), ids
+
+    def _rerank_factor(self, rerank: int | None) -> int:
+        if rerank is None:
+            return _RERANK if self.store != "none" else 0
+        rerank = checks.integer(rerank, "rerank", low=0)
+        if rerank and self.store == "none":
+            raise ValueError(
+                f"rerank={rerank} needs the original vectors; make the index with store='float32', 'float16' or 'int8'"
+            )
+        return rerank
+
+    def _rescored(self, queries: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
+        """The k best of the candidates ids (nq, m) by their stored originals."""
+        positions = np.where(ids < 0, -1, self._ids.positions(ids.ravel()).reshape(ids.shape))
+        scores = exact_scores(self._arena, positions, queries, self.metric)
+        order = np.lexsort((np.where(ids < 0, EMPTY, ids), scores if self.metric == "l2" else -scores))[:, :k]
+        return np.take_along_axis(scores, order, 1).astype(np.float32), np.take_along_axis(ids, order, 1)
+
+    def _errors(self, queries: Floats, ids: Ids) -> Floats:
+        out = np.full(ids.shape, np.inf, np.float32)
+        for i, query in enumerate(queries):
+            found = ids[i] >= 0
+            positions = self._ids.positions(ids[i, found])
+            decoded = self._coding.decoded(self._arena.take("codes", positions), self._arena.take("scales", positions))
+            out[i, found] = self._coding.errors(query, decoded)
+        return out
+
+    def _sorted_hits(self, found: list[list[tuple[Floats, Ids]]]) -> tuple[Ids, Floats, Ids]:
+        lims = np.zeros(len(found) + 1, np.int64)
+        all_distances, all_ids = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
+        for i, parts in enumerate(found):
+            if parts:
+                distances = np.concatenate([part for part, _ in parts])
+                ids = np.concatenate([part for _, part in parts])
+                order = np.lexsort((ids, distances if self.metric == "l2" else -distances))
+                all_distances.append(distances[order])
+                all_ids.append(ids[order])
+            lims[i + 1] = lims[i] + sum(len(part) for part, _ in parts)
+        return lims, np.concatenate(all_distances), np.concatenate(all_ids)

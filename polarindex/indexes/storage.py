@@ -1,0 +1,312 @@
+"""An index on disk: a directory of one manifest and immutable segments of plain NumPy files.
+
+    manifest.json              format, version, parameters, state, and each segment's files with length and checksum;
+                               its own "checksum" is the xxh3 of the rest, as JSON with sorted keys and no spaces
+    segment-<random>/
+        codes.npy              (panels, words, 16) uint32: see codes.py; rows beyond n are 0
+        scales.npy             (n, stages) float32
+        shifts.npy, ids.npy, held.npy, originals.npy, original_scales.npy      where the index has them
+        centre.npy             (dim,) float32
+        checksums.npy          (blocks,) uint64: xxh3_64 of every MiB of the files above, in the manifest's order
+
+Law:       a save writes a new segment, syncs it, then replaces the manifest by rename: at every moment the directory
+           holds the old index or the new one. Reading executes nothing (no pickles). A directory that is not an
+           index is neither read nor written.
+Not here:  incremental changes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from polarindex import checks
+from polarindex.codes import PANEL
+from polarindex.errors import FormatError
+from polarindex.indexes.arena import BLOCK_ROWS, Arena
+from polarindex.indexes.coding import Centre
+from polarindex.indexes.flat import FlatIndex
+
+FORMAT, VERSION = "polarindex", 1
+BLOCK_BYTES = 1 << 20
+_MANIFEST, _CHECKSUMS = "manifest.json", "checksums.npy"
+
+
+def save(index: FlatIndex, path: str | os.PathLike[str]) -> None:
+    """Write `index` to the directory `path`, replacing an index that is there.
+
+    Raises
+    ------
+    FormatError
+        `path` is a file, or a directory with something else in it; nothing is touched.
+    OSError
+        The disk is full, read-only, ...; what was at `path` is as before.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_dir():
+        raise FormatError(f"{target} is a file; an index is saved as a directory")
+    if target.is_dir() and any(target.iterdir()):
+        _read_manifest(target)  # refuses a directory that is not an index
+        _write_into(index, target)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        draft.mkdir()
+        _write_into(index, draft)
+        if target.is_dir():
+            target.rmdir()
+        draft.rename(target)
+        _sync_directory(target.parent)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def load(path: str | os.PathLike[str], mmap: bool = False, verify: bool | None = None) -> FlatIndex:
+    """Read an index.
+
+    Parameters
+    ----------
+    path : path of a directory written by `save`
+    mmap : bool
+        Map the arrays instead of reading them: opens at once, pages are shared between processes, and changes stay
+        in memory.
+    verify : bool, optional
+        Check every block against its checksum; default True unless mmap, which would read the whole file.
+
+    Raises
+    ------
+    FileNotFoundError
+    FormatError
+        Not an index, of a newer version, or damaged; the message names the file.
+    """
+    source = Path(path)
+    checks.flag(mmap, "mmap")
+    verify = not mmap if verify is None else checks.flag(verify, "verify")
+    if not source.exists():
+        raise FileNotFoundError(errno.ENOENT, "no index here", str(source))
+    manifest = _read_manifest(source)
+    if manifest["version"] > VERSION:
+        raise FormatError(f"{source} has format version {manifest['version']}; this polarindex reads up to {VERSION}")
+    try:
+        index = FlatIndex(**manifest["parameters"])
+        state, (segment,) = manifest["state"], manifest["segments"]
+        n = segment["rows"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{source / _MANIFEST} does not describe an index this version can make: {error}") from error
+    folder = source / segment["name"]
+    if verify:
+        _verify(folder, segment)
+    mu = np.array(_read_array(folder, "centre.npy", segment, False), np.float32)
+    if mu.shape != (index.dim,):
+        raise FormatError(f"{folder / 'centre.npy'} has shape {mu.shape}, wanted ({index.dim},)")
+    index._restore(Centre(mu, state["center_frozen"], state["energy_removed"]), state["next_id"], state["stores_ids"])
+    arrays = {name: _read_array(folder, f"{name}.npy", segment, mmap) for name in index._arena.columns}
+    for name, column in index._arena.columns.items():
+        wanted = (-(-n // PANEL), *column.shape, PANEL) if column.panels else (n, *column.shape)
+        if arrays[name].shape != wanted or arrays[name].dtype != column.dtype:
+            raise FormatError(
+                f"{folder / name}.npy holds {arrays[name].dtype} {arrays[name].shape}, wanted {column.dtype} {wanted}"
+            )
+    index._arena.adopt(arrays, n)
+    return index
+
+
+# --- writing
+
+
+def _write_into(index: FlatIndex, folder: Path) -> None:
+    """A new segment, then the manifest that names it; older segments go last."""
+    name = f"segment-{uuid.uuid4().hex[:12]}"
+    segment = folder / name
+    draft = folder / f".{_MANIFEST}.{uuid.uuid4().hex[:8]}"
+    try:
+        segment.mkdir()
+        files, checksums = {}, []
+        for file, header, parts in _files(index):
+            length, blocks = _write_checked(segment / file, header, parts)
+            files[file] = {"bytes": length, "checksum": _digest(blocks)}
+            checksums.append(blocks)
+        everything = np.concatenate(checksums)
+        with open(segment / _CHECKSUMS, "wb") as out:
+            np.save(out, everything)
+            _sync(out)
+        _sync_directory(segment)
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "parameters": index.parameters(),
+            "state": {
+                "next_id": index._ids.next_id,
+                "stores_ids": index._ids.stored,
+                "center_frozen": index._coding.centre.frozen,
+                "energy_removed": index._coding.centre.energy_removed,
+            },
+            "layout": _layout(index),
+            "block_bytes": BLOCK_BYTES,
+            "segments": [{"name": name, "rows": len(index), "files": files}],
+        }
+        manifest["checksum"] = _manifest_checksum(manifest)
+        with open(draft, "w", encoding="utf-8") as text:
+            json.dump(manifest, text, indent=1)
+            _sync(text)
+        os.replace(draft, folder / _MANIFEST)
+    except BaseException:
+        shutil.rmtree(segment, ignore_errors=True)
+        draft.unlink(missing_ok=True)
+        raise
+    _sync_directory(folder)
+    for old in folder.glob("segment-*"):
+        if old.name != name:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _layout(index: FlatIndex) -> list[dict[str, Any]]:
+    """Words of each stage, for readers of the files."""
+    return [{"dims": stage.map.dims, "words": stage.words} for stage in index.quantizer.stages]
+
+
+def _files(index: FlatIndex) -> Iterator[tuple[str, dict[str, Any], Iterator[NDArray[Any]]]]:
+    """(file name, NumPy header, its parts in order)."""
+    arena = index._arena
+    for name, column in arena.columns.items():
+        shape = (-(-arena.n // PANEL), *column.shape, PANEL) if column.panels else (arena.n, *column.shape)
+        yield f"{name}.npy", _header(shape, column.dtype), _parts(arena, name)
+    mu = index._coding.centre.mu
+    yield "centre.npy", _header(mu.shape, mu.dtype), iter([mu])
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
+    return {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(dtype)}
+
+
+def _parts(arena: Arena, name: str) -> Iterator[NDArray[Any]]:
+    for span in arena.spans(BLOCK_ROWS):
+        array = span.arrays[name]
+        beyond = span.rows % PANEL
+        if arena.columns[name].panels and beyond:
+            array = array.copy()
+            array[-1, :, beyond:] = 0  # lanes of removed rows
+        yield array
+
+
+def _write_checked(
+    path: Path, header: dict[str, Any], parts: Iterator[NDArray[Any]]
+) -> tuple[int, NDArray[np.uint64]]:
+    """Write a .npy file and sync it; returns its length and the checksum of every block of it."""
+    blocks: list[int] = []
+    pending = bytearray()
+    length = 0
+    with open(path, "w+b") as out:
+        np.lib.format.write_array_header_1_0(out, header)
+        out.seek(0)
+        pending += out.read()
+        for part in parts:
+            data = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+            out.write(data)
+            for at in range(0, len(data), BLOCK_BYTES):
+                pending += data[at : at + BLOCK_BYTES]
+                while len(pending) >= BLOCK_BYTES:
+                    blocks.append(xxhash.xxh3_64_intdigest(pending[:BLOCK_BYTES]))
+                    length += BLOCK_BYTES
+                    del pending[:BLOCK_BYTES]
+        if pending:
+            blocks.append(xxhash.xxh3_64_intdigest(bytes(pending)))
+            length += len(pending)
+        _sync(out)
+    return length, np.array(blocks, np.uint64)
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make renames in a folder durable, where the platform lets a folder be opened."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- reading
+
+
+def _digest(blocks: NDArray[np.uint64]) -> str:
+    return xxhash.xxh3_64_hexdigest(blocks.astype("<u8").tobytes())
+
+
+def _manifest_checksum(manifest: dict[str, Any]) -> str:
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return xxhash.xxh3_64_hexdigest(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The checked manifest; FormatError where the folder has none, or a foreign or damaged one."""
+    path = folder / _MANIFEST
+    if not path.is_file():
+        raise FormatError(f"{folder} is not a polarindex index: it has no {_MANIFEST}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FormatError(f"{path} is damaged: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise FormatError(f"{path} is not the manifest of a polarindex index")
+    if manifest.get("checksum") != _manifest_checksum(manifest):
+        raise FormatError(f"{path} is damaged: its checksum does not match")
+    return manifest
+
+
+def _verify(folder: Path, segment: dict[str, Any]) -> None:
+    """Compare every block of every file with its checksum; FormatError names the first file and block that differ."""
+    stored = _read_npy(folder / _CHECKSUMS, False)
+    at = 0
+    for file, facts in segment["files"].items():
+        path = folder / file
+        count = -(-facts["bytes"] // BLOCK_BYTES)
+        wanted = stored[at : at + count]
+        at += count
+        if len(wanted) != count or _digest(wanted) != facts["checksum"]:
+            raise FormatError(f"{folder / _CHECKSUMS} is damaged: its checksums of {file} do not match the manifest")
+        _check_length(path, facts)
+        with open(path, "rb") as data:
+            for number in range(count):
+                if xxhash.xxh3_64_intdigest(data.read(BLOCK_BYTES)) != int(wanted[number]):
+                    raise FormatError(f"{path} is damaged: block {number} of {count} does not match its checksum")
+
+
+def _check_length(path: Path, facts: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise FormatError(f"{path} is missing")
+    if path.stat().st_size != facts["bytes"]:
+        raise FormatError(f"{path} is damaged: it has {path.stat().st_size} bytes, wanted {facts['bytes']}")
+
+
+def _read_array(folder: Path, file: str, segment: dict[str, Any], mmap: bool) -> NDArray[Any]:
+    if file not in segment["files"]:
+        raise FormatError(f"{folder} has no {file}, which this index needs")
+    _check_length(folder / file, segment["files"][file])
+    return _read_npy(folder / file, mmap)
+
+
+def _read_npy(path: Path, mmap: bool) -> NDArray[Any]:
+    if not path.is_file():
+        raise FormatError(f"{path} is missing")
+    try:
+        return np.load(path, mmap_mode="c" if mmap else None, allow_pickle=False)
+    except Exception as error:  # NumPy's header parser lets many kinds through: SyntaxError, TokenError, ...
+        raise FormatError(f"{path} is damaged: {str(error).splitlines()[0] if str(error) else error!r}") from error

@@ -1,0 +1,110 @@
+"""Filters: masks, ids, IdFilter, one a query; on every metric and with removed rows."""
+
+import numpy as np
+import pytest
+
+import polarindex as pi
+
+DIM = 12
+
+
+@pytest.fixture(scope="module")
+def index():
+    rng = np.random.default_rng(0)
+    index = pi.FlatIndex(DIM, "ip", bits=2)
+    index.add(rng.standard_normal((1500, DIM)), ids=rng.permutation(5000)[:1500])
+    index.remove(index.ids[10:200:7])
+    return index
+
+
+@pytest.fixture(scope="module")
+def q():
+    return np.random.default_rng(1).standard_normal((6, DIM)).astype(np.float32)
+
+
+def expected(index, q, allowed, k):
+    """The unfiltered ranking with other ids taken out."""
+    distances, ids = index.search(q, len(index))
+    out = np.full((len(q), k), -1, np.int64)
+    scores = np.full((len(q), k), -np.inf, np.float32)
+    for i in range(len(q)):
+        kept = np.isin(ids[i], allowed)
+        found = ids[i][kept][:k]
+        out[i, : len(found)] = found
+        scores[i, : len(found)] = distances[i][kept][:k]
+    return scores, out
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 17, 400, 1400])
+@pytest.mark.parametrize("form", ["mask", "ids", "IdFilter", "list"])
+def test_a_filter_keeps_the_ranking_of_what_it_allows(index, q, form, size):
+    allowed = np.random.default_rng(size).permutation(index.ids)[:size]
+    value = {
+        "mask": np.isin(index.ids, allowed),
+        "ids": allowed,
+        "IdFilter": pi.IdFilter(allowed),
+        "list": [int(one) for one in allowed],
+    }[form]
+    for threads in (1, 2):
+        got = index.search(q, 20, filter=value, num_threads=threads)
+        for one, other in zip(got, expected(index, q, allowed, 20), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_one_filter_a_query(index, q):
+    some, few = index.ids[::3], index.ids[5:9]
+    filters = [some, pi.IdFilter(few), None, np.isin(index.ids, some), some, []]
+    distances, ids = index.search(q, 8, filter=filters)
+    for i, allowed in enumerate([some, few, index.ids, some, some, []]):
+        for one, other in zip((distances[i], ids[i]), expected(index, q[i : i + 1], allowed, 8), strict=True):
+            np.testing.assert_array_equal(one, other[0])
+
+
+def test_allowed_ids_that_do_not_exist_are_ignored(index, q):
+    _, ids = index.search(q, 3, filter=[int(index.ids[0]), 999_999])
+    assert (ids == [int(index.ids[0]), -1, -1]).all()
+
+
+def test_an_id_filter_follows_the_index():
+    index = pi.FlatIndex(DIM)
+    x = np.random.default_rng(0).standard_normal((30, DIM))
+    index.add(x)
+    allowed = pi.IdFilter([3, 4, 40])
+    assert sorted(index.search(x[0], 3, filter=allowed)[1]) == [-1, 3, 4]
+    index.remove([3])
+    assert sorted(index.search(x[0], 3, filter=allowed)[1]) == [-1, -1, 4]
+    index.add(x[:1], ids=[40])
+    assert sorted(index.search(x[0], 3, filter=allowed)[1]) == [-1, 4, 40]
+    other = pi.FlatIndex(DIM)
+    other.add(x[:5])
+    assert sorted(other.search(x[0], 3, filter=allowed)[1]) == [-1, 3, 4]
+
+
+def test_filters_apply_to_ranges_and_reranking():
+    x = np.random.default_rng(0).standard_normal((200, DIM)).astype(np.float32)
+    index = pi.FlatIndex(DIM, store="float32")
+    index.add(x)
+    allowed = np.arange(0, 200, 9)
+    _, _, hits = index.range_search(x[:1], 1e9, filter=allowed)
+    assert sorted(hits) == allowed.tolist()
+    truth = ((x[allowed] - x[1]) ** 2).sum(1)
+    assert index.search(x[1], 5, filter=allowed)[1].tolist() == allowed[np.argsort(truth)[:5]].tolist()
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (np.ones(3, bool), ValueError, r"filter is a mask of shape \(3,\)"),
+        (np.array([0.5]), TypeError, "filter"),
+        (np.array([[1]]), ValueError, "filter"),
+        ([[1], [2]], ValueError, "filter is a list of 2 filters, but there are 6 queries"),
+        ([[1]] * 5 + ["a"], TypeError, r"filter\[5\]"),
+        ("abc", TypeError, "filter"),
+        (7, ValueError, "filter"),
+    ],
+)
+def test_bad_filters_are_named(index, q, value, error, words):
+    with pytest.raises(error, match=words):
+        index.search(q, 3, filter=value)
+    with pytest.raises(TypeError, match="ids"):
+        pi.IdFilter([1.5])
