@@ -2,7 +2,7 @@
 
 Law:       values equal `x.astype(float32)`; a row that float32 cannot hold is an error, never a silent inf.
 Why:       sets may be larger than memory, so rows are read, converted and checked a chunk at a time; float32
-           memory is handed on as it is. Other libraries' arrays are known by what they offer, none is imported.
+           memory is handed on as it is. Other libraries' arrays are known by what they offer: no imports.
 Not here:  zero vectors, which only the cosine metric forbids (vectors.py)."""
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK_ROWS = 4096
+LARGEST_ID = 2**63 - 2  # 2**63 - 1 marks an empty place in a search
 LARGEST_INTEGER = 2**24  # float32 holds every integer up to here, and not the next one
 
 
@@ -165,7 +166,7 @@ def flag(value: Any, name: str) -> bool:
 
 
 def id_array(ids: Any, name: str, n: int | None = None) -> NDArray[np.int64]:
-    """Ids (n,) int64 C-contiguous, all >= 0; maybe the caller's own memory. `n`: the wanted length, if any."""
+    """Ids (n,) int64 C-contiguous, all >= 0; maybe the caller's own memory. `n`: the length, if fixed."""
     source = ids if type(ids) is np.ndarray else _open(ids, name)
     empty_list = source.shape == (0,) and isinstance(ids, (list, tuple))  # which NumPy takes for floats
     if source.dtype.kind not in "iu" and not empty_list:
@@ -175,11 +176,11 @@ def id_array(ids: Any, name: str, n: int | None = None) -> NDArray[np.int64]:
     array = np.asarray(source[:])
     if n is not None and len(array) != n:
         raise ValueError(f"{name} must have {n} entries, got {len(array)}")
-    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int64).max):
-        bad = (array < 0) | (array > np.iinfo(np.int64).max)
+    if array.size and (array.min() < 0 or array.max() > LARGEST_ID):
+        bad = (array < 0) | (array > LARGEST_ID)
         first, count = int(bad.argmax()), int(bad.sum())
         such = f"({'first of ' * (count > 1)}{count} such ids)"
-        raise ValueError(f"{name}[{first}] must be from 0 to 2**63 - 1, got {array[first]} {such}")
+        raise ValueError(f"{name}[{first}] must be from 0 to 2**63 - 2, got {array[first]} {such}")
     return array if _is_plain(array, np.int64) else np.array(array, np.int64, order="C")
 
 
@@ -274,8 +275,8 @@ def _is_real(dtype: np.dtype[Any]) -> bool:
 
 
 def _is_plain(array: Any, dtype: type = np.float32) -> bool:
-    """Whether kernels can take the array as it is. Not if read-only: to Numba that is another type, for which it
-    would compile every kernel a second time."""
+    """Whether kernels can take the array as it is. Not if read-only: to Numba that is another type, for which
+    it would compile every kernel a second time."""
     return type(array) is np.ndarray and array.dtype == dtype and array.flags.carray
 
 
@@ -298,14 +299,11 @@ def _fits(raw: NDArray[Any], chunk: NDArray[np.float32]) -> bool:
 def _faults(raw: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
     """What can be wrong with rows raw (m, d), each with a mask (m,) of the rows it is true of."""
     if raw.dtype.kind in "iu":
-        beyond = ((raw > LARGEST_INTEGER) | (raw < -LARGEST_INTEGER)).any(axis=1)
+        beyond = np.any((raw > LARGEST_INTEGER) | (raw < -LARGEST_INTEGER), axis=1)
         return {"holds an integer beyond 2**24, which float32 cannot hold exactly": beyond}
     chunk = _as_float32(raw)
-    finite = np.isfinite(raw if raw.dtype.kind == "f" else chunk).all(axis=1)
-    return {
-        "is not finite": ~finite,
-        "overflows float32": finite & ~np.isfinite(chunk).all(axis=1),
-    }
+    missing = np.any(~np.isfinite(raw if raw.dtype.kind == "f" else chunk), axis=1)
+    return {"is not finite": missing, "overflows float32": ~missing & np.any(~np.isfinite(chunk), axis=1)}
 
 
 def _range(low: float | None, high: float | None) -> str:

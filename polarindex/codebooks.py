@@ -224,7 +224,8 @@ def integer_codebook(book: Codebook) -> IntegerCodebook:
 def _uniform_grid() -> IntegerCodebook:
     """255 equal steps -127 .. 127 with the step that is best for N(0, 1), found by golden section; code 0 is unused."""
     table = np.maximum(np.arange(-128, 128), -127).astype(np.int8)
-    levels, steps = np.arange(-127, 128, dtype=np.float64), np.arange(-126.5, 127, dtype=np.float64)
+    levels: Array = np.arange(-127.0, 128.0)
+    steps: Array = np.arange(-126.5, 127.0)
 
     def error(unit: float) -> float:
         return _NORMAL.distortion(levels * unit, steps * unit)

@@ -75,7 +75,7 @@ class Arena:
     # --- writing
 
     def stage(self, rows: Mapping[str, Array]) -> None:
-        """Write rows after those staged before them; panels come as rows of words. Absent columns are left as 0."""
+        """Write rows after those staged before them; panels come as rows of words. Absent columns are undefined."""
         count = len(next(iter(rows.values())))
         done = 0
         while done < count:
@@ -99,7 +99,8 @@ class Arena:
         self.truncate(self.n)
 
     def append(self, rows: Mapping[str, Array]) -> None:
-        """Stage and commit."""
+        """Stage and commit these rows alone."""
+        self.discard()
         self.stage(rows)
         self.commit()
 
@@ -133,7 +134,7 @@ class Arena:
             self.blocks[-1] = self._resized(self.blocks[-1], used)
 
     def add_column(self, name: str, column: Column, rows: Array) -> None:
-        """A new column with a value for each of the n rows."""
+        """A new column, not of panels, with a value for each of the n rows."""
         arrays = []
         for number, block in enumerate(self.blocks):
             array = column.allocate(self._capacity(block))
@@ -150,14 +151,13 @@ class Arena:
             del block[name]
 
     def adopt(self, arrays: Mapping[str, Array], n: int) -> None:
-        """Become n rows held in whole arrays (panels as panels), without copying: what `load` does."""
+        """Become n rows held in whole arrays (panels as panels): what `load` does. Only the last block is copied."""
         self.blocks = []
         for start in range(0, n, BLOCK_ROWS):
             panels = slice(start // PANEL, (start + BLOCK_ROWS) // PANEL)
             rows = slice(start, start + BLOCK_ROWS)
-            self.blocks.append(
-                {name: arrays[name][panels if column.panels else rows] for name, column in self.columns.items()}
-            )
+            block = {name: arrays[name][panels if column.panels else rows] for name, column in self.columns.items()}
+            self.blocks.append(block if start + BLOCK_ROWS <= n else self._resized(block, n - start))
         self.n = n
 
     # --- reading
@@ -177,19 +177,25 @@ class Arena:
         column = self.columns[name]
         return np.concatenate(parts) if parts else np.empty((0, *column.shape), column.dtype)
 
-    def spans(self, step: int, start: int = 0, stop: int | None = None) -> Iterator[Span]:
-        """Views of at most `step` rows of [start, stop); start and step are multiples of 16 that divide BLOCK_ROWS."""
-        stop = self.n if stop is None else stop
-        for at in range(start, stop, step):
+    def spans(
+        self, step: int, start: int = 0, stop: int | None = None, *, whole_panels: bool = False
+    ) -> Iterator[Span]:
+        """Views of at most `step` rows of [start, stop) inside one block; start and step are multiples of 16.
+
+        With `whole_panels` every array reaches to the end of its last panel, beyond `rows`.
+        """
+        at, stop = start, self.n if stop is None else stop
+        while at < stop:
             block, offset = divmod(at, BLOCK_ROWS)
-            count = min(step, stop - at)
+            count = min(step, stop - at, BLOCK_ROWS - offset)
             panels = slice(offset // PANEL, -(-(offset + count) // PANEL))
-            rows = slice(offset, offset + count)
+            rows = slice(offset, panels.stop * PANEL if whole_panels else offset + count)
             arrays = {
                 name: self.blocks[block][name][panels if column.panels else rows]
                 for name, column in self.columns.items()
             }
             yield Span(at, count, arrays)
+            at += count
 
     # --- blocks
 

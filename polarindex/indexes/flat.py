@@ -14,9 +14,10 @@ from polarindex.indexes.coding import METRICS, Centre, Coding, Columns
 from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.ids import IdMap, Ids
 from polarindex.indexes.interrupts import uninterrupted
+from polarindex.indexes.lines import StageQueries
 from polarindex.indexes.originals import STORES, exact_scores, take_originals
-from polarindex.indexes.scan import EMPTY, StageQueries, best_rows, integer_queries, key_blocks
-from polarindex.kernels.limits import MAX_DIMS
+from polarindex.indexes.scan import best_rows, integer_queries, key_blocks
+from polarindex.kernels.limits import EMPTY_ID, MAX_DIMS
 from polarindex.quantizers import make_quantizer
 
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
@@ -186,7 +187,7 @@ class FlatIndex:
         """
         source = checks.vectors(x, "x", self.dim)
         if ids is None:
-            new_ids = np.arange(self._ids.next_id, self._ids.next_id + source.n)
+            new_ids = self._ids.following(source.n)
         else:
             new_ids = self._unique(ids, source.n)
             known = new_ids[self._ids.positions(new_ids) >= 0]
@@ -348,6 +349,7 @@ class FlatIndex:
         Returns the centre they are coded against, new if there are now rows enough to learn one, and then the
         columns of the held rows coded against it.
         """
+        self._arena.discard()
         centre, columns = self._coding.centre, Columns()
         if not centre.frozen and len(self) + source.n >= CENTRE_ROWS:
             held = self._arena.whole("held")
@@ -413,7 +415,7 @@ class FlatIndex:
     def _scan(self, queries: Floats, k: int, filter: Any, threads: int | None) -> tuple[Floats, Ids]:
         """The k best over the codes, padded."""
         keys = np.full((len(queries), k), -np.inf, np.float32)
-        ids = np.full((len(queries), k), EMPTY, np.int64)
+        ids = np.full((len(queries), k), EMPTY_ID, np.int64)
         width = min(k, len(self))
         groups = filter_groups(filter, len(queries), self._ids, len(self), self._version)
         if width and len(queries):
@@ -423,7 +425,7 @@ class FlatIndex:
                 keys[group, :width], ids[group, :width] = best_rows(
                     self._arena, self.quantizer, mine, width, allowed, threads
                 )
-        ids[ids == EMPTY] = -1
+        ids[ids == EMPTY_ID] = -1
         return self._coding.distances(keys, self._coding.constants(queries)), ids
 
     def _rerank_factor(self, rerank: int | None) -> int:
@@ -440,7 +442,7 @@ class FlatIndex:
         """The k best of the candidates ids (nq, m) by their stored originals."""
         positions = np.where(ids < 0, -1, self._ids.positions(ids.ravel()).reshape(ids.shape))
         scores = exact_scores(self._arena, positions, queries, self.metric)
-        order = np.lexsort((np.where(ids < 0, EMPTY, ids), scores if self.metric == "l2" else -scores))[:, :k]
+        order = np.lexsort((np.where(ids < 0, EMPTY_ID, ids), scores if self.metric == "l2" else -scores))[:, :k]
         return np.take_along_axis(scores, order, 1).astype(np.float32), np.take_along_axis(ids, order, 1)
 
     def _errors(self, queries: Floats, ids: Ids) -> Floats:

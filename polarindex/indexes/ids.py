@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
+from polarindex.checks import LARGEST_ID
 from polarindex.indexes.arena import Arena, Column
 
 Ids = NDArray[np.int64]
@@ -47,6 +48,12 @@ class IdMap:
         out = np.empty(len(ids), np.int64)
         kernels.table_find(keys, values, ids, out)
         return out
+
+    def following(self, count: int) -> Ids:
+        """The next `count` ids."""
+        if self.next_id + count > LARGEST_ID:
+            raise ValueError(f"no {count} ids follow {self.next_id - 1}, the largest used; pass ids")
+        return np.arange(self.next_id, self.next_id + count)
 
     # --- following the arena's changes
 

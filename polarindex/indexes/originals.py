@@ -38,7 +38,7 @@ def pack_originals(x: NDArray[np.float32], store: str, start: int) -> dict[str, 
             )
         return {"originals": x.astype(np.float16)}
     scales = np.abs(x).max(axis=1, initial=0) / np.float32(127)
-    gains = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
+    gains = np.divide(1, scales, out=np.zeros(len(x)), where=scales > 0, dtype=np.float64)  # beyond float32, maybe
     return {"originals": np.rint(x * gains[:, None]).astype(np.int8), "original_scales": scales}
 
 
@@ -68,6 +68,7 @@ def exact_scores(
             dots = np.einsum("ij,j->i", x, q, dtype=np.float64)
             if metric == "cosine":
                 norms2 = np.einsum("ij,ij->i", x, x, dtype=np.float64)
-                dots /= np.sqrt(norms2 * float(np.dot(q.astype(np.float64), q)))
+                lengths = np.sqrt(norms2 * float(np.dot(q.astype(np.float64), q)))
+                dots = np.divide(dots, lengths, out=np.zeros(len(x)), where=lengths > 0)  # a store may round to 0
             out[i, found] = dots
     return out

@@ -4,7 +4,9 @@ Law:       key = shift_v + sum over stages of  scale_v * gain_q * <levels_v, que
            with gain_q folding in the query's int8 step and the 2 of the squared distance. The caller adds what is
            constant for a query and turns keys into distances.
 Exact:     integer dots, one fixed order of float operations, ties by the smaller id: the result does not depend on
-           threads, blocks or the order of rows."""
+           threads, blocks, the order of rows or the instruction set.
+Two ways:  codes that a register kernel reads are scanned in one pass (lines.py); all others, and ranges, are decoded
+           a step at a time, multiplied, and then chosen from."""
 
 from __future__ import annotations
 
@@ -17,25 +19,16 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.filters import Allowed
+from polarindex.indexes.lines import StageQueries, best_by_lines, line_plan
 from polarindex.indexes.threads import available_cores, run_all
+from polarindex.kernels.limits import EMPTY_ID
 from polarindex.quantizers import Quantizer
 
 STEP = 512  # rows decoded at a time: 400 kB of levels at d = 784, inside L2
 TILE = 256  # queries that share a decoded step
 _PARALLEL_FROM = 1 << 25  # multiply-adds below which a second thread costs more than it brings
-EMPTY = np.iinfo(np.int64).max
 
 Floats = NDArray[np.float32]
-
-
-class StageQueries(NamedTuple):
-    """Queries as one stage's integers: levels (nq, dims) int8, gains (nq,) float32 with value = gain * level."""
-
-    levels: NDArray[np.int8]
-    gains: Floats
-
-    def rows(self, chosen: NDArray[np.int64] | slice) -> StageQueries:
-        return StageQueries(self.levels[chosen], self.gains[chosen])
 
 
 def integer_queries(quantizer: Quantizer, q: Floats, factor: float) -> list[StageQueries]:
@@ -48,7 +41,7 @@ def integer_queries(quantizer: Quantizer, q: Floats, factor: float) -> list[Stag
     for stage in quantizer.stages:
         y = stage.map.forward(q)
         peaks = np.abs(y).max(axis=1, initial=0)
-        steps = np.divide(np.float32(127), peaks, out=np.zeros_like(peaks), where=peaks > 0)
+        steps = np.divide(127, peaks, out=np.zeros(len(y)), where=peaks > 0, dtype=np.float64)  # beyond float32, maybe
         levels = np.rint(y * steps[:, None]).astype(np.int8)
         prepared.append(StageQueries(levels, (peaks * np.float32(factor / 127)).astype(np.float32)))
     return prepared
@@ -88,13 +81,16 @@ def key_blocks(
 def best_rows(
     arena: Arena, quantizer: Quantizer, queries: list[StageQueries], k: int, allowed: Allowed, threads: int | None
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Keys (nq, k) float32, best first, and their ids (nq, k); empty places are -inf and EMPTY."""
+    """Keys (nq, k) float32, best first, and their ids (nq, k); empty places are -inf and EMPTY_ID."""
+    plan = line_plan(quantizer)
 
     def task(part: tuple[slice, int, int]) -> tuple[Floats, NDArray[np.int64]]:
         chosen, start, stop = part
         mine = [stage.rows(chosen) for stage in queries]
+        if plan:
+            return best_by_lines(arena, plan, mine[0], k, allowed, start, stop)
         keys = np.full((len(mine[0].levels), k), -np.inf, np.float32)
-        ids = np.full(keys.shape, EMPTY, np.int64)
+        ids = np.full(keys.shape, EMPTY_ID, np.int64)
         for block in key_blocks(arena, quantizer, mine, allowed, start, stop):
             kernels.select(block.keys, block.ids, block.allowed, keys, ids)
         kernels.sort_rows(keys, ids)

@@ -18,7 +18,8 @@ def pack_fields(codes, widths, words):
         filled = 0
         at = 0
         for j in range(codes.shape[1]):
-            word |= np.uint64(codes[i, j]) << np.uint64(filled)
+            code = np.uint64(codes[i, j]) & np.uint64((1 << widths[j]) - 1)
+            word |= code << np.uint64(filled)
             filled += widths[j]
             if filled >= 32:
                 words[i, at] = np.uint32(word & np.uint64(0xFFFFFFFF))

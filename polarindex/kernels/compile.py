@@ -1,26 +1,77 @@
 """How a kernel is compiled: serial, GIL released, no fast-math, kept in Numba's disk cache where there is one.
 
-A kernel takes arrays, fills `out` arrays, and calls no kernel of another file: Numba's disk cache looks only at the
-file that defines a function, so a callee edited elsewhere would go unnoticed (tests/test_layers.py checks it).
-No fast-math anywhere: rotations, codes and scores are the same bits on every machine.
+A kernel takes arrays and fills `out` arrays. No fast-math anywhere: rotations, codes and scores are the same bits on
+every machine.
+
+Cache: Numba keys a cached kernel on the time and size of the file that defines it, and so would keep it when a kernel
+or intrinsic that it calls changes in another file. Here the key is a hash of all kernel sources instead.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numba
+import xxhash
 
 _LOG = logging.getLogger("polarindex")
 _OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile `function` at its first call; cached on disk unless no cache folder can be written."""
+    """Compile `function` at its first call; cached on disk where that can be."""
+    dispatcher = numba.njit(**_OPTIONS)(function)
     try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
+        dispatcher.enable_caching()
     except RuntimeError as error:  # "no locator available": neither the package folder nor the user's cache is writable
-        _LOG.warning("kernel %s is compiled anew in every process: %s", function.__name__, error)
-        return numba.njit(**_OPTIONS)(function)
+        _warn_once(error)
+        return dispatcher
+    dispatcher._cache._cache_file._source_stamp = sources_stamp()
+    dispatcher._cache = _ForgivingCache(dispatcher._cache)
+    return dispatcher
+
+
+class _ForgivingCache:
+    """Numba's cache of one kernel, whose failures (full disk, damaged file) cost a compilation and not the call."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def load_overload(self, *arguments: Any) -> Any:
+        try:
+            return self._cache.load_overload(*arguments)
+        except Exception as error:  # whatever a damaged pickle raises
+            _warn_once(error)
+            return None
+
+    def save_overload(self, *arguments: Any) -> None:
+        try:
+            self._cache.save_overload(*arguments)
+        except Exception as error:
+            _warn_once(error)
+
+
+_warned = threading.Event()
+
+
+def _warn_once(error: Exception) -> None:
+    if not _warned.is_set():
+        _warned.set()
+        _LOG.warning("kernels are compiled anew in this process, the cache cannot be used: %r", error)
+
+
+@lru_cache(maxsize=1)
+def sources_stamp() -> str:
+    """A hash of the text of all kernel files."""
+    digest = xxhash.xxh3_128()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -12,8 +12,10 @@ from polarindex.kernels.compile import kernel
 
 @kernel
 def _slot(ident, size):
-    """Fibonacci hashing, so that consecutive ids spread."""
-    mixed = np.uint64(ident) * np.uint64(0x9E3779B97F4A7C15)
+    """Fibonacci hashing, twice with a fold between, so that ids that differ in any bits spread."""
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    mixed = np.uint64(ident) * golden
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * golden
     return np.int64((mixed >> np.uint64(20)) & np.uint64(size - 1))
 
 

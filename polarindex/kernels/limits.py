@@ -2,3 +2,6 @@
 
 # An int32 sum of products of levels and queries, both int8 in -127 .. 127, cannot wrap up to this many dimensions.
 MAX_DIMS = (2**31 - 1) // (127 * 127)
+
+# The id of an empty place in a heap: larger than any that a caller may use.
+EMPTY_ID = 2**63 - 1

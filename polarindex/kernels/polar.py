@@ -12,7 +12,7 @@ from polarindex.kernels.compile import kernel
 
 @kernel
 def polar_angles(y, depth, angles, radii):
-    """Level 1: atan2 of pairs, in [0, 2 pi); level l >= 2: atan of pairs of radii, in [0, pi / 2].
+    """Level 1: atan2 of pairs, in [0, 2 pi]; level l >= 2: atan of pairs of radii, in [0, pi / 2].
 
     y (n, d) float32, d divisible by 2^depth; angles (n, d - d / 2^depth) float32; radii (n, d / 2^depth) float64.
     """
@@ -70,6 +70,6 @@ def round_rows(values, levels, peaks):
         for j in range(values.shape[1]):
             peak = max(peak, abs(values[i, j]))
         peaks[i] = peak
-        gain = np.float32(127) / peak if peak > 0 else np.float32(0)
+        gain = 127.0 / np.float64(peak) if peak > 0 else 0.0  # float64: 127 / peak may be beyond float32
         for j in range(values.shape[1]):
             levels[i, j] = np.int8(np.rint(values[i, j] * gain))

@@ -68,8 +68,8 @@ def quantize(y: Array, gains: Array, thresholds: Array, levels: Array) -> tuple[
 
 # --- pack.py
 #
-# A 64-byte dot line is 16 vectors x 32 / width coordinates: in line g, byte 4 v + t, field s (`width` bits, from
-# bit width s on) is the code of vector v, coordinate g (32 / width) + 4 s + t. A row is one vector's bytes.
+# A 64-byte dot line is 16 vectors x 32 / width coordinates: in line g, byte 4 v + t, field s (bits from width s
+# on) is the code of vector v, coordinate g (32 / width) + 4 s + t. A row is one vector's bytes.
 
 
 def pack_plane(codes: Array, shift: int, width: int, first: int, words: Array) -> Array:
@@ -207,10 +207,47 @@ def select(
     return sorted_scores[:, :k], sorted_ids[:, :k]
 
 
+def offer(
+    scores: Array, count: int, first: int, ids: Array, allowed: Array, best_scores: Array, best_ids: Array
+) -> tuple[Array, Array]:
+    """`select` for one query and the ids from `first` on."""
+    part = slice(first, first + count)
+    best = select(scores[None, :count], ids[part], allowed[part], best_scores[None], best_ids[None])
+    return best[0][0], best[1][0]
+
+
 def sort_rows(best_scores: Array, best_ids: Array) -> tuple[Array, Array]:
     """Every row by (score descending, id ascending)."""
     order = np.lexsort((best_ids, -best_scores))
     return np.take_along_axis(best_scores, order, axis=1), np.take_along_axis(best_ids, order, axis=1)
+
+
+# --- lines.py
+
+
+def scan_lines(
+    isa: Any,
+    shape: tuple[int, int, int],
+    panels: Array,
+    planes: tuple[int, int, int],
+    table: Array,
+    queries: tuple[Array, Array, Array],
+    factors: tuple[Array, Array],
+    ids: Array,
+    allowed: Array,
+    best: tuple[Array, Array],
+) -> tuple[Array, Array]:
+    """Unpack the planes, look up the levels, multiply, score, select; whatever the instruction set."""
+    count, (quads, _, gains), (scales, shifts), (high, width, low) = shape[2], queries, factors, planes
+    asked = np.ascontiguousarray(quads.transpose(0, 2, 1)).view(np.int8).reshape(len(gains), -1)
+    codes = np.zeros((16 * len(panels), max(low * 8 // width, high * 8)), np.uint32)
+    if high:
+        codes = unpack_plane(panels, 0, high, 1, codes)
+    codes = unpack_plane(panels, high, low, width, codes).view(np.uint8)[:count, : asked.shape[1]]
+    levels = (codes.astype(np.int64) - 128).astype(np.int8) if width == 8 else table[codes]
+    keys = np.tile(shifts[:count], (len(gains), 1))
+    keys = add_scores(dot(levels, asked), gains, scales[:count], keys)
+    return select(keys, ids, allowed, *best)
 
 
 # --- idtable.py: entries, a dict from id to position, is what keys and values hold

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from polarindex.kernels.compile import kernel
 
 
@@ -31,25 +29,34 @@ def _sift_down(scores, ids, size, score, ident):
 
 
 @kernel
+def offer(scores, count, first, ids, allowed, best_scores, best_ids):
+    """Offer scores[i] of ids[first + i], i < count, to one heap, where allowed[first + i] is not 0.
+
+    scores (>= count,) float32; ids int64; allowed uint8, or (0,) for all; best_scores (k,), best_ids (k,).
+    """
+    k = best_ids.size
+    filtered = allowed.size > 0
+    worst = best_scores[0]
+    worst_id = best_ids[0]
+    for i in range(count):
+        score = scores[i]
+        if score < worst or (filtered and allowed[first + i] == 0):
+            continue
+        if score > worst or ids[first + i] < worst_id:
+            _sift_down(best_scores, best_ids, k, score, ids[first + i])
+            worst = best_scores[0]
+            worst_id = best_ids[0]
+
+
+@kernel
 def select(scores, ids, allowed, best_scores, best_ids):
     """Offer scores[q, i] (larger is better) of ids[i] to the k best of each query, where allowed[i] is not 0.
 
     scores (nq, n) float32; ids (n,) int64; allowed (n,) uint8, or (0,) for all; best_scores (nq, k) float32 and
     best_ids (nq, k) int64 are heaps with the worst entry first, empty places being -inf and the largest id.
     """
-    k = best_ids.shape[1]
-    filtered = allowed.size > 0
     for q in range(scores.shape[0]):
-        worst = best_scores[q, 0]
-        worst_id = best_ids[q, 0]
-        for i in range(scores.shape[1]):
-            score = scores[q, i]
-            if score < worst or (filtered and allowed[i] == 0):
-                continue
-            if score > worst or ids[i] < worst_id:
-                _sift_down(best_scores[q], best_ids[q], k, score, ids[i])
-                worst = best_scores[q, 0]
-                worst_id = best_ids[q, 0]
+        offer(scores[q], scores.shape[1], 0, ids, allowed, best_scores[q], best_ids[q])
 
 
 @kernel
@@ -62,6 +69,3 @@ def sort_rows(best_scores, best_ids):
             best_scores[q, size] = best_scores[q, 0]
             best_ids[q, size] = best_ids[q, 0]
             _sift_down(best_scores[q], best_ids[q], size, score, ident)
-
-
-EMPTY_ID = np.iinfo(np.int64).max

@@ -56,6 +56,11 @@ class TableStage:
     def words(self) -> int:
         return self.layout.words
 
+    @property
+    def table(self) -> NDArray[np.int8]:
+        """The integer levels, (2^bits,) int8."""
+        return self._table
+
     def values(self, panels: Words) -> Floats:
         return self._values[self.layout.unpack(panels)[:, : self.map.dims]]
 

@@ -690,3 +690,41 @@ def test_info_counts_every_byte():
     assert info["bits_per_dim"] == 8 * info["bytes_per_vector"] / DIM
     assert info["nbytes"] >= 1024 * info["bytes_per_vector"]
     assert len(repr(index)) < 120
+
+
+def test_the_largest_id_is_found_and_no_id_follows_it():
+    x = clustered(3)
+    index = pi.FlatIndex(DIM)
+    index.add(x[:1], ids=[2**63 - 2])
+    assert index.search(x[0], 1)[1].tolist() == [2**63 - 2]
+    with pytest.raises(ValueError, match="follow"):
+        index.add(x)
+    with pytest.raises(ValueError, match="ids"):
+        index.add(x[:1], ids=np.array([2**63 - 1], np.uint64))
+    assert len(index) == 1
+
+
+def test_vectors_and_queries_of_any_small_length_work():
+    x = clustered(2000)
+    for scale in (1e-15, 1e-36, 1e-44):
+        tiny = (x * scale).astype(np.float32)
+        for metric, store in itertools.product(METRICS, ("none", "int8")):
+            index = pi.FlatIndex(DIM, metric, store=store)
+            rows = tiny[np.abs(tiny).max(axis=1) > 0] if metric == "cosine" else tiny
+            index.add(rows)
+            assert np.isfinite(index.search(rows[:5], 3)[0]).all()
+
+
+def test_an_add_interrupted_between_its_steps_leaves_nothing_for_the_next(monkeypatch):
+    index = pi.FlatIndex(DIM)
+    index.add(clustered(1500))
+    monkeypatch.setattr(index, "_commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        index.add(clustered(40, seed=1))
+    monkeypatch.undo()
+    assert index.add(clustered(7, seed=2)).tolist() == list(range(1500, 1507))
+    wanted = pi.FlatIndex(DIM)
+    wanted.fit(clustered(1500))
+    wanted.add(np.concatenate([clustered(1500), clustered(7, seed=2)]))
+    for one, other in zip(index.search(clustered(5)), wanted.search(clustered(5)), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,0 +1,33 @@
+"""Which instruction set the kernels use: the best that the compiler may emit, or the one POLARINDEX_ISA names.
+
+It is Numba's target that is asked, not the CPU: an AVX-512 instruction that Numba was told not to use (NUMBA_CPU_NAME,
+NUMBA_CPU_FEATURES) does not raise, it aborts the process.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+from numba.core.registry import cpu_target
+
+from polarindex.kernels.simd import SETS
+
+GENERIC = "generic"  # plain loops, no register types
+VARIABLE = "POLARINDEX_ISA"
+
+
+@lru_cache(maxsize=1)
+def available() -> tuple[str, ...]:
+    """Instruction sets that can run here, best first; "generic" always can."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    held = {feature[1:] for feature in features if feature.startswith("+")}
+    return (*(name for name, facts in SETS.items() if facts.features <= held), GENERIC)
+
+
+def selected() -> str:
+    """The set to use now. ValueError where POLARINDEX_ISA names one that cannot run here."""
+    name = os.environ.get(VARIABLE) or available()[0]
+    if name not in available():
+        raise ValueError(f"{VARIABLE} must be one of {', '.join(map(repr, available()))} here; got {name!r}")
+    return name

@@ -1,0 +1,75 @@
+"""The thread pool: order kept, errors passed on, forks survived, Ctrl-C held back where a change must be whole."""
+
+import os
+import signal
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+import polarindex as pi
+from polarindex.indexes import threads
+from polarindex.indexes.interrupts import uninterrupted
+
+
+def test_results_come_in_the_order_of_the_items():
+    assert threads.run_all(lambda item: item * item, range(50), 4) == [item * item for item in range(50)]
+
+
+def test_work_really_runs_on_several_threads():
+    meeting = threading.Barrier(3, timeout=30)
+    assert sorted(threads.run_all(lambda item: meeting.wait(), range(3), 3)) == [0, 1, 2]
+
+
+def test_an_error_in_a_thread_reaches_the_caller():
+    with pytest.raises(ZeroDivisionError):
+        threads.run_all(lambda item: 1 // item, [1, 0], 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_forked_child_searches_with_threads_of_its_own():
+    index = pi.FlatIndex(16)
+    index.add(np.random.default_rng(0).standard_normal((2000, 16)))
+    wanted = index.search(index.reconstruct([5]), 3, num_threads=2)[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork beside threads
+        child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(60)  # a deadlock ends here
+            found = index.search(index.reconstruct([5]), 3, num_threads=2)[1]
+            os._exit(0 if (found == wanted).all() else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to the process itself")
+def test_ctrl_c_comes_after_the_block_and_only_once():
+    steps = []
+    with pytest.raises(KeyboardInterrupt):
+        with uninterrupted():
+            with uninterrupted():
+                os.kill(os.getpid(), signal.SIGINT)
+                steps.append("inner")
+            steps.append("outer")
+        steps.append("never")
+    assert steps == ["inner", "outer"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_uninterrupted_is_harmless_in_other_threads():
+    done = threads.run_all(lambda item: uninterrupted().__enter__() or item, range(4), 2)
+    assert done == [0, 1, 2, 3]
+
+
+def test_many_threads_may_search_one_index():
+    x = np.random.default_rng(0).standard_normal((3000, 16)).astype(np.float32)
+    index = pi.FlatIndex(16)
+    index.add(x, ids=np.arange(3000) * 2)
+    wanted = [index.search(row, 4) for row in x[:40]]
+    for one, other in zip(wanted, threads.run_all(lambda row: index.search(row, 4), x[:40], 8), strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
