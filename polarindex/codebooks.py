@@ -217,7 +217,8 @@ def integer_codebook(book: Codebook) -> IntegerCodebook:
         return _uniform_grid()
     unit = float(book.levels.max() / 127)
     table = np.rint(book.levels / unit).astype(np.int8)
-    return IntegerCodebook(table, book.thresholds, unit, _NORMAL.distortion(table * unit, book.thresholds))
+    distortion = _NORMAL.distortion(table.astype(np.float64) * unit, book.thresholds)
+    return IntegerCodebook(table, book.thresholds, unit, distortion)
 
 
 @lru_cache(maxsize=1)

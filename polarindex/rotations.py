@@ -23,7 +23,7 @@ from polarindex import kernels
 Floats = NDArray[np.float32]
 
 # One stream a purpose, so that maps with the same seed are independent.
-_HADAMARD, _HAAR, _GAUSSIAN = 1, 2, 3
+_HADAMARD, _HAAR, _GAUSSIAN, _ORTHOGONAL = 1, 2, 3, 4
 
 
 class LinearMap(Protocol):
@@ -48,10 +48,10 @@ def raw_words(purpose: int, seed: int, count: int) -> NDArray[np.uint64]:
     return np.asarray(words, np.uint64)
 
 
-def gaussian_matrix(rows: int, dim: int, seed: int) -> NDArray[np.float64]:
-    """(rows, dim) independent N(0, 1), by Box-Muller from raw words (NumPy's own normals may change between versions)."""
+def gaussian_matrix(rows: int, dim: int, seed: int, purpose: int = _GAUSSIAN) -> NDArray[np.float64]:
+    """(rows, dim) independent N(0, 1), by Box-Muller from raw words: NumPy's own may change between versions."""
     count = rows * dim
-    words = raw_words(_GAUSSIAN, seed, count + count % 2)
+    words = raw_words(purpose, seed, count + count % 2)
     uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     radius = np.sqrt(-2.0 * np.log(uniform[0::2]))
     angle = 2.0 * np.pi * uniform[1::2]
@@ -63,9 +63,10 @@ def gaussian_matrix(rows: int, dim: int, seed: int) -> NDArray[np.float64]:
 class HadamardRotation:
     """`rounds` of: random permutation and signs, then Walsh-Hadamard on windows that cover all coordinates.
 
-    The windows are [0, p) and [d - p, d), p the largest power of two <= d (one window if p = d). O(d log d) a row, no
-    matrix stored. One round is not enough for sparse rows: (1, 1, 0, ...) is coded with 1.8 times the error of a
-    uniform rotation; from two rounds on the difference is under 1 % (tests/test_rotations.py).
+    The windows are [0, p) and [d - p, d), p the largest power of two <= d (one window if p = d), with fresh signs
+    between them. O(d log d) a row, no matrix stored. One round is not enough for sparse rows: (1, 1, 0, ...) is coded
+    with 1.8 times the error of a uniform rotation; from two rounds on the difference is under 1 %
+    (tests/test_rotations.py).
 
     Attributes
     ----------
@@ -85,11 +86,12 @@ class HadamardRotation:
 
     @cached_property
     def _plan(self) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64], int, np.float32]:
-        words = raw_words(_HADAMARD, self.seed, 2 * self.rounds * self.dim).reshape(2, self.rounds, self.dim)
-        order = np.argsort(words[0], axis=1, kind="stable").astype(np.int64)
-        signs = np.where(words[1] >> np.uint64(63), np.float32(-1), np.float32(1))
         size = 1 << (self.dim.bit_length() - 1)
         starts = np.unique([0, self.dim - size]).astype(np.int64)
+        draws = 1 + len(starts)  # an order, and signs for each window
+        words = raw_words(_HADAMARD, self.seed, draws * self.rounds * self.dim).reshape(draws, self.rounds, self.dim)
+        order = np.argsort(words[0], axis=1, kind="stable").astype(np.int64)
+        signs = np.where(words[1:] >> np.uint64(63), np.float32(-1), np.float32(1)).transpose(1, 0, 2).copy()
         return order, signs, starts, size, np.float32(1.0 / np.sqrt(size))
 
     def forward(self, x: Floats) -> Floats:
@@ -103,7 +105,7 @@ class HadamardRotation:
         """R^T y of rows (n, dim) float32: inverse(forward(x)) = x to 1e-6 of its length."""
         order, signs, starts, size, norm = self._plan
         out = np.empty((len(y), self.dim), np.float32)
-        kernels.rotate_back(np.ascontiguousarray(y), order, signs, starts[::-1].copy(), size, norm, out)
+        kernels.rotate_back(np.ascontiguousarray(y), order, signs, starts, size, norm, out)
         return out
 
     adjoint = inverse
@@ -126,7 +128,7 @@ class HaarRotation:
     @cached_property
     def matrix(self) -> Floats:
         """(dim, dim) float32, forward(x) = x @ matrix.T."""
-        q, r = np.linalg.qr(gaussian_matrix(self.dim, self.dim, self.seed))
+        q, r = np.linalg.qr(gaussian_matrix(self.dim, self.dim, self.seed, _HAAR))
         return (q * np.where(np.diag(r) < 0, -1.0, 1.0)).astype(np.float32)
 
     def forward(self, x: Floats) -> Floats:
@@ -208,7 +210,7 @@ class OrthogonalSketch:
     @cached_property
     def _rotations(self) -> list[HadamardRotation]:
         count = -(-self.dims // self.dim)
-        return [HadamardRotation(self.dim, int(seed)) for seed in raw_words(_HAAR, self.seed, count)]
+        return [HadamardRotation(self.dim, int(seed)) for seed in raw_words(_ORTHOGONAL, self.seed, count)]
 
     def forward(self, x: Floats) -> Floats:
         """S x of rows (n, dim) float32; (n, dims) float32."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-_LONGEST = float(np.finfo(np.float32).max) / 64  # a squared distance is at most 4 times a squared length, a score 8
+LONGEST = float(np.sqrt(np.finfo(np.float32).max)) / 8
 
 
 def squared_norms(x: Floats) -> NDArray[np.float64]:
@@ -32,18 +32,20 @@ def unit_rows(x: Floats, name: str, start: int = 0) -> Floats:
     norms = np.sqrt(squared_norms(x))
     if not norms.all():
         row = start + int(np.argmin(norms))
-        raise ValueError(f"{name}[{row}] is a zero vector, which has no direction; the cosine metric wants non-zero rows")
+        raise ValueError(f"{name}[{row}] is a zero vector; the cosine metric needs a direction in every row")
     return (x / norms[:, None]).astype(np.float32)
 
 
-def bounded_rows(x: Floats, name: str, start: int = 0) -> Floats:
-    """Rows x themselves; ValueError where a squared length could overflow float32 in a distance."""
+def bounded_rows(x: Floats, name: str, start: int = 0, longest: float = LONGEST) -> Floats:
+    """Rows x themselves; ValueError names the first that is `longest` or more.
+
+    The default keeps distances within float32: a squared distance is at most 4 times a squared length.
+    """
     norms2 = squared_norms(x)
-    if (norms2 >= _LONGEST).any():
-        row = int((norms2 >= _LONGEST).argmax())
-        raise ValueError(
-            f"{name}[{start + row}] is too long: its squared length {norms2[row]:.3g} must be under {_LONGEST:.3g}"
-        )
+    if (norms2 >= longest**2).any():
+        row = int((norms2 >= longest**2).argmax())
+        length = float(np.sqrt(norms2[row]))
+        raise ValueError(f"{name}[{start + row}] is too long: its length {length:.3g} must be under {longest:.3g}")
     return x
 
 

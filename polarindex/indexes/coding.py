@@ -86,15 +86,15 @@ class Coding:
         """Columns of the source's rows, chunk by chunk."""
         for start, x in source.chunks():
             rows = self.codable(x, source.name, start)
-            columns = self.code_columns(rows, centre) | pack_originals(x, self.store, start)
+            columns = self.code_columns(rows, centre, start) | pack_originals(x, self.store, start)
             if not centre.frozen:
                 columns["held"] = rows
             yield columns
 
-    def code_columns(self, rows: Floats, centre: Centre) -> Columns:
-        """Codes, scales and shifts of codable rows (n, dim) against a centre."""
+    def code_columns(self, rows: Floats, centre: Centre, start: int = 0) -> Columns:
+        """Codes, scales and shifts of codable rows (n, dim) against a centre; `start` numbers the first in messages."""
         centred = rows - centre.mu
-        encoded = self.quantizer.encode_rows(centred, integer=True)
+        encoded = self.quantizer.encode_rows(centred, integer=True, start=start)
         columns: Columns = {"codes": encoded.words, "scales": encoded.scales}
         if self.metric == "l2":
             columns["shifts"] = (-encoded.energies).astype(np.float32)

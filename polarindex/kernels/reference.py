@@ -20,34 +20,44 @@ Array = NDArray[Any]
 
 
 def rotate(x: Array, order: Array, signs: Array, starts: Array, size: int, norm: np.float32) -> Array:
-    """Each round: y_j = signs_j * y_order(j), then H / sqrt(size) on each window. (n, d) float32, as x."""
+    """Each round: y_j = signs_0j * y_order(j), then H / sqrt(size) on each window; (n, d) float32, as x.
+
+    What a window shares with the one before is multiplied by its own signs first.
+    """
     y = x.copy()
     for r in range(len(order)):
-        y = signs[r] * y[:, order[r]]
-        _transform_windows(y, starts, size, norm)
+        y = signs[r, 0] * y[:, order[r]]
+        for w, first in enumerate(starts):
+            if w > 0:
+                shared = slice(first, starts[w - 1] + size)
+                y[:, shared] *= signs[r, w, shared]
+            _transform_window(y, first, size, norm)
     return y
 
 
 def rotate_back(y: Array, order: Array, signs: Array, starts: Array, size: int, norm: np.float32) -> Array:
-    """The rounds of `rotate` undone in reverse (H is its own inverse). `starts` comes in reverse order."""
+    """The rounds of `rotate` undone in reverse (H is its own inverse)."""
     x = y.copy()
     for r in reversed(range(len(order))):
-        _transform_windows(x, starts, size, norm)
-        x[:, order[r]] = signs[r] * x
+        for w in reversed(range(len(starts))):
+            _transform_window(x, starts[w], size, norm)
+            if w > 0:
+                shared = slice(starts[w], starts[w - 1] + size)
+                x[:, shared] *= signs[r, w, shared]
+        x[:, order[r]] = signs[r, 0] * x
     return x
 
 
-def _transform_windows(y: Array, starts: Array, size: int, norm: np.float32) -> None:
-    """Window by window, in order: (a, b) -> (a + b, a - b) at distance 1, 2, 4, ..., then times norm."""
-    for first in starts:
-        window = y[:, first : first + size]
-        half = 1
-        while half < size:
-            pairs = window.reshape(len(y), size // (2 * half), 2, half)
-            a, b = pairs[:, :, 0], pairs[:, :, 1]
-            window = np.stack([a + b, a - b], axis=2).reshape(len(y), size)
-            half *= 2
-        y[:, first : first + size] = window * norm
+def _transform_window(y: Array, first: int, size: int, norm: np.float32) -> None:
+    """(a, b) -> (a + b, a - b) at distance 1, 2, 4, ..., then times norm, on coordinates first .. first + size - 1."""
+    window = y[:, first : first + size]
+    half = 1
+    while half < size:
+        pairs = window.reshape(len(y), size // (2 * half), 2, half)
+        a, b = pairs[:, :, 0], pairs[:, :, 1]
+        window = np.stack([a + b, a - b], axis=2).reshape(len(y), size)
+        half *= 2
+    y[:, first : first + size] = window * norm
 
 
 # --- quantize.py
@@ -240,10 +250,10 @@ def scan_lines(
     """Unpack the planes, look up the levels, multiply, score, select; whatever the instruction set."""
     count, (quads, _, gains), (scales, shifts), (high, width, low) = shape[2], queries, factors, planes
     asked = np.ascontiguousarray(quads.transpose(0, 2, 1)).view(np.int8).reshape(len(gains), -1)
-    codes = np.zeros((16 * len(panels), max(low * 8 // width, high * 8)), np.uint32)
+    unpacked: Array = np.zeros((16 * len(panels), max(low * 8 // width, high * 8)), np.uint32)
     if high:
-        codes = unpack_plane(panels, 0, high, 1, codes)
-    codes = unpack_plane(panels, high, low, width, codes).view(np.uint8)[:count, : asked.shape[1]]
+        unpacked = unpack_plane(panels, 0, high, 1, unpacked)
+    codes = unpack_plane(panels, high, low, width, unpacked).view(np.uint8)[:count, : asked.shape[1]]
     levels = (codes.astype(np.int64) - 128).astype(np.int8) if width == 8 else table[codes]
     keys = np.tile(shifts[:count], (len(gains), 1))
     keys = add_scores(dot(levels, asked), gains, scales[:count], keys)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from polarindex import checks, kernels
 from polarindex.codes import Codes, LineLayout, Words, panels_of
 from polarindex.rotations import LinearMap
+from polarindex.vectors import bounded_rows
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -129,8 +130,11 @@ class Quantizer(ABC):
         """Shrinkage and spread of estimated inner products, in the limit of large dim."""
 
     @abstractmethod
-    def encode_rows(self, x: Floats, integer: bool) -> Encoded:
-        """Encode checked rows x (n, dim) float32, with scales for integer or for float levels."""
+    def encode_rows(self, x: Floats, integer: bool, start: int = 0) -> Encoded:
+        """Encode checked rows x (n, dim) float32, with scales for integer or for float levels.
+
+        `start` is the number of the first row, for messages.
+        """
 
     def expected_error(self) -> float:
         """Theoretical vNMSE, E |x - x_hat|^2 / |x|^2."""
@@ -179,7 +183,11 @@ class Quantizer(ABC):
             code cannot hold.
         """
         source = checks.vectors(x, "x", self.dim)
-        parts = [self.encode_rows(rows, integer=False) for _, rows in source.chunks()]
+        longest = _LARGEST / (2 * np.sqrt(self.dim))  # sums of a rotation reach sqrt(d) lengths
+        parts = [
+            self.encode_rows(bounded_rows(rows, "x", start, longest), integer=False, start=start)
+            for start, rows in source.chunks()
+        ]
         words = np.concatenate([part.words for part in parts] or [np.empty((0, self.words), np.uint32)])
         scales = np.concatenate([part.scales for part in parts] or [np.empty((0, len(self.stages)), np.float32)])
         return Codes(words.view(np.uint8), scales, self.dim, repr(self))

@@ -153,11 +153,11 @@ class PolarQuant(Quantizer):
         kept = self.dim / self._stage.map.dims  # the share of the error that does not fall on the padding
         return ErrorLaw(1 - cosine, (1 - cosine**2) * kept)
 
-    def encode_rows(self, x: NDArray[np.float32], integer: bool) -> Encoded:
+    def encode_rows(self, x: NDArray[np.float32], integer: bool, start: int = 0) -> Encoded:
         stage = self._stage
         codes, radii = stage.angle_codes(stage.map.forward(x))
         if stage.block_radii:
-            codes = np.concatenate([codes, self._half_radii(radii).view(np.uint16)], axis=1)
+            codes = np.concatenate([codes, self._half_radii(radii, start).view(np.uint16)], axis=1)
         words = stage.layout.pack(codes)
         norms2 = squared_norms(x)
         scales = np.ones(len(x)) if stage.block_radii else np.sqrt(norms2)
@@ -169,7 +169,7 @@ class PolarQuant(Quantizer):
             energies = norms2
         return Encoded(words, scales.astype(np.float32)[:, None], energies)
 
-    def _half_radii(self, radii: NDArray[np.float64]) -> NDArray[np.float16]:
+    def _half_radii(self, radii: NDArray[np.float64], start: int) -> NDArray[np.float16]:
         """Block radii as float16; ValueError where the format's range would lose a row."""
         peaks = radii.max(axis=1, initial=0.0)
         limits = np.finfo(np.float16)
@@ -177,7 +177,7 @@ class PolarQuant(Quantizer):
         if bad.any():
             row = int(bad.argmax())
             raise ValueError(
-                f"x[{row}] of its block has a block radius of {peaks[row]:.3g}, outside float16's "
+                f"x[{start + row}] has a block radius of {peaks[row]:.3g}, outside float16's "
                 f"{float(limits.tiny):.3g} .. {float(limits.max):.3g}; use radius='norm' or scale the data"
             )
         return radii.astype(np.float16)

@@ -49,7 +49,7 @@ class QJL(Quantizer):
     def error_law(self) -> ErrorLaw:
         return ErrorLaw(0.0, self._sketch.spread())
 
-    def encode_rows(self, x: NDArray[np.float32], integer: bool) -> Encoded:
+    def encode_rows(self, x: NDArray[np.float32], integer: bool, start: int = 0) -> Encoded:
         norms2 = squared_norms(x)
         scales = (np.sqrt(norms2) * self._sketch.unit_scale).astype(np.float32)
         return Encoded(self._sketch.pack_signs(x), scales[:, None], norms2)

@@ -45,7 +45,7 @@ class ScalarQuantizer(Quantizer):
             return ErrorLaw(0.0, distortion / (1 - distortion))
         return ErrorLaw(distortion, distortion * (1 - distortion))
 
-    def encode_rows(self, x: NDArray[np.float32], integer: bool) -> Encoded:
+    def encode_rows(self, x: NDArray[np.float32], integer: bool, start: int = 0) -> Encoded:
         codes, scales, energies, _ = self.quantize_rows(x, integer)
         return Encoded(self.stage.layout.pack(codes), scales[:, None], energies)
 

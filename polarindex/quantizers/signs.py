@@ -31,8 +31,12 @@ class SignSketch(TableStage):
         return self.layout.pack(codes)
 
     def spread(self) -> float:
-        """vNMSE of the sketch's reconstruction: pi / 2 d / m - 1 / m (Gaussian), (pi / 2 - 1) d / m (orthogonal)."""
+        """vNMSE of the sketch's reconstruction: pi / 2 d / m - 1 / m for a Gaussian S.
+
+        For orthogonal rows every block of r <= d of them takes off (r / m)^2 in place of r / m^2.
+        """
         m = self.map.dims
         if self.matrix == "gaussian":
             return np.pi / 2 * self.dim / m - 1 / m
-        return (np.pi / 2 - 1) * self.dim / m
+        blocks, rest = divmod(m, self.dim)
+        return np.pi / 2 * self.dim / m - (blocks * self.dim**2 + rest**2) / m**2

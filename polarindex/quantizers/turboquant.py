@@ -79,7 +79,7 @@ class TurboQuant(Quantizer):
             return ErrorLaw(0.0, distortion * self._sketch.spread())
         return ErrorLaw(distortion, distortion * (1 - distortion))
 
-    def encode_rows(self, x: NDArray[np.float32], integer: bool) -> Encoded:
+    def encode_rows(self, x: NDArray[np.float32], integer: bool, start: int = 0) -> Encoded:
         energies, residual = squared_norms(x), x
         words, scales = [], []
         if self._mse:

@@ -255,7 +255,9 @@ def _read(path: Path, shape: tuple[int, int], n: int) -> Neighbors | None:
             ids, distances = arrays["ids"], arrays["distances"]
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error
+    ) as error:  # AttributeError: what `with` raises on a plain array in Python 3.10
         _log.warning("cached neighbours %s are damaged and computed again: %s", path, error)
         return None
     sound = (ids.dtype, ids.shape, distances.dtype, distances.shape) == (np.int64, shape, np.float32, shape)

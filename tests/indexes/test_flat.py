@@ -655,10 +655,10 @@ def test_an_interrupted_add_changes_nothing(monkeypatch):
     encode = index.quantizer.encode_rows
     calls = itertools.count()
 
-    def interrupted(rows, integer):
+    def interrupted(*arguments, **options):
         if next(calls) == 2:
             raise KeyboardInterrupt
-        return encode(rows, integer)
+        return encode(*arguments, **options)
 
     monkeypatch.setattr(index.quantizer, "encode_rows", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -43,7 +43,7 @@ def test_a_stream_lies_as_drawn():
 
 def test_hadamard_of_four_is_as_written():
     """H_4 / 2 of (1, 2, 3, 4) = (10, -2, -4, 0) / 2."""
-    order, signs = np.arange(4)[None, :], np.ones((1, 4), np.float32)
+    order, signs = np.arange(4)[None, :], np.ones((1, 1, 4), np.float32)
     x = np.array([[1, 2, 3, 4]], np.float32)
     y = reference.rotate(x, order, signs, np.array([0]), 4, np.float32(0.5))
     assert_array_equal(y, [[5, -1, -2, 0]])

@@ -1,0 +1,245 @@
+"""The command line: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import polarindex
+from polarindex.cli import app
+from polarindex.sweep import report, run
+from polarindex.sweep.dataset import SAMPLES, Dataset, dataset_names, write_dataset
+from polarindex.sweep.groundtruth import exact_neighbors
+
+COMMAND = [sys.executable, "-m", "polarindex"]
+
+
+@pytest.fixture
+def small(tmp_path) -> str:
+    """The path of a small data set."""
+    rng = np.random.default_rng(5)
+    train, test = rng.standard_normal((1200, 32), np.float32), rng.standard_normal((20, 32), np.float32)
+    path = tmp_path / "small.hdf5"
+    write_dataset(Dataset("small", "l2", train, test, *exact_neighbors(train, test, 10, "l2")), path)
+    return str(path)
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_a_sweep_leaves_table_json_csv_and_plot(small, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "out"
+    done = call("sweep", small, "--bits", "1,2", "--quantizers", "eden,drive", "--no-peers", "--out", str(folder))
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in folder.iterdir()) == ["sweep.csv", "sweep.json", "sweep.png"]
+    found = json.loads((folder / "sweep.json").read_text())
+    assert [(row["method"], row["bits"]) for row in found["rows"]] == [("eden", 1), ("eden", 2), ("drive", 1)]
+    assert found["complete"]
+    assert "small: 1,200 × 32, l2, 20 queries" in done.stdout
+    assert f"{found['rows'][0]['recall@10']:.3f}" in done.stdout
+    assert "sweep.json, sweep.csv, sweep.png" in done.stderr
+
+
+def test_json_prints_the_results_and_nothing_else(small, tmp_path):
+    done = call("sweep", small, "--quantizers", "drive", "--no-peers", "--json", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "sweep.json").read_text())
+
+
+def test_options_reach_the_plan(small, tmp_path):
+    options = "--bits 1 --quantizers drive -k 5 --queries 7 --rows 1100 --threads 1 --seed 3 --no-peers"
+    done = call("sweep", small, *options.split(), "--json", "--out", str(tmp_path / "out"))
+    found = json.loads(done.stdout)
+    wanted = {"bits": [1], "k": [1, 5], "queries": 7, "rows": 1100, "threads": 1, "seed": 3, "peers": False}
+    assert wanted.items() <= found["plan"].items()
+    assert (found["rows"][0]["queries"], found["rows"][0]["rows"]) == (7, 1100)
+    assert found["environment"]["threads"] == 1
+
+
+def test_without_arguments_both_samples_and_all_cells_are_swept(monkeypatch, tmp_path):
+    plans = []
+    monkeypatch.setattr(run, "run", lambda plan: plans.append(plan) or iter(()))
+    done = call("sweep", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    (plan,) = plans
+    assert (plan.datasets, plan.quantizers) == (SAMPLES, tuple(polarindex.CELLS))
+    assert (plan.bits, plan.k, plan.peers) == ((1, 2, 3, 4, 8), (1, 10), True)
+
+
+def test_a_failed_cell_is_said_and_makes_the_exit_code_1(small, tmp_path, monkeypatch):
+    measure = run.measure
+
+    def picky(cell, *rest):
+        if cell.method == "qjl":
+            raise RuntimeError("out of luck")
+        return measure(cell, *rest)
+
+    monkeypatch.setattr(run, "measure", picky)
+    folder = tmp_path / "out"
+    done = call("sweep", small, "--bits", "1", "--quantizers", "qjl,drive", "--no-peers", "--out", str(folder))
+    assert done.exit_code == 1
+    assert "small, qjl 1 bit: failed, RuntimeError: out of luck" in done.stderr
+    rows = json.loads((folder / "sweep.json").read_text())["rows"]
+    assert [row["error"] for row in rows] == ["RuntimeError: out of luck", ""]
+
+
+def test_without_matplotlib_the_rest_is_there_and_the_extra_is_named(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    folder = tmp_path / "out"
+    done = call("sweep", small, "--bits", "1", "--quantizers", "drive", "--no-peers", "--out", str(folder))
+    assert done.exit_code == 0
+    assert "pip install 'polarindex[plot]'" in done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["sweep.csv", "sweep.json"]
+
+
+def test_an_older_plot_does_not_stay_beside_new_numbers(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    (tmp_path / "sweep.png").write_bytes(b"old")
+    assert call("sweep", small, "--quantizers", "drive", "--no-peers", "--out", str(tmp_path)).exit_code == 0
+    assert not (tmp_path / "sweep.png").exists()
+
+
+def test_ctrl_c_leaves_what_was_measured(small, tmp_path, monkeypatch):
+    steps = run.run
+
+    def interrupted(plan):
+        for step in steps(plan):
+            yield step
+            if step.done == 2 and step.row:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run", interrupted)
+    folder = tmp_path / "out"
+    done = call("sweep", small, "--quantizers", "eden", "--no-peers", "--out", str(folder))
+    assert done.exit_code == 130
+    assert done.stderr.splitlines() == [f"interrupted: 2 of 5 cells in {folder / 'sweep.json'} and sweep.csv"]
+    found = json.loads((folder / "sweep.json").read_text())
+    assert (len(found["rows"]), found["complete"]) == (2, False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process on Windows")
+def test_a_real_ctrl_c_ends_a_real_sweep_in_one_line(small, tmp_path):
+    folder = tmp_path / "out"
+    arguments = ["sweep", small, *["--quantizers", "eden,turboquant,polarquant,qjl"], "--no-peers", "--out", str(folder)]
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not _rows_in(folder / "sweep.json") and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert stderr.startswith("interrupted: ")
+    assert len(stderr.splitlines()) == 1
+    found = json.loads((folder / "sweep.json").read_text())
+    assert 1 <= len(found["rows"]) < 20
+    assert not found["complete"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("sweep nowhere.hdf5", "error: no file and no data set 'nowhere.hdf5'"),
+        ("sweep --bits 1,x", "error: bits must be whole numbers between commas, got '1,x'"),
+        ("sweep --bits 9", "error: bits must be from 1 to 8, got 9"),
+        ("sweep --quantizers edn", "error: quantizers must be one of 'eden'"),
+        ("sweep --quantizers drive --bits 2", "error: none of the quantizers exists at bits 2: drive has 1"),
+        ("sweep -k 0", "error: k must be at least 1, got 0"),
+        ("sweep --queries many", "error: Invalid value for '--queries'"),
+        ("sweep --nonsense", "error: No such option: --nonsense"),
+        ("dataset get nothing", "error: name must be one of 'fashion-mnist-784-euclidean'"),
+        ("nonsense", "error: No such command 'nonsense'"),
+    ],
+)
+def test_a_users_error_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call(*arguments.split())
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_that_is_no_data_set_is_a_users_error(tmp_path):
+    (tmp_path / "text.hdf5").write_text("not HDF5")
+    done = call("sweep", str(tmp_path / "text.hdf5"), "--out", str(tmp_path / "out"))
+    assert done.exit_code == 2
+    assert "is not a readable HDF5 file" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_a_users_error(small, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = call("sweep", small, "--out", str(tmp_path / "file"))
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_bug_is_not_hidden(monkeypatch, tmp_path):
+    def broken(plan):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(run, "run", broken)
+    done = call("sweep", "--out", str(tmp_path / "out"))
+    assert isinstance(done.exception, ZeroDivisionError)
+
+
+def test_dataset_list_names_every_data_set():
+    done = call("dataset", "list")
+    assert done.exit_code == 0
+    assert [name for name in dataset_names() if name not in done.stdout] == []
+    assert "10,000" in done.stdout
+
+
+def test_dataset_get_of_a_sample_downloads_nothing():
+    done = call("dataset", "get", SAMPLES[0])
+    assert (done.exit_code, done.stdout) == (0, f"{SAMPLES[0]} comes with polarindex: there is nothing to download\n")
+
+
+def test_dataset_get_says_where_the_file_is_and_how_far_it_is_checked(monkeypatch):
+    from polarindex.sweep import download
+
+    def fetched(name, *, force, progress):
+        assert (name, force, progress) == ("glove-25-angular", True, None)
+        return download.Download(Path("here.hdf5"), "abc", "matches the published checksum")
+
+    monkeypatch.setattr(download, "download", fetched)
+    done = call("dataset", "get", "glove-25-angular", "--force")
+    assert done.stdout == "here.hdf5\nsha256 abc: matches the published checksum\n"
+
+
+def test_python_m_polarindex_is_the_command():
+    done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"polarindex {polarindex.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["dataset"], ["sweep", "--help"]])
+def test_help_is_shown(arguments):
+    done = call(*arguments)
+    assert done.exit_code == 0
+    assert "Usage: polarindex" in done.stdout
+
+
+def test_help_loads_no_heavy_module():
+    program = "import sys, polarindex.cli; print({'numpy', 'numba', 'h5py', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ)
+    assert done.stdout == "set()\n"
+
+
+def _rows_in(path: Path) -> int:
+    try:
+        return len(json.loads(path.read_text())["rows"])
+    except FileNotFoundError:
+        return 0
