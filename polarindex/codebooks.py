@@ -208,7 +208,7 @@ class IntegerCodebook:
 
 
 def integer_codebook(book: Codebook) -> IntegerCodebook:
-    """Round a codebook's levels to int8: at most 4 bits this adds 4e-5 of the variance.
+    """Round a codebook's levels to int8: up to 5 bits this adds under 5e-5 of the variance, at 7 bits 1e-4.
 
     A 256-level codebook is replaced by the best uniform grid of 255 int8 steps (distortion 9e-5): rounding its
     levels would only add error to it.

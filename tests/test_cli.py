@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import polarindex
 from polarindex.cli import app
-from polarindex.sweep import report, run
+from polarindex.sweep import peers, report, run
 from polarindex.sweep.dataset import SAMPLES, Dataset, dataset_names, write_dataset
 from polarindex.sweep.groundtruth import exact_neighbors
 
@@ -103,6 +103,14 @@ def test_without_matplotlib_the_rest_is_there_and_the_extra_is_named(small, tmp_
     assert sorted(path.name for path in folder.iterdir()) == ["sweep.csv", "sweep.json"]
 
 
+def test_without_faiss_it_is_said_how_to_get_it(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "faiss_installed", lambda: False)
+    monkeypatch.setattr(peers, "faiss_installed", lambda: False)
+    done = call("sweep", small, "--bits", "1", "--quantizers", "drive", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0
+    assert "pip install 'polarindex[faiss]'" in done.stderr
+
+
 def test_an_older_plot_does_not_stay_beside_new_numbers(small, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "find_spec", lambda name: None)
     (tmp_path / "sweep.png").write_bytes(b"old")
@@ -131,7 +139,8 @@ def test_ctrl_c_leaves_what_was_measured(small, tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process on Windows")
 def test_a_real_ctrl_c_ends_a_real_sweep_in_one_line(small, tmp_path):
     folder = tmp_path / "out"
-    arguments = ["sweep", small, *["--quantizers", "eden,turboquant,polarquant,qjl"], "--no-peers", "--out", str(folder)]
+    some = "eden,turboquant,polarquant,qjl"
+    arguments = ["sweep", small, "--quantizers", some, "--no-peers", "--out", str(folder)]
     process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while process.poll() is None and not _rows_in(folder / "sweep.json") and time.monotonic() < deadline:

@@ -85,8 +85,8 @@ class ErrorLaw(NamedTuple):
 class Encoded(NamedTuple):
     """Codes as an index stores them.
 
-    words (n, w) uint32; scales (n, s) float32, one a stage; energies (n,) float64: |x|^2 for an unbiased scale and
-    |x_hat|^2 for every other, what the squared distance |q|^2 + energy - 2 <q, x_hat> wants.
+    words (n, w) uint32; scales (n, s) float32, one a stage; energies (n,) float64, for integer levels: |x|^2 for an
+    unbiased scale and |x_hat|^2 for every other, what the squared distance |q|^2 + energy - 2 <q, x_hat> wants.
     """
 
     words: Words

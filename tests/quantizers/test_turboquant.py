@@ -41,7 +41,9 @@ def test_prod_is_algorithm_2(matrix, gaussian_rows):
     codes = quantizer.encode(x)
     np.testing.assert_allclose(quantizer.decode(codes), first + qjl.decode(qjl.encode(residual)), atol=1e-5)
     gammas = codes.factors[:, 1] * d / np.sqrt(np.pi / 2)
-    np.testing.assert_allclose(gammas, np.linalg.norm(residual, axis=1), rtol=1e-5)
+    # orthogonal rows have no normal entries: their factor is smaller by 1 / (4 d)
+    gammas *= 1 + (matrix == "orthogonal") / (4 * d)
+    np.testing.assert_allclose(gammas, np.linalg.norm(residual, axis=1), rtol=2e-4)
 
 
 def test_one_bit_prod_is_qjl(gaussian_rows):
@@ -55,8 +57,7 @@ def test_one_bit_prod_is_qjl(gaussian_rows):
 @pytest.mark.parametrize("matrix", ["gaussian", "orthogonal"])
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_prod_is_unbiased_over_fresh_s_and_rotation(bits, matrix, rotation, assert_mean):
-    """Queries at cosine 1, .5 and 0. Orthogonal rows are longer than Gaussian ones under the sign: 1 + 1 / (4
-    d)."""
+    """Queries at cosine 1, .5 and 0."""
     d, count = 32, 500
     rng = np.random.default_rng(5)
     x, other = np.linalg.qr(rng.standard_normal((d, 2)))[0].T
@@ -66,7 +67,7 @@ def test_prod_is_unbiased_over_fresh_s_and_rotation(bits, matrix, rotation, asse
         TurboQuant(d, bits, seed, variant="prod", matrix=matrix, rotation=rotation) for seed in range(count)
     )
     estimates = [quantizer.scores(q, quantizer.encode(row))[:, 0] for quantizer in made]
-    assert_mean(estimates, [1.0, 0.5, 0.0], bias=0.0 if matrix == "gaussian" else 1.2 / (4 * d))
+    assert_mean(estimates, [1.0, 0.5, 0.0])
 
 
 def test_s_is_independent_of_the_rotation():

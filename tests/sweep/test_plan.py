@@ -33,7 +33,8 @@ def test_peers_come_last_and_no_code_is_measured_twice():
     cells = Plan(quantizers=("eden",)).cells(784)
     peers = [cell for cell in cells if cell.subquantizers]
     assert cells[-len(peers) :] == tuple(peers)
-    assert [(cell.method, cell.subquantizers) for cell in peers] == [(peer, m) for peer in PEERS for m in (196, 392, 784)]
+    wanted = [(peer, m) for peer in PEERS for m in (196, 392, 784)]
+    assert [(cell.method, cell.subquantizers) for cell in peers] == wanted
     assert [cell.bits for cell in peers] == [1, 2, 4] * 2
 
 

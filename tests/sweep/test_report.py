@@ -19,7 +19,8 @@ BITS = (1, 2, 4, 8)
 
 def row(dataset: str, method: str, bits: int, recall: float, note: str = "") -> Row:
     size = 98 * bits + 8
-    measurement = Measurement(size, 8 * size / 784, {1: recall / 2, 10: recall}, 4.0**-bits, 0.5**bits, 12.3456, 20.0, 0.1234, note)
+    recalls = {1: recall / 2, 10: recall}
+    measurement = Measurement(size, 8 * size / 784, recalls, 4.0**-bits, 0.5**bits, 12.3456, 20.0, 0.1234, note)
     return Row(dataset, "l2", 10_000, 784, 500, method, bits, measurement)
 
 

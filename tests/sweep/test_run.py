@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from polarindex import FlatIndex
-from polarindex.errors import MissingDatasetError
+from polarindex.errors import MissingDatasetError, MissingExtraError
+from polarindex.sweep import peers
 from polarindex.sweep import run as module
 from polarindex.sweep.dataset import Dataset, load_dataset, write_dataset
 from polarindex.sweep.groundtruth import exact_neighbors
@@ -56,6 +57,19 @@ def test_more_bits_find_more_neighbours_and_err_less(make_file, metric):
     assert eight.recall[10] > 0.95
     assert one.recall.keys() == {1, 10}
     assert one.vnmse > four.vnmse > eight.vnmse
+
+
+def test_recall_is_that_of_the_same_index_searched_by_hand(make_file):
+    path = make_file()
+    (row,) = rows_of(Plan((path,), ("eden",), (2,), k=(1, 3, 20), seed=4, peers=False))
+    data = load_dataset(path)
+    index = FlatIndex(DIM, bits=2, seed=4)
+    index.add(data.train)
+    _, ids = index.search(data.test, 20)
+    for k in (1, 3, 20):
+        hits = sum(len({*found[:k]} & {*true[:k]}) for found, true in zip(ids, data.neighbors, strict=True))
+        assert row.result.recall[k] == pytest.approx(hits / (k * QUERIES))
+    assert len(set(row.result.recall.values())) == 3
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
@@ -171,6 +185,17 @@ def test_json_and_csv_hold_the_same_rows_at_every_moment(make_file, tmp_path):
 
 
 # --- FAISS
+
+
+def test_without_faiss_the_own_cells_are_measured(make_file, monkeypatch):
+    monkeypatch.setattr(module, "faiss_installed", lambda: False)
+    assert [row.method for row in rows_of(Plan((make_file(),), ("drive",), (1,)))] == ["drive"]
+
+
+def test_a_peer_without_faiss_names_the_extra(monkeypatch):
+    monkeypatch.setattr(peers, "faiss_installed", lambda: False)
+    with pytest.raises(MissingExtraError, match=r"pip install 'polarindex\[faiss\]'"):
+        FaissPQ(64, "l2", 16, rotated=False)
 
 
 @pytest.fixture
