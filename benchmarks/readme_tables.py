@@ -43,16 +43,15 @@ def table(result: dict[str, Any]) -> list[str]:
             row = cells.get((method, b))
             shown.append(f"{row['recall_10']:.3f} ({row['bytes_per_vector']:.0f})" if row else "")
         lines.append(f"| {method} | " + " | ".join(shown) + " |")
-    return lines
+    return [*lines, "", f"Means over {result['seeds']} rotation seeds. Reproduce: `{result['command']}`"]
 
 
 def footer(result: dict[str, Any]) -> str:
     facts = result["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
-        f"Means over {result['seeds']} rotation seeds; FAISS trained on the base set. {facts['cpu']}, "
-        f"{facts['threads']} thread; {versions}. Reproduce with `{result['command']}` and the like; the files are in "
-        "`benchmarks/results/`."
+        f"FAISS is trained on rows of the base set. {facts['cpu']}, {facts['threads']} thread; {versions}. Times and "
+        "all rows are in `benchmarks/results/`; `datasets/README.md` says how to get the files."
     )
 
 

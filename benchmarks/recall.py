@@ -9,6 +9,7 @@ trains on rows of the base set itself. Times are CPU seconds, so that a busy mac
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -150,7 +151,7 @@ def main() -> None:
     warm.add(data.train[:1100])
     warm.search(data.test[:2])
     rows = []
-    for row in (*our_rows(data, options.seeds), *faiss_rows(data)):
+    for row in itertools.chain(our_rows(data, options.seeds), faiss_rows(data)):
         rows.append(asdict(row))
         print(f"{row.method:32} {row.bits} bits {row.bytes_per_vector:6.0f} B  R10@10 {row.recall_10:.4f}", flush=True)
     name = Path(options.dataset).stem
@@ -159,7 +160,8 @@ def main() -> None:
         "dataset": {"name": name, "metric": data.metric, "rows": len(data.train), "dim": data.train.shape[1]},
         "queries": len(data.test),
         "seeds": options.seeds,
-        "command": f"python benchmarks/recall.py {name}.hdf5 --rows {len(data.train)} --queries {len(data.test)}",
+        "command": f"python benchmarks/recall.py {name}.hdf5 --rows {len(data.train)} --queries {len(data.test)} "
+        f"--seeds {options.seeds}",
         "environment": environment(threads=1),
         "rows": rows,
     }

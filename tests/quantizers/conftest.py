@@ -21,13 +21,13 @@ def gaussian_rows():
 
 @pytest.fixture(scope="session")
 def assert_mean():
-    """Assert that independent samples (n, ...) have mean `want`, within 4.2 standard errors."""
+    """Assert that independent samples (n, ...) have mean `want`, within 4.2 standard errors and `bias`."""
 
-    def check(samples, want) -> None:
+    def check(samples, want, bias: float = 0.0) -> None:
         samples = np.asarray(samples, np.float64)
         error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
         gap = np.abs(samples.mean(axis=0) - want)
-        assert (gap <= 4.2 * error).all(), f"mean {samples.mean(axis=0)} not {want}, standard error {error}"
+        assert (gap <= 4.2 * error + bias).all(), f"mean {samples.mean(axis=0)} not {want}, standard error {error}"
 
     return check
 
