@@ -20,13 +20,19 @@ def _slot(ident, size):
 
 
 @kernel
+def _place(keys, ident):
+    """The slot that holds ident, or the empty one where its search ends."""
+    at = _slot(ident, keys.size)
+    while keys[at] != -1 and keys[at] != ident:
+        at = (at + 1) & (keys.size - 1)
+    return at
+
+
+@kernel
 def table_insert(keys, values, idents, positions):
     """Set position of each ident, replacing what was there."""
-    last = keys.size - 1
     for i in range(idents.size):
-        at = _slot(idents[i], keys.size)
-        while keys[at] != -1 and keys[at] != idents[i]:
-            at = (at + 1) & last
+        at = _place(keys, idents[i])
         keys[at] = idents[i]
         values[at] = positions[i]
 
@@ -34,11 +40,8 @@ def table_insert(keys, values, idents, positions):
 @kernel
 def table_find(keys, values, idents, out):
     """out[i] = the position of idents[i], or -1."""
-    last = keys.size - 1
     for i in range(idents.size):
-        at = _slot(idents[i], keys.size)
-        while keys[at] != -1 and keys[at] != idents[i]:
-            at = (at + 1) & last
+        at = _place(keys, idents[i])
         out[i] = values[at] if keys[at] != -1 else -1
 
 
@@ -47,9 +50,7 @@ def table_remove(keys, values, idents):
     """Forget each ident that is present."""
     last = keys.size - 1
     for i in range(idents.size):
-        at = _slot(idents[i], keys.size)
-        while keys[at] != -1 and keys[at] != idents[i]:
-            at = (at + 1) & last
+        at = _place(keys, idents[i])
         if keys[at] == -1:
             continue
         following = (at + 1) & last

@@ -4,10 +4,10 @@ An `Isa` value is a kernel's first argument. Its Numba *type* names the instruct
 for every set, several can run in one process, and Numba's disk cache keeps them apart.
 
 Law:       registers hold whole 128-bit lanes; a dot accumulator has one int32 a vector, so a 64-byte dot line (16
-           vectors x 4 bytes) is one register of 512 bits, two of 256 or four of 128.
+           vectors x 4 bytes) is one register of 512 bits or two of 256.
 Exact:     every set computes the same integers. avx512 multiplies unsigned levels (level + 128) and starts its
            accumulators at -128 sum(q); avx2 multiplies |level| <= 127 by sign-corrected queries, whose pair sums,
-           at most 2 * 127 * 127 = 32,258, cannot saturate 16 bits; neon multiplies signed by signed."""
+           at most 2 * 127 * 127 = 32,258, cannot saturate 16 bits."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ class Instructions(NamedTuple):
 
 SETS = {  # best first
     "avx512": Instructions(64, 128, frozenset({"avx512bw", "avx512vnni"})),
-    "avxvnni": Instructions(32, 128, frozenset({"avx2", "avxvnni"})),
     "avx2": Instructions(32, 0, frozenset({"avx2"})),
-    "neon": Instructions(16, 0, frozenset({"dotprod"})),
 }
 
 
@@ -130,12 +128,11 @@ def _pointer(
 def _dot4(isa: IsaType, builder: ir.IRBuilder, acc: ir.Value, levels: ir.Value, query: ir.Value) -> ir.Value:
     """acc[lane] += the four products of the lane's levels and the query's four bytes."""
     n = isa.nbytes
-    if isa.isa in ("avx512", "avxvnni"):  # AVX-VNNI's form answers to the AVX-512 name too
+    if isa.isa == "avx512":
         if llvm_version_info < (22,):
             levels, query = (builder.bitcast(part, acc.type) for part in (levels, query))
         return _call(builder, f"llvm.x86.avx512.vpdpbusd.{8 * n}", acc.type, [acc, levels, query])
-    if isa.isa == "neon":
-        return _call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", acc.type, [acc, levels, query])
+    # maddubs multiplies unsigned by signed: |level| by the query's byte with the level's sign
     magnitude = _call(builder, "llvm.x86.avx2.psign.b", levels.type, [levels, levels])
     signed = _call(builder, "llvm.x86.avx2.psign.b", levels.type, [query, levels])
     pairs = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", _vector(I16, n // 2), [magnitude, signed])
@@ -205,10 +202,10 @@ def stack(typing, high, low, width):
 @intrinsic
 def lookup(typing, isa, table, codes):
     """table[code] for every byte, codes under 16."""
-    names = {64: "llvm.x86.avx512.pshuf.b.512", 32: "llvm.x86.avx2.pshuf.b", 16: "llvm.aarch64.neon.tbl1.v16i8"}
+    names = {"avx512": "llvm.x86.avx512.pshuf.b.512", "avx2": "llvm.x86.avx2.pshuf.b"}
 
     def code(context, builder, sig, args):
-        return _call(builder, names[isa.nbytes], args[1].type, list(args[1:]))
+        return _call(builder, names[isa.isa], args[1].type, list(args[1:]))
 
     return table(isa, table, codes), code
 
