@@ -1,4 +1,4 @@
-"""polarindex: nearest-neighbour search over vectors compressed by random rotations. No training, 8-32 times smaller.
+"""polarindex: nearest-neighbour search over vectors compressed by random rotations. No training.
 
 >>> import numpy as np, polarindex as pi
 >>> x = np.random.default_rng(0).standard_normal((10_000, 128), np.float32)

@@ -252,3 +252,15 @@ def _rows_in(path: Path) -> int:
         return len(json.loads(path.read_text())["rows"])
     except FileNotFoundError:
         return 0
+
+
+def test_a_wrong_name_or_option_leaves_an_earlier_sweep_as_it_was(small, tmp_path):
+    folder = tmp_path / "out"
+    call("sweep", small, "--quantizers", "drive", "--no-peers", "--out", str(folder))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert before
+    for wrong in (["typo.hdf5"], [small, "--k", "999"], [small, "--bits", "99"]):
+        assert call("sweep", *wrong, "--out", str(folder)).exit_code == 2
+        assert call("sweep", *wrong, "--out", str(tmp_path / "none")).exit_code == 2
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not (tmp_path / "none").exists()

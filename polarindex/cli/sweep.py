@@ -74,21 +74,35 @@ def _measure(results: Results, folder: Path) -> None:
         console.print(missing, markup=False)
     planned = 0
     try:
-        results.write(folder)
-        (folder / "sweep.png").unlink(missing_ok=True)  # an older sweep's
         with _live(console, max(results.plan.k)) as show:
             for step in run(results.plan):
                 planned = step.total
                 if step.row is not None:
+                    if not results.rows:
+                        (folder / "sweep.png").unlink(missing_ok=True)  # an older sweep's
                     results.rows.append(step.row)
                     results.write(folder)
+                elif step.done == 0:
+                    _check_writable(folder)
                 show(step)
         results.complete = True
         results.write(folder)
     except KeyboardInterrupt:
-        done = f"{len(results.rows)} of {planned} cells" if planned else "no cell yet"
-        console.print(f"interrupted: {done} in {folder / 'sweep.json'} and sweep.csv", markup=False)
+        done = f"{len(results.rows)} of {planned} cells in {folder / 'sweep.json'} and sweep.csv"
+        console.print(f"interrupted: {done if results.rows else 'nothing measured, nothing written'}", markup=False)
         raise typer.Exit(130) from None
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise OSError now rather than after the first cell; what an older sweep left stays until there is a new row."""
+    from tempfile import TemporaryFile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write into {folder}, choose another folder with --out: {error.strerror}") from error
 
 
 def _report(results: Results, folder: Path, json: bool) -> None:

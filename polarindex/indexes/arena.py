@@ -1,6 +1,6 @@
 """Where an index keeps its rows: columns in blocks of fixed size, so that growing copies nothing that is full.
 
-A position is a row number 0 .. n - 1. The block that is being filled grows by doubling up to BLOCK_ROWS; what is
+A position is a row number 0 .. n - 1. The block that is being filled grows by eighths up to BLOCK_ROWS; what is
 allocated but unused counts in `nbytes`. Code columns are panels (codes.py); all others have one entry a row.
 """
 
@@ -17,7 +17,7 @@ from polarindex import kernels
 from polarindex.codes import PANEL
 
 BLOCK_ROWS = 16_384
-_SMALLEST = 64
+_STEP = 64
 
 Array = NDArray[Any]
 Positions = NDArray[np.int64]
@@ -203,7 +203,7 @@ class Arena:
         return min(column.rows_in(block[name]) for name, column in self.columns.items())
 
     def _reserve(self, block: int, rows: int) -> None:
-        """Make room for `rows` rows in a block, doubling the last one where it is short."""
+        """Make room for `rows` rows in a block, growing the last one where it is short."""
         if block == len(self.blocks):
             self.blocks.append({name: column.allocate(_rounded(rows)) for name, column in self.columns.items()})
             return
@@ -233,5 +233,5 @@ class Arena:
 
 
 def _rounded(rows: int) -> int:
-    """The capacity that holds `rows`: a power of two of at least 64, at most BLOCK_ROWS."""
-    return max(_SMALLEST, 1 << (rows - 1).bit_length())
+    """The capacity for `rows`: an eighth more in steps of 64, at most BLOCK_ROWS; growth by it is amortised."""
+    return min(BLOCK_ROWS, -(-(rows + rows // 8) // _STEP) * _STEP)

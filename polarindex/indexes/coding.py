@@ -135,9 +135,12 @@ class Coding:
         return np.einsum("ij,j->i", queries, self.centre.mu, dtype=np.float64)
 
     def distances(self, keys: Floats, constants: Doubles) -> Floats:
-        """Squared distances (at least 0) or similarities float32 of keys (nq, m); empty places stay infinite."""
+        """Squared distances or similarities float32 of keys (nq, m); empty places stay infinite.
+
+        A squared distance is an estimate and may be below 0: cut at 0, the nearest vectors would be in no order.
+        """
         if self.metric == "l2":
-            return np.maximum(constants[:, None] - keys, 0).astype(np.float32)
+            return (constants[:, None] - keys).astype(np.float32)
         return (constants[:, None] + keys).astype(np.float32)
 
     def errors(self, query: Floats, decoded: Floats) -> Floats:
@@ -145,7 +148,7 @@ class Coding:
 
         |r| and <q', r>, which the law asks for, are themselves estimated from r_hat = decoded (n, dim).
         """
-        law = self.quantizer.error_law()
+        law = self.quantizer.error_law(integer=True)
         kept = (1 - law.shrink) ** 2 + law.spread  # E |r_hat|^2 / |r|^2
         q = (query - self.centre.mu).astype(np.float64)
         products = decoded.astype(np.float64) @ q / (1 - law.shrink)
@@ -154,4 +157,10 @@ class Coding:
         if self.metric == "l2" and not self.quantizer.unbiased:
             bias -= (1 - kept) * energies  # the distance holds |r_hat|^2 in place of |r|^2
         across = np.maximum(energies * (q @ q) - products**2, 0) / max(len(q) - 1, 1)
-        return np.sqrt(bias**2 + self.factor**2 * law.spread * across).astype(np.float32)
+        variance = law.spread * across + energies * self._rounding(query) / len(q)
+        return np.sqrt(bias**2 + self.factor**2 * variance).astype(np.float32)
+
+    def _rounding(self, query: Floats) -> float:
+        """The energy that rounding a query (dim,) to int8 in the first stage's coordinates adds as noise."""
+        y = self.quantizer.stages[0].map.forward((query - self.centre.mu)[None])
+        return float(y.size * (np.abs(y).max() / 127) ** 2 / 12)

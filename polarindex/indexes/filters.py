@@ -20,14 +20,14 @@ class IdFilter:
 
     Parameters
     ----------
-    ids : array-like of int
+    ids : array-like or set of int
         Allowed ids; repeats are harmless, ids that an index does not have are ignored.
 
     The row mask it stands for is remembered for each index until that index changes.
     """
 
     def __init__(self, ids: Any) -> None:
-        self.ids = np.unique(checks.id_array(ids, "ids"))
+        self.ids = np.unique(checks.id_array(list(ids) if isinstance(ids, set | frozenset) else ids, "ids"))
         self._masks: WeakKeyDictionary[IdMap, tuple[int, NDArray[np.uint8]]] = WeakKeyDictionary()
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ def filter_groups(value: Any, nq: int, id_map: IdMap, n: int, version: int) -> l
     `value` is None, a bool mask aligned with `index.ids`, allowed ids, an IdFilter, or a list of nq of these.
     """
     everyone = np.arange(nq)
-    if not isinstance(value, list | tuple) or all(isinstance(item, int | np.integer) for item in value):
+    if not isinstance(value, list | tuple) or all(isinstance(item, int | np.integer | np.bool_) for item in value):
         return [(everyone, _allowed(value, "filter", id_map, n, version))]
     if len(value) != nq:
         raise ValueError(f"filter is a list of {len(value)} filters, but there are {nq} queries; give one a query")
@@ -77,6 +77,8 @@ def _allowed(value: Any, name: str, id_map: IdMap, n: int, version: int) -> Allo
         return None
     if isinstance(value, IdFilter):
         return value.mask(id_map, n, version)
+    if isinstance(value, set | frozenset):
+        value = list(value)
     array = np.asarray(value)
     if array.dtype == bool:
         if array.shape != (n,):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,23 @@ from polarindex.kernels.limits import EMPTY_ID, MAX_DIMS
 from polarindex.quantizers import make_quantizer
 
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
+_LARGEST_K = 2**31 - 1
 _RERANK = 4  # candidates a result, where originals are stored
 
 Floats = NDArray[np.float32]
+
+
+class _Staged(NamedTuple):
+    """Rows coded and not yet in the index.
+
+    centre : what they are coded against; a new one if there are now rows enough to learn it
+    held : then the columns of the held rows, coded against it
+    replacing : columns, chunk by chunk, of the rows that are not new
+    """
+
+    centre: Centre
+    held: Columns
+    replacing: list[Columns]
 
 
 class FlatIndex:
@@ -42,7 +56,7 @@ class FlatIndex:
     seed : int
         Of the random rotation. Indexes with equal arguments code and score alike, on every machine.
     center : bool
-        Subtract a mean before coding. It is zero until `fit`, or until the index has been given 1,024 rows, and then
+        Subtract a mean before coding. It is zero until `fit`, or until the index holds 1,024 rows, and then
         frozen; every centre is correct, a good one is more accurate. Until then rows are held as float32 beside
         their codes.
     store : {"none", "float32", "float16", "int8"}
@@ -110,8 +124,12 @@ class FlatIndex:
 
     @property
     def bytes_per_vector(self) -> int:
-        """Bytes that one more vector takes: code, scales, shift, id where ids are stored, original where kept."""
-        return self._arena.bytes_per_row
+        """Bytes that one more vector takes: code, scales, shift, id where ids are stored, original where kept.
+
+        Without the float32 rows that are held until the centre is frozen; `nbytes` counts them.
+        """
+        held = self._arena.columns.get("held")
+        return self._arena.bytes_per_row - (held.row_bytes if held else 0)
 
     def info(self) -> dict[str, Any]:
         """What the index is, holds and costs."""
@@ -127,7 +145,7 @@ class FlatIndex:
             "nbytes": self.nbytes,
             "center_frozen": centre.frozen,
             "energy_removed_by_center": centre.energy_removed,
-            "expected_relative_error": self.quantizer.expected_error(),
+            "expected_relative_error": self.quantizer.expected_error(integer=True),
         }
 
     def parameters(self) -> dict[str, Any]:
@@ -156,6 +174,8 @@ class FlatIndex:
         if source.n == 0:
             raise ValueError(f"x must hold at least one vector to learn a centre from, got shape (0, {self.dim})")
         if not self.center:
+            for start, rows in source.chunks():
+                self._coding.codable(rows, source.name, start)
             return self
         if self._coding.centre.frozen:
             raise ValueError("the centre of this index is frozen; fit a new FlatIndex to change it")
@@ -211,17 +231,11 @@ class FlatIndex:
         source = checks.vectors(x, "x", self.dim)
         given = self._unique(ids, source.n)
         positions = self._ids.positions(given)
-        old, new = positions >= 0, positions < 0
-        rows = source.array()
-        staged = self._stage(checks.vectors(rows[new], "x", self.dim))
-        try:
-            changed = list(self._coding.coded(checks.vectors(rows[old], "x", self.dim), staged[0]))
-        except BaseException:
-            self._arena.discard()
-            raise
+        new = positions < 0
+        staged = self._stage(source, new)
         with uninterrupted():
             self._commit(staged, given[new])
-            self._put(positions[old], changed)
+            self._put(positions[~new], staged.replacing)
 
     def remove(self, ids: Any, missing: str = "raise") -> int:
         """Remove vectors; their ids are not used again. Returns how many were removed.
@@ -279,27 +293,33 @@ class FlatIndex:
         Returns
         -------
         D : (nq, k) float32, best first; I : (nq, k) int64; errors : (nq, k) float32 if asked for
-            A query (dim,) gives (k,). Ties go to the smaller id. A squared distance is at least 0. Re-ranked results
-            are exact up to the rounding of the store, and their error is 0.
+            A query (dim,) gives (k,). Ties go to the smaller id. An estimated squared distance may be a little below
+            0 for very near vectors. Re-ranked results are exact up to the rounding of the store; their error is 0 for a
+            float32 store and not known, NaN, for the others.
         """
         source = checks.vectors(q, "q", self.dim, single=True)
-        k = checks.integer(k, "k", low=1)
+        k = checks.integer(k, "k", low=1, high=_LARGEST_K)
         rerank = self._rerank_factor(rerank)
         threads = None if num_threads is None else checks.integer(num_threads, "num_threads", low=1)
         checks.flag(exact_scan, "exact_scan")
         checks.flag(return_error, "return_error")
         given = source.array()
         queries = self._coding.codable(given, source.name)
-        distances, ids = self._scan(queries, rerank * k if rerank else k, filter, threads)
+        distances, ids = self._scan(queries, min(rerank * k if rerank else k, len(self)), filter, threads)
         if rerank:
             distances, ids = self._rescored(given, ids, k)
+        missing = k - ids.shape[1]
+        if missing > 0:
+            worst = np.inf if self.metric == "l2" else -np.inf
+            distances = np.pad(distances, ((0, 0), (0, missing)), constant_values=worst)
+            ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=-1)
         results: tuple[NDArray[Any], ...] = (distances, ids)
         if return_error:
-            results += (np.where(ids < 0, np.inf, 0).astype(np.float32) if rerank else self._errors(queries, ids),)
+            results += (self._errors(queries, ids, bool(rerank)),)
         return tuple(part[0] for part in results) if source.single else results
 
     def range_search(self, q: Any, radius: float, *, filter: Any = None) -> tuple[Ids, Floats, Ids]:
-        """All vectors with estimated distance <= radius (l2) or similarity >= radius (ip, cosine).
+        """All vectors with estimated distance <= radius (l2) or similarity >= radius (ip, cosine); never re-ranked.
 
         Returns
         -------
@@ -308,7 +328,7 @@ class FlatIndex:
         D : (hits,) float32; I : (hits,) int64
         """
         source = checks.vectors(q, "q", self.dim, single=True)
-        radius = checks.real(radius, "radius")
+        radius = np.float64(checks.real(radius, "radius"))
         queries = self._coding.codable(source.array(), source.name)
         found: list[list[tuple[Floats, Ids]]] = [[] for _ in range(source.n)]
         groups = filter_groups(filter, source.n, self._ids, len(self), self._version)
@@ -343,30 +363,37 @@ class FlatIndex:
 
     # --- changing rows
 
-    def _stage(self, source: checks.VectorSource) -> tuple[Centre, Columns]:
-        """Code rows into the arena, not yet part of it: a bad row or Ctrl-C leaves the index as it was.
+    def _stage(self, source: checks.VectorSource, new: NDArray[np.bool_] | None = None) -> _Staged:
+        """Code rows, the `new` ones (all by default) into the arena but not yet part of it.
 
-        Returns the centre they are coded against, new if there are now rows enough to learn one, and then the
-        columns of the held rows coded against it.
+        A bad row or Ctrl-C leaves the index as it was. If there are now rows enough, a centre is learned first.
         """
         self._arena.discard()
-        centre, columns = self._coding.centre, Columns()
-        if not centre.frozen and len(self) + source.n >= CENTRE_ROWS:
+        centre, held_columns, replacing = self._coding.centre, Columns(), []
+        added = source.n if new is None else int(new.sum())
+        if not centre.frozen and len(self) + added >= CENTRE_ROWS:
             held = self._arena.whole("held")
             centre = self._coding.learned(held, source)
-            columns = self._coding.code_columns(held, centre)
+            held_columns = self._coding.code_columns(held, centre)
+        at = 0
         try:
-            for rows in self._coding.coded(source, centre):
-                self._arena.stage(rows)
+            for columns in self._coding.coded(source, centre):
+                if new is None:
+                    self._arena.stage(columns)
+                    continue
+                mine = new[at : at + len(columns["scales"])]
+                at += len(mine)
+                self._arena.stage({name: values[mine] for name, values in columns.items()})
+                replacing.append({name: values[~mine] for name, values in columns.items()})
         except BaseException:
             self._arena.discard()
             raise
-        return centre, columns
+        return _Staged(centre, held_columns, replacing)
 
-    def _commit(self, staged: tuple[Centre, Columns], ids: Ids) -> None:
+    def _commit(self, staged: _Staged, ids: Ids) -> None:
         """Make the staged rows part of the index, under these ids."""
-        if staged[0] is not self._coding.centre:
-            self._freeze(*staged)
+        if staged.centre is not self._coding.centre:
+            self._freeze(staged.centre, staged.held)
         self._ids.appended(ids, self._arena.commit())
         self._version += 1
 
@@ -413,20 +440,17 @@ class FlatIndex:
         return integer_queries(self.quantizer, queries - self._coding.centre.mu, self._coding.factor)
 
     def _scan(self, queries: Floats, k: int, filter: Any, threads: int | None) -> tuple[Floats, Ids]:
-        """The k best over the codes, padded."""
+        """The k <= n best over the codes; -1 where a filter allows fewer."""
         keys = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), EMPTY_ID, np.int64)
-        width = min(k, len(self))
         groups = filter_groups(filter, len(queries), self._ids, len(self), self._version)
-        if width and len(queries):
+        if k and len(queries):
             prepared = self._integer_queries(queries)
             for group, allowed in groups:
                 mine = [stage.rows(group) for stage in prepared]
-                keys[group, :width], ids[group, :width] = best_rows(
-                    self._arena, self.quantizer, mine, width, allowed, threads
-                )
-        ids[ids == EMPTY_ID] = -1
-        return self._coding.distances(keys, self._coding.constants(queries)), ids
+                keys[group], ids[group] = best_rows(self._arena, self.quantizer, mine, k, allowed, threads)
+        distances = self._coding.distances(keys, self._coding.constants(queries))
+        return self._ordered(distances, ids, k)  # different keys may round to one distance
 
     def _rerank_factor(self, rerank: int | None) -> int:
         if rerank is None:
@@ -441,11 +465,19 @@ class FlatIndex:
     def _rescored(self, queries: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
         """The k best of the candidates ids (nq, m) by their stored originals."""
         positions = np.where(ids < 0, -1, self._ids.positions(ids.ravel()).reshape(ids.shape))
-        scores = exact_scores(self._arena, positions, queries, self.metric)
-        order = np.lexsort((np.where(ids < 0, EMPTY_ID, ids), scores if self.metric == "l2" else -scores))[:, :k]
-        return np.take_along_axis(scores, order, 1).astype(np.float32), np.take_along_axis(ids, order, 1)
+        distances = exact_scores(self._arena, positions, queries, self.metric).astype(np.float32)
+        return self._ordered(distances, np.where(ids < 0, EMPTY_ID, ids), k)
 
-    def _errors(self, queries: Floats, ids: Ids) -> Floats:
+    def _ordered(self, distances: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
+        """The k first of each row by (distance, id), with EMPTY_ID turned into -1."""
+        order = np.lexsort((ids, distances if self.metric == "l2" else -distances))[:, :k]
+        ids = np.take_along_axis(ids, order, 1)
+        return np.take_along_axis(distances, order, 1), np.where(ids == EMPTY_ID, -1, ids)
+
+    def _errors(self, queries: Floats, ids: Ids, reranked: bool) -> Floats:
+        if reranked:
+            exact = np.float32(0 if self.store == "float32" else np.nan)
+            return np.where(ids < 0, np.float32(np.inf), exact)
         out = np.full(ids.shape, np.inf, np.float32)
         for i, query in enumerate(queries):
             found = ids[i] >= 0

@@ -39,7 +39,8 @@ def pack_originals(x: NDArray[np.float32], store: str, start: int) -> dict[str, 
         return {"originals": x.astype(np.float16)}
     scales = np.abs(x).max(axis=1, initial=0) / np.float32(127)
     gains = np.divide(1, scales, out=np.zeros(len(x)), where=scales > 0, dtype=np.float64)  # beyond float32, maybe
-    return {"originals": np.rint(x * gains[:, None]).astype(np.int8), "original_scales": scales}
+    levels = np.clip(np.rint(x * gains[:, None]), -127, 127)  # a scale of few bits is far from max / 127
+    return {"originals": levels.astype(np.int8), "original_scales": scales}
 
 
 def take_originals(arena: Arena, positions: Positions) -> NDArray[np.float32]:

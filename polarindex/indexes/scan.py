@@ -48,9 +48,8 @@ def integer_queries(quantizer: Quantizer, q: Floats, factor: float) -> list[Stag
 
 
 class KeyBlock(NamedTuple):
-    """Keys (nq, m) float32 of rows first .. first + m - 1, their ids (m,), which are allowed: (m,), or (0,) for all."""
+    """Keys (nq, m) float32 of some rows, their ids (m,), and which are allowed: (m,), or (0,) for all."""
 
-    first: int
     keys: Floats
     ids: NDArray[np.int64]
     allowed: NDArray[np.uint8]
@@ -75,7 +74,7 @@ def key_blocks(
             kernels.dot(levels, padded[s], dots)
             kernels.add_scores(dots, queries[s].gains, np.ascontiguousarray(span.arrays["scales"][:, s]), keys)
         ids = span.arrays.get("ids")
-        yield KeyBlock(span.start, keys, np.arange(span.start, span.start + span.rows) if ids is None else ids, mine)
+        yield KeyBlock(keys, np.arange(span.start, span.start + span.rows) if ids is None else ids, mine)
 
 
 def best_rows(
@@ -96,7 +95,7 @@ def best_rows(
         kernels.sort_rows(keys, ids)
         return keys, ids
 
-    return _in_parts(task, arena.n, queries, threads, lambda results: _merge(results, k))
+    return _in_parts(task, arena.n, queries, threads, k)
 
 
 def _merge(
@@ -114,20 +113,20 @@ def _in_parts(
     n: int,
     queries: list[StageQueries],
     threads: int | None,
-    merge: Callable[[list[tuple[Floats, NDArray[np.int64]]]], tuple[Floats, NDArray[np.int64]]],
+    k: int,
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Run a search task over tiles of queries and, where these are fewer than the threads, over ranges of rows."""
     nq = len(queries[0].levels)
     if threads is None:
         work = n * nq * sum(stage.levels.shape[1] for stage in queries)
         threads = available_cores() if work >= _PARALLEL_FROM else 1
-    tile = min(TILE, max(1, -(-nq // threads))) if nq >= 4 * threads else TILE
+    tile = min(TILE, -(-nq // (8 * threads)) * 8) if nq >= 4 * threads else TILE  # whole register tiles of 8
     tiles = [slice(at, min(at + tile, nq)) for at in range(0, nq, tile)]
     ranges = 1 if len(tiles) >= threads else threads
     step = -(-max(n, 1) // (ranges * STEP)) * STEP
     bounds = [(at, min(at + step, n)) for at in range(0, max(n, 1), step)]
     results = run_all(task, [(one, *bound) for one in tiles for bound in bounds], threads)
-    merged = [merge(results[i : i + len(bounds)]) for i in range(0, len(results), len(bounds))]
+    merged = [_merge(results[i : i + len(bounds)], k) for i in range(0, len(results), len(bounds))]
     return np.concatenate([keys for keys, _ in merged]), np.concatenate([ids for _, ids in merged])
 
 

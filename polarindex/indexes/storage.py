@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ from polarindex.indexes.flat import FlatIndex
 FORMAT, VERSION = "polarindex", 1
 BLOCK_BYTES = 1 << 20
 _MANIFEST, _CHECKSUMS = "manifest.json", "checksums.npy"
+_SEGMENT = re.compile("segment-[0-9a-f]{12}")
 
 
 def save(index: FlatIndex, path: str | os.PathLike[str]) -> None:
@@ -51,11 +53,12 @@ def save(index: FlatIndex, path: str | os.PathLike[str]) -> None:
     OSError
         The disk is full, read-only, ...; what was at `path` is as before.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     if target.exists() and not target.is_dir():
         raise FormatError(f"{target} is a file; an index is saved as a directory")
-    if target.is_dir() and any(target.iterdir()):
-        _read_manifest(target)  # refuses a directory that is not an index
+    if target.is_dir():
+        if any(not _is_draft(entry.name) for entry in target.iterdir()):
+            _read_manifest(target)  # refuses a directory that is not an index
         _write_into(index, target)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +66,6 @@ def save(index: FlatIndex, path: str | os.PathLike[str]) -> None:
     try:
         draft.mkdir()
         _write_into(index, draft)
-        if target.is_dir():
-            target.rmdir()
         draft.rename(target)
         _sync_directory(target.parent)
     except BaseException:
@@ -96,15 +97,19 @@ def load(path: str | os.PathLike[str], mmap: bool = False, verify: bool | None =
     if not source.exists():
         raise FileNotFoundError(errno.ENOENT, "no index here", str(source))
     manifest = _read_manifest(source)
-    if manifest["version"] > VERSION:
-        raise FormatError(f"{source} has format version {manifest['version']}; this polarindex reads up to {VERSION}")
-    try:
-        index = FlatIndex(**manifest["parameters"])
-        state, (segment,) = manifest["state"], manifest["segments"]
-        n = segment["rows"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{source / _MANIFEST} does not describe an index this version can make: {error}") from error
-    folder = source / segment["name"]
+    while True:
+        try:
+            return _load(source, manifest, mmap, verify)
+        except (FormatError, FileNotFoundError):
+            before, manifest = manifest, _read_manifest(source)
+            if manifest == before:  # else a save replaced the index while it was read: read the new one
+                raise
+
+
+def _load(source: Path, manifest: dict[str, Any], mmap: bool, verify: bool) -> FlatIndex:
+    index = FlatIndex(**manifest["parameters"])
+    state, segment = manifest["state"], manifest["segments"][0]
+    folder, n = source / segment["name"], segment["rows"]
     if verify:
         _verify(folder, segment)
     mu = np.array(_read_array(folder, "centre.npy", segment, False), np.float32)
@@ -114,11 +119,12 @@ def load(path: str | os.PathLike[str], mmap: bool = False, verify: bool | None =
     arrays = {name: _read_array(folder, f"{name}.npy", segment, mmap) for name in index._arena.columns}
     for name, column in index._arena.columns.items():
         wanted = (-(-n // PANEL), *column.shape, PANEL) if column.panels else (n, *column.shape)
-        if arrays[name].shape != wanted or arrays[name].dtype != column.dtype:
-            raise FormatError(
-                f"{folder / name}.npy holds {arrays[name].dtype} {arrays[name].shape}, wanted {column.dtype} {wanted}"
-            )
+        array = arrays[name]
+        if array.shape != wanted or array.dtype != column.dtype or not array.flags.c_contiguous:
+            raise FormatError(f"{folder / name}.npy holds {array.dtype} {array.shape}, wanted {column.dtype} {wanted}")
     index._arena.adopt(arrays, n)
+    if state["stores_ids"] and n and index.ids.max() >= state["next_id"]:
+        raise FormatError(f"{folder / 'ids.npy'} holds an id that the manifest has not given out yet")
     return index
 
 
@@ -166,9 +172,14 @@ def _write_into(index: FlatIndex, folder: Path) -> None:
         draft.unlink(missing_ok=True)
         raise
     _sync_directory(folder)
-    for old in folder.glob("segment-*"):
-        if old.name != name:
-            shutil.rmtree(old, ignore_errors=True)
+    for entry in list(folder.iterdir()):
+        if _is_draft(entry.name) and entry.name != name:
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _is_draft(name: str) -> bool:
+    """Whether a save may have left an entry of this name: a segment, or a manifest that was not yet in its place."""
+    return bool(_SEGMENT.fullmatch(name)) or name.startswith(f".{_MANIFEST}.")
 
 
 def _layout(index: FlatIndex) -> list[dict[str, Any]]:
@@ -262,13 +273,36 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise FormatError(f"{folder} is not a polarindex index: it has no {_MANIFEST}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FormatError(f"{path} is damaged: {error}") from error
+    except (RecursionError, ValueError) as error:  # also of bad UTF-8, and of numbers of thousands of digits
+        raise FormatError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise FormatError(f"{path} is not the manifest of a polarindex index")
     if manifest.get("checksum") != _manifest_checksum(manifest):
         raise FormatError(f"{path} is damaged: its checksum does not match")
+    version = manifest.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise FormatError(f"{path} has format version {version}; this polarindex reads up to {VERSION}")
+    try:
+        _check_manifest(manifest)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{path} does not describe an index this version can make: {error!r}") from error
     return manifest
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Raise some error where an entry that `_load` reads is missing or of another kind."""
+    FlatIndex(**manifest["parameters"])
+    state, (segment,) = manifest["state"], manifest["segments"]
+    checks.integer(segment["rows"], "rows", low=0)
+    checks.integer(state["next_id"], "next_id", low=segment["rows"] if not state["stores_ids"] else 0)
+    checks.flag(state["stores_ids"], "stores_ids")
+    checks.flag(state["center_frozen"], "center_frozen")
+    checks.real(state["energy_removed"], "energy_removed")
+    if not _SEGMENT.fullmatch(segment["name"]) or manifest["block_bytes"] != BLOCK_BYTES:
+        raise ValueError("a segment's name or the block size is not as specified")
+    for facts in segment["files"].values():
+        checks.integer(facts["bytes"], "bytes", low=0)
+        facts["checksum"].encode()
 
 
 def _verify(folder: Path, segment: dict[str, Any]) -> None:

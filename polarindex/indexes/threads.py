@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # (process, threads): a forked child has none of its parent's
+_pools: dict[int, tuple[int, ThreadPoolExecutor]] = {}  # process -> (threads, pool): a forked child has none
 
 
 def available_cores() -> int:
@@ -21,10 +21,35 @@ def available_cores() -> int:
 
 
 def run_all(task: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
-    """[task(item) for item in items], on `threads` threads."""
-    if threads == 1:
+    """[task(item) for item in items], on at most `threads` threads."""
+    items = list(items)
+    threads = min(threads, len(items))
+    if threads <= 1:
         return [task(item) for item in items]
-    key = os.getpid(), threads
-    if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="polarindex")
-    return list(_pools[key].map(task, items))
+    results: list[R] = [None] * len(items)  # type: ignore[list-item]
+    waiting = iter(range(len(items)))
+
+    def work() -> None:
+        for number in waiting:  # `next` of a range is one step under the GIL: each number goes to one thread
+            results[number] = task(items[number])
+
+    pool = _pool(threads)
+    futures = [pool.submit(work) for _ in range(threads)]
+    try:
+        for future in futures:
+            future.result()
+    finally:
+        for _ in waiting:  # after an error or Ctrl-C nothing new is begun
+            pass
+    return results
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """This process's pool, made anew where it is too small; a pool that nobody holds ends by itself."""
+    held = _pools.get(os.getpid())
+    if held is None or held[0] < threads:
+        size = max(threads, available_cores())
+        held = size, ThreadPoolExecutor(size, thread_name_prefix="polarindex")
+        _pools.clear()
+        _pools[os.getpid()] = held
+    return held[1]

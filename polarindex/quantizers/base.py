@@ -126,8 +126,8 @@ class Quantizer(ABC):
         """The arguments that make an equal quantizer, as JSON values."""
 
     @abstractmethod
-    def error_law(self) -> ErrorLaw:
-        """Shrinkage and spread of estimated inner products, in the limit of large dim."""
+    def error_law(self, integer: bool = False) -> ErrorLaw:
+        """Shrinkage and spread of estimated inner products, in the limit of large dim, with float or integer levels."""
 
     @abstractmethod
     def encode_rows(self, x: Floats, integer: bool, start: int = 0) -> Encoded:
@@ -136,9 +136,9 @@ class Quantizer(ABC):
         `start` is the number of the first row, for messages.
         """
 
-    def expected_error(self) -> float:
+    def expected_error(self, integer: bool = False) -> float:
         """Theoretical vNMSE, E |x - x_hat|^2 / |x|^2."""
-        law = self.error_law()
+        law = self.error_law(integer)
         return law.shrink**2 + law.spread
 
     @property

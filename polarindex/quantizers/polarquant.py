@@ -24,6 +24,7 @@ from polarindex.vectors import squared_norms
 PUBLISHED = (4, 2, 2, 2)  # bits a level; with a float16 radius every 16 coordinates, 62 bits / 16 = 3.875
 _MAX_BITS = 12  # an angle's bits: level 1 wants one more than the rate
 _RADIUS_BITS = 16
+_ROUNDING = (3.0 / 127) ** 2 / 12  # relative error of int8 steps of a row whose largest coordinate is 3 deviations
 
 
 class _PolarStage:
@@ -148,10 +149,11 @@ class PolarQuant(Quantizer):
         """Bits a coordinate of the padded vector, radii included, the norm not: 3.875 as published."""
         return sum(self._stage.layout.widths) / self._stage.map.dims
 
-    def error_law(self) -> ErrorLaw:
+    def error_law(self, integer: bool = False) -> ErrorLaw:
         cosine = float(np.prod([1 - book.distortion / 2 for book in self._stage.books]))
+        rounding = _ROUNDING if integer else 0.0
         kept = self.dim / self._stage.map.dims  # the share of the error that does not fall on the padding
-        return ErrorLaw(1 - cosine, (1 - cosine**2) * kept)
+        return ErrorLaw(1 - cosine, (1 - cosine**2 + rounding) * kept)
 
     def encode_rows(self, x: NDArray[np.float32], integer: bool, start: int = 0) -> Encoded:
         stage = self._stage

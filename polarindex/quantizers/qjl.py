@@ -46,7 +46,7 @@ class QJL(Quantizer):
     def parameters(self) -> dict[str, Any]:
         return {"dim": self.dim, "bits": self.bits, "seed": self.seed, "m": self.m, "matrix": self.matrix}
 
-    def error_law(self) -> ErrorLaw:
+    def error_law(self, integer: bool = False) -> ErrorLaw:
         return ErrorLaw(0.0, self._sketch.spread())
 
     def encode_rows(self, x: NDArray[np.float32], integer: bool, start: int = 0) -> Encoded:

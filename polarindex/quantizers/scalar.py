@@ -39,8 +39,8 @@ class ScalarQuantizer(Quantizer):
     def parameters(self) -> dict[str, Any]:
         return {"dim": self.dim, "bits": self.bits, "seed": self.seed, "rotation": self.rotation}
 
-    def error_law(self) -> ErrorLaw:
-        distortion = self._book.distortion
+    def error_law(self, integer: bool = False) -> ErrorLaw:
+        distortion = self._grid.distortion if integer else self._book.distortion
         if self._scale == "unbiased":
             return ErrorLaw(0.0, distortion / (1 - distortion))
         return ErrorLaw(distortion, distortion * (1 - distortion))

@@ -73,8 +73,8 @@ class TurboQuant(Quantizer):
             "rotation": self.rotation,
         }
 
-    def error_law(self) -> ErrorLaw:
-        distortion = self._mse.expected_error() if self._mse else 1.0
+    def error_law(self, integer: bool = False) -> ErrorLaw:
+        distortion = self._mse.expected_error(integer) if self._mse else 1.0
         if self._sketch:
             return ErrorLaw(0.0, distortion * self._sketch.spread())
         return ErrorLaw(distortion, distortion * (1 - distortion))

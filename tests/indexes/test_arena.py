@@ -25,13 +25,13 @@ SCALES = Column(np.dtype(np.float32), (2,))
 SHIFTS = Column(np.dtype(np.float32))
 IDS = Column(np.dtype(np.int64))
 COLUMNS = {"codes": CODES, "scales": SCALES, "shifts": SHIFTS}
-BLOCK, SMALLEST = 64, 16
+BLOCK, STEP = 64, 16
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
     monkeypatch.setattr(module, "BLOCK_ROWS", BLOCK)
-    monkeypatch.setattr(module, "_SMALLEST", SMALLEST)
+    monkeypatch.setattr(module, "_STEP", STEP)
 
 
 def new_rows(seed, count, columns=COLUMNS):
@@ -221,7 +221,7 @@ def test_any_operations_leave_the_rows_of_a_plain_list(small_blocks):
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 200])
-def test_the_last_block_is_the_next_power_of_two(small_blocks, n):
+def test_spare_room_is_an_eighth_and_a_step_at_most(small_blocks, n):
     for one_by_one in (False, True):
         arena = Arena(COLUMNS)
         rows = new_rows(n, n)
@@ -229,9 +229,9 @@ def test_the_last_block_is_the_next_power_of_two(small_blocks, n):
         for i in range(0, n, step):
             append(arena, {name: values[i : i + step] for name, values in rows.items()})
         assert_holds(arena, rows)
-        full, rest = divmod(n, BLOCK)
-        capacity = full * BLOCK + (max(SMALLEST, 1 << (rest - 1).bit_length()) if rest else 0)
-        assert arena.nbytes == capacity * arena.bytes_per_row
+        capacity, rest = arena.nbytes // arena.bytes_per_row, n % BLOCK
+        assert n <= capacity <= -(-n // BLOCK) * BLOCK
+        assert capacity <= n + rest // 8 + STEP
     assert arena.bytes_per_row == 3 * 4 + 2 * 4 + 4
 
 
@@ -246,14 +246,14 @@ def test_a_full_block_is_never_copied(small_blocks):
     assert all(arrays[name] is first[name] for name in COLUMNS)
 
 
-def test_real_blocks_double_up_to_their_size():
-    """Without the small blocks of the other tests: 64 rows, doubling, 16,384 at most, then a second block."""
+def test_real_blocks_grow_by_eighths_up_to_their_size():
+    """Without the small blocks of the other tests: steps of 64 rows, 16,384 at most, then a second block."""
     arena = Arena({"shifts": SHIFTS, "codes": CODES})
     seen = []
     for n in (1, 64, 65, 4097, 16_384, 16_385):
         append(arena, new_rows(n, n - arena.n, arena.columns))
         seen.append(arena.nbytes // arena.bytes_per_row)
-    assert seen == [64, 64, 128, 8192, 16_384, 16_384 + 64]
+    assert seen == [64, 64, 128, 4672, 16_384, 16_384 + 64]
     assert module.BLOCK_ROWS == 16_384
 
 
@@ -261,7 +261,7 @@ def test_removed_rows_give_their_memory_back(small_blocks):
     arena = Arena(COLUMNS)
     rows = new_rows(1, 64 + 64)
     append(arena, rows)
-    for n, capacity in ((96, 128), (81, 128), (80, 64 + 16), (65, 80), (64, 64), (17, 64), (16, 16), (0, 0)):
+    for n, capacity in ((96, 128), (80, 128), (65, 80), (64, 64), (16, 64), (8, 16), (0, 0)):
         arena.remove(np.arange(n, arena.n))
         assert arena.nbytes == capacity * arena.bytes_per_row, n
         assert_holds(arena, {name: values[:n] for name, values in rows.items()})

@@ -36,7 +36,7 @@ def expected(index, q, allowed, k):
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 17, 400, 1400])
-@pytest.mark.parametrize("form", ["mask", "ids", "IdFilter", "list"])
+@pytest.mark.parametrize("form", ["mask", "ids", "IdFilter", "list", "set"])
 def test_a_filter_keeps_the_ranking_of_what_it_allows(index, q, form, size):
     allowed = np.random.default_rng(size).permutation(index.ids)[:size]
     value = {
@@ -44,6 +44,7 @@ def test_a_filter_keeps_the_ranking_of_what_it_allows(index, q, form, size):
         "ids": allowed,
         "IdFilter": pi.IdFilter(allowed),
         "list": [int(one) for one in allowed],
+        "set": {int(one) for one in allowed},
     }[form]
     for threads in (1, 2):
         got = index.search(q, 20, filter=value, num_threads=threads)

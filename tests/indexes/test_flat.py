@@ -75,11 +75,12 @@ def test_search_is_the_score_law_bit_for_bit(quantizer, bits, metric):
     index.add(x)
     distances, ids = index.search(q, 20)
     keys = oracle_keys(index, q)
-    order = np.lexsort((np.broadcast_to(np.arange(1300), keys.shape), -keys))[:, :20]
-    np.testing.assert_array_equal(ids, order)
-    best = np.take_along_axis(keys, order, 1)
+    best = np.lexsort((np.broadcast_to(np.arange(1300), keys.shape), -keys))[:, :20]
     constants = index._coding.constants(unit(q) if metric == "cosine" else q)
-    np.testing.assert_array_equal(distances, index._coding.distances(best, constants))
+    wanted = index._coding.distances(np.take_along_axis(keys, best, 1), constants)
+    order = np.lexsort((best, wanted if metric == "l2" else -wanted))  # keys that round to one distance: by id
+    np.testing.assert_array_equal(ids, np.take_along_axis(best, order, 1))
+    np.testing.assert_array_equal(distances, np.take_along_axis(wanted, order, 1))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -97,7 +98,7 @@ def test_distances_are_those_of_the_decoded_vectors(quantizer, bits, metric):
     products = queries.astype(np.float64) @ decoded.T
     if metric == "l2":
         energies = (rows.astype(np.float64) ** 2).sum(1) if index.quantizer.unbiased else (decoded**2).sum(1)
-        wanted = np.maximum((queries.astype(np.float64) ** 2).sum(1)[:, None] + energies - 2 * products, 0)
+        wanted = (queries.astype(np.float64) ** 2).sum(1)[:, None] + energies - 2 * products
     else:
         wanted = products
     scale = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(decoded, axis=1).max()
@@ -174,12 +175,15 @@ def test_shapes_and_dtypes():
     assert index.add(np.empty((0, DIM), np.float32)).shape == (0,)
 
 
-def test_squared_distances_are_never_negative_and_sorted():
-    x = clustered(500)
-    index = pi.FlatIndex(DIM, bits=1)
-    index.add(x)
-    distances, _ = index.search(x[:50], 500)
-    assert distances.min() >= 0 and (np.diff(distances, axis=1) >= 0).all()
+@pytest.mark.parametrize("metric", METRICS)
+def test_results_are_sorted_by_distance_then_id(metric):
+    """Far from the origin many keys round to one distance."""
+    x = clustered(1500, offset=100)
+    index = pi.FlatIndex(DIM, metric, bits=1)
+    index.add(x, ids=np.random.default_rng(0).permutation(1500))
+    distances, ids = index.search(x[:50], 300)
+    steps = np.diff(distances, axis=1) * (1 if metric == "l2" else -1)
+    assert (steps >= 0).all() and (np.diff(ids, axis=1)[steps == 0] > 0).all()
 
 
 # --- ids
@@ -401,7 +405,7 @@ def test_reranking_gives_exact_distances_and_better_recall(metric, store):
     tolerance = {"float32": 1e-6, "float16": 2e-3, "int8": 2e-2}[store]
     truth = np.take_along_axis(exact(x, q, metric), ids, 1)
     np.testing.assert_allclose(distances, truth, rtol=tolerance, atol=tolerance * np.abs(truth).max())
-    assert (errors == 0).all()
+    assert (errors == 0).all() if store == "float32" else np.isnan(errors).all()
     plain = recall(index.search(q, 10, rerank=0)[1], x, q, metric)
     assert recall(ids, x, q, metric) > plain + 0.1
     assert recall(index.search(q, 10, rerank=20)[1], x, q, metric) > 0.97
@@ -728,3 +732,34 @@ def test_an_add_interrupted_between_its_steps_leaves_nothing_for_the_next(monkey
     wanted.add(np.concatenate([clustered(1500), clustered(7, seed=2)]))
     for one, other in zip(index.search(clustered(5)), wanted.search(clustered(5)), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("store", ["none", "float16"])
+def test_upsert_names_the_callers_row(store):
+    index = pi.FlatIndex(DIM, "cosine" if store == "none" else "l2", store=store)
+    index.add(clustered(6))
+    x = clustered(6)
+    x[4] = 0 if store == "none" else 1e5
+    for ids in ([0, 1, 2, 3, 4, 99], [0, 97, 98, 3, 99, 5]):
+        with pytest.raises(ValueError, match=r"x\[4\]"):
+            index.upsert(ids, x)
+    assert len(index) == 6
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_reported_errors_count_integer_levels_and_queries(bits):
+    """At 8 bits rounding the codes to a grid and the query to int8 is most of the error."""
+    rng = np.random.default_rng(3)
+    x, q = rng.standard_normal((1500, 128)).astype(np.float32), rng.standard_normal((60, 128)).astype(np.float32)
+    index = pi.FlatIndex(128, "ip", bits=bits, center=False)
+    index.add(x)
+    distances, ids, errors = index.search(q, 1500, return_error=True)
+    z = (distances - np.take_along_axis(exact(x, q, "ip"), ids, 1)) / errors
+    assert 0.9 < np.sqrt(np.mean(z**2)) < 1.1
+
+
+def test_bytes_per_vector_do_not_count_rows_held_for_a_while():
+    index = pi.FlatIndex(DIM)
+    before = index.bytes_per_vector
+    index.add(clustered(1024))
+    assert index.bytes_per_vector == before == 12 + 4 + 4

@@ -202,6 +202,89 @@ def test_a_newer_format_version_is_refused_by_name(tmp_path):
     path.write_text(json.dumps(manifest))
     with pytest.raises(pi.FormatError, match="version 99"):
         pi.load(tmp_path / "index")
+    with pytest.raises(pi.FormatError, match="version 99"):
+        index.save(tmp_path / "index")
+
+
+def drop(*keys):
+    def change(manifest):
+        for key in keys[:-1]:
+            manifest = manifest[key]
+        del manifest[keys[-1]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        drop("version"),
+        drop("parameters", "dim"),
+        drop("state", "next_id"),
+        drop("segments", 0, "files", "codes.npy", "bytes"),
+        drop("segments", 0),
+        lambda manifest: manifest.update(version="1"),
+        lambda manifest: manifest.update(block_bytes=7),
+        lambda manifest: manifest["state"].update(next_id=3),
+        lambda manifest: manifest["segments"][0].update(name="../segment-0123456789ab"),
+        lambda manifest: manifest["segments"][0].update(rows=-1),
+        lambda manifest: manifest["segments"][0].update(rows=99),
+    ],
+)
+def test_a_manifest_of_another_shape_is_a_format_error(tmp_path, change):
+    """With a right checksum, as another program might write it."""
+    index = pi.FlatIndex(DIM)
+    index.add(rows(40))
+    index.save(tmp_path / "index")
+    path = tmp_path / "index" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    manifest["checksum"] = storage._manifest_checksum(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(pi.FormatError) as caught:
+        pi.load(tmp_path / "index")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"format": ' + "1" * 6000 + "}", "\xff\xfe", ""])
+def test_a_manifest_that_is_no_json_is_a_format_error(tmp_path, text):
+    (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(pi.FormatError, match="damaged|not the manifest"):
+        pi.load(tmp_path)
+
+
+def test_an_empty_directory_a_link_to_one_and_the_remains_of_a_crash_can_be_saved_into(tmp_path, monkeypatch):
+    index = pi.FlatIndex(DIM)
+    index.add(rows(40))
+    for name in ("empty", "crashed", "behind"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "crashed" / "segment-0123456789ab").mkdir()
+    (tmp_path / "crashed" / ".manifest.json.12345678").write_text("{")
+    (tmp_path / "link").symlink_to(tmp_path / "behind", target_is_directory=True)
+    for name in ("empty", "crashed", "link"):
+        index.save(tmp_path / name)
+        same(index, pi.load(tmp_path / name))
+        assert len(list((tmp_path / name).iterdir())) == 2
+    monkeypatch.chdir(tmp_path / "empty")
+    index.save(".")
+    same(index, pi.load("."))
+
+
+def test_loading_while_another_process_saves_gives_the_old_index_or_the_new(tmp_path, monkeypatch):
+    old, new = pi.FlatIndex(DIM), pi.FlatIndex(DIM, bits=2)
+    old.add(rows(1100))
+    new.add(rows(50))
+    old.save(tmp_path / "index")
+    read = storage._read_array
+    calls = iter(range(100))
+
+    def saved_meanwhile(*arguments):
+        if next(calls) == 1:
+            new.save(tmp_path / "index")
+        return read(*arguments)
+
+    monkeypatch.setattr(storage, "_read_array", saved_meanwhile)
+    same(pi.load(tmp_path / "index"), new)
 
 
 def test_an_index_can_be_moved_and_copied(tmp_path):
