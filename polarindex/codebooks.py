@@ -237,3 +237,43 @@ def _uniform_grid() -> IntegerCodebook:
         low, high = (low, right) if error(left) < error(right) else (left, high)
     unit = (low + high) / 2
     return IntegerCodebook(table, np.concatenate([[-np.inf], steps * unit]), unit, error(unit))
+
+
+@dataclass(frozen=True)
+class FirstPlanes:
+    """What the first planes of a code say of its level, as the scan sees it.
+
+    The level's estimate is base + sum of weights[p] * bit p; estimates of inner products with it are as unbiased as
+    with the whole code's levels.
+
+    Attributes
+    ----------
+    base : float
+    weights : (planes,) float64
+    deviation : float
+        Root mean square of level - estimate for N(0, 1), in units of the levels; 0 where it is all of the code.
+    """
+
+    base: float
+    weights: Array
+    deviation: float
+
+
+def first_planes(table: NDArray[np.int8], thresholds: Array, planes: int) -> FirstPlanes:
+    """The first one or two planes of the code of a scalar table (2^bits,), symmetric where two are asked for.
+
+    With y ~ N(0, 1), L(y) its level and m(y) = E[L | planes]: the estimate is c m with c = E[y L] / E[y m].
+    """
+    edges = np.concatenate([[-_TAIL], thresholds, [_TAIL]]).clip(-_TAIL, _TAIL)
+    mass, first, _ = _NORMAL.moments(edges)
+    mass, first = mass / mass.sum(), first / mass.sum()
+    levels = table.astype(np.float64).reshape(1 << planes, -1)
+    mass, first = mass.reshape(levels.shape), first.reshape(levels.shape)
+    if levels.shape[1] == 1:
+        estimates = levels[:, 0]
+    else:
+        means = (mass * levels).sum(axis=1) / mass.sum(axis=1)
+        estimates = means * ((first * levels).sum() / (first.sum(axis=1) * means).sum())
+    weights = np.array([estimates[1 << (planes - 1 - p)] - estimates[0] for p in range(planes)])
+    deviation = float(np.sqrt((mass * (levels - estimates[:, None]) ** 2).sum()))
+    return FirstPlanes(float(estimates[0]), weights, deviation)

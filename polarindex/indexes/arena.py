@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from polarindex import kernels
 from polarindex.codes import PANEL
+from polarindex.memory import aligned_zeros
 
 BLOCK_ROWS = 16_384
 _STEP = 64
@@ -25,23 +26,25 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Column:
-    """dtype and shape of one row; `panels`: a row is (w,) uint32 words, stored 16 rows side by side."""
+    """dtype and shape of one row; `lined`: a row is (w,) uint32 words, held as panels of 16 rows (codes.py)."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...] = ()
-    panels: bool = False
+    lined: bool = False
 
     @property
     def row_bytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def allocate(self, rows: int) -> Array:
-        if self.panels:
-            return np.zeros((rows // PANEL, *self.shape, PANEL), self.dtype)
-        return np.zeros((rows, *self.shape), self.dtype)
+        return aligned_zeros(self.shape_of(rows), self.dtype)
+
+    def shape_of(self, rows: int) -> tuple[int, ...]:
+        """The shape of an array of so many rows; of panels, the last one may be part empty."""
+        return (-(-rows // PANEL), *self.shape, PANEL) if self.lined else (rows, *self.shape)
 
     def rows_in(self, array: Array) -> int:
-        return len(array) * PANEL if self.panels else len(array)
+        return len(array) * PANEL if self.lined else len(array)
 
 
 class Span(NamedTuple):
@@ -83,7 +86,7 @@ class Arena:
             taken = min(count - done, BLOCK_ROWS - offset)
             self._reserve(block, offset + taken)
             for name in rows:
-                self._write(self.blocks[block], name, offset, rows[name][done : done + taken])
+                self._write(self.blocks[block], name, slice(offset, offset + taken), rows[name][done : done + taken])
             done += taken
             self._staged += taken
 
@@ -108,11 +111,7 @@ class Arena:
         """Overwrite the given columns of some rows."""
         for block, mine, local in self._by_block(positions):
             for name, values in rows.items():
-                array = self.blocks[block][name]
-                if self.columns[name].panels:
-                    array[local // PANEL, :, local % PANEL] = values[mine]
-                else:
-                    array[local] = values[mine]
+                self._write(self.blocks[block], name, local, values[mine])
 
     def remove(self, positions: Positions) -> tuple[Positions, Positions]:
         """Drop rows: the last rows move into the gaps. Returns (old positions, new positions) of those that moved."""
@@ -156,7 +155,7 @@ class Arena:
         for start in range(0, n, BLOCK_ROWS):
             panels = slice(start // PANEL, (start + BLOCK_ROWS) // PANEL)
             rows = slice(start, start + BLOCK_ROWS)
-            block = {name: arrays[name][panels if column.panels else rows] for name, column in self.columns.items()}
+            block = {name: arrays[name][panels if column.lined else rows] for name, column in self.columns.items()}
             self.blocks.append(block if start + BLOCK_ROWS <= n else self._resized(block, n - start))
         self.n = n
 
@@ -168,7 +167,7 @@ class Arena:
         out = np.empty((len(positions), *column.shape), column.dtype)
         for block, mine, local in self._by_block(positions):
             array = self.blocks[block][name]
-            out[mine] = array[local // PANEL, :, local % PANEL] if column.panels else array[local]
+            out[mine] = array[local // PANEL, :, local % PANEL] if column.lined else array[local]
         return out
 
     def whole(self, name: str) -> Array:
@@ -191,7 +190,7 @@ class Arena:
             panels = slice(offset // PANEL, -(-(offset + count) // PANEL))
             rows = slice(offset, panels.stop * PANEL if whole_panels else offset + count)
             arrays = {
-                name: self.blocks[block][name][panels if column.panels else rows]
+                name: self.blocks[block][name][panels if column.lined else rows]
                 for name, column in self.columns.items()
             }
             yield Span(at, count, arrays)
@@ -218,11 +217,14 @@ class Arena:
             array[:common] = block[name][:common]
         return copy
 
-    def _write(self, block: dict[str, Array], name: str, offset: int, rows: Array) -> None:
-        if self.columns[name].panels:
-            kernels.to_panels(np.ascontiguousarray(rows), offset, block[name])
+    def _write(self, block: dict[str, Array], name: str, local: slice | Positions, rows: Array) -> None:
+        """Write rows at row numbers inside the block."""
+        if not self.columns[name].lined:
+            block[name][local] = rows
+        elif isinstance(local, slice):
+            kernels.to_panels(np.ascontiguousarray(rows), local.start, block[name])
         else:
-            block[name][offset : offset + len(rows)] = rows
+            block[name][local // PANEL, :, local % PANEL] = rows
 
     def _by_block(self, positions: Positions) -> Iterator[tuple[int, NDArray[np.int64], Positions]]:
         """(block, which of the positions, their rows inside the block)."""

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex.checks import VectorSource
-from polarindex.codes import Words, panels_of
-from polarindex.indexes.arena import Column
+from polarindex.codes import Words
+from polarindex.indexes.arena import Arena, Column, Positions
 from polarindex.indexes.originals import original_columns, pack_originals
 from polarindex.quantizers import Quantizer
 from polarindex.vectors import bounded_rows, mean_and_energy, squared_norms, unit_rows
@@ -69,7 +69,10 @@ class Coding:
         """The arena's columns; "held" are rows kept as float32 until the centre is frozen."""
         float32 = np.dtype(np.float32)
         columns = {
-            "codes": Column(np.dtype(np.uint32), (self.quantizer.words,), panels=True),
+            **{
+                f"codes{i}": Column(np.dtype(np.uint32), (part.words,), part.lined)
+                for i, part in enumerate(self.quantizer.parts)
+            },
             "scales": Column(float32, (len(self.quantizer.stages),)),
         }
         if self.shifted:
@@ -95,7 +98,11 @@ class Coding:
         """Codes, scales and shifts of codable rows (n, dim) against a centre; `start` numbers the first in messages."""
         centred = rows - centre.mu
         encoded = self.quantizer.encode_rows(centred, integer=True, start=start)
-        columns: Columns = {"codes": encoded.words, "scales": encoded.scales}
+        columns: Columns = {
+            f"codes{i}": encoded.words[:, part.first : part.first + part.words]
+            for i, part in enumerate(self.quantizer.parts)
+        }
+        columns["scales"] = encoded.scales
         if self.metric == "l2":
             columns["shifts"] = (-encoded.energies).astype(np.float32)
         elif self.shifted:
@@ -111,10 +118,10 @@ class Coding:
 
     def decoded(self, words: Words, scales: Floats) -> Floats:
         """r_hat (n, dim) float32 of rows of codes, as the scan sees them: relative to the centre."""
-        panels = self.quantizer.split(panels_of(words))
+        parts = self.quantizer.split(words)
         values = [
-            stage.levels(part)[: len(words), : stage.map.dims] * scales[:, s, None]
-            for s, (stage, part) in enumerate(zip(self.quantizer.stages, panels, strict=True))
+            stage.levels(part)[:, : stage.map.dims] * scales[:, s, None]
+            for s, (stage, part) in enumerate(zip(self.quantizer.stages, parts, strict=True))
         ]
         return self.quantizer.join(values)
 
@@ -125,6 +132,10 @@ class Coding:
             norms = np.sqrt(squared_norms(x))
             x /= np.where(norms > 0, norms, 1).astype(np.float32)[:, None]
         return x
+
+    def words(self, arena: Arena, positions: Positions) -> Words:
+        """Rows of words (n, w) of the codes at some positions."""
+        return np.concatenate([arena.take(f"codes{i}", positions) for i in range(len(self.quantizer.parts))], axis=1)
 
     # --- queries
 

@@ -14,12 +14,13 @@ from polarindex.indexes.coding import METRICS, Centre, Coding, Columns
 from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.ids import IdMap, Ids
 from polarindex.indexes.interrupts import uninterrupted
-from polarindex.indexes.lines import StageQueries
+from polarindex.indexes.firstpass import StageQueries
 from polarindex.indexes.originals import STORES, exact_scores, take_originals
 from polarindex.indexes.scan import best_rows, integer_queries, key_blocks
 from polarindex.kernels.limits import EMPTY_ID, MAX_DIMS
 from polarindex.quantizers import make_quantizer
 
+PL = int(os.environ.get("PL", "1"))
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
 _LARGEST_K = 2**31 - 1
 _RERANK = 4  # candidates a result, where originals are stored
@@ -305,7 +306,7 @@ class FlatIndex:
         checks.flag(return_error, "return_error")
         given = source.array()
         queries = self._coding.codable(given, source.name)
-        distances, ids = self._scan(queries, min(rerank * k if rerank else k, len(self)), filter, threads)
+        distances, ids = self._scan(queries, min(rerank * k if rerank else k, len(self)), filter, threads, 0 if exact_scan else PL)
         if rerank:
             distances, ids = self._rescored(given, ids, k)
         missing = k - ids.shape[1]
@@ -353,7 +354,7 @@ class FlatIndex:
         positions = self._found(checks.id_array(ids, "ids"))
         if self.store != "none":
             return take_originals(self._arena, positions)
-        return self._coding.reconstructed(self._arena.take("codes", positions), self._arena.take("scales", positions))
+        return self._coding.reconstructed(self._coding.words(self._arena, positions), self._arena.take("scales", positions))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to a directory, atomically; polarindex.load reads it. See indexes.storage."""
@@ -439,7 +440,7 @@ class FlatIndex:
     def _integer_queries(self, queries: Floats) -> list[StageQueries]:
         return integer_queries(self.quantizer, queries - self._coding.centre.mu, self._coding.factor)
 
-    def _scan(self, queries: Floats, k: int, filter: Any, threads: int | None) -> tuple[Floats, Ids]:
+    def _scan(self, queries: Floats, k: int, filter: Any, threads: int | None, planes: int) -> tuple[Floats, Ids]:
         """The k <= n best over the codes; -1 where a filter allows fewer."""
         keys = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), EMPTY_ID, np.int64)
@@ -448,7 +449,7 @@ class FlatIndex:
             prepared = self._integer_queries(queries)
             for group, allowed in groups:
                 mine = [stage.rows(group) for stage in prepared]
-                keys[group], ids[group] = best_rows(self._arena, self.quantizer, mine, k, allowed, threads)
+                keys[group], ids[group] = best_rows(self._arena, self.quantizer, mine, k, allowed, threads, planes)
         distances = self._coding.distances(keys, self._coding.constants(queries))
         return self._ordered(distances, ids, k)  # different keys may round to one distance
 
@@ -482,7 +483,7 @@ class FlatIndex:
         for i, query in enumerate(queries):
             found = ids[i] >= 0
             positions = self._ids.positions(ids[i, found])
-            decoded = self._coding.decoded(self._arena.take("codes", positions), self._arena.take("scales", positions))
+            decoded = self._coding.decoded(self._coding.words(self._arena, positions), self._arena.take("scales", positions))
             out[i, found] = self._coding.errors(query, decoded)
         return out
 

@@ -1,102 +1,151 @@
-"""The one-pass scan: which codes the register kernel can read, and what it wants to be given.
+"""The one-pass scans: which codes the register kernels can read, and what they want to be given.
 
 Read:      codes of one table stage at 1, 2, 3, 4 or 8 bits, where the machine has one of kernels.simd's sets."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
+from polarindex.codebooks import FirstPlanes
 from polarindex.codes import PANEL
 from polarindex.indexes.arena import BLOCK_ROWS, Arena
 from polarindex.indexes.filters import Allowed
+from polarindex.indexes.firstpass import StageQueries, bounds
 from polarindex.kernels.limits import EMPTY_ID
+from polarindex.memory import aligned_zeros
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.base import TableStage
 
 _BITS = (1, 2, 3, 4, 8)
-_TILE = 8  # queries that share a tile of registers
-_TILE_FROM = 4  # queries from which a whole tile is faster than one at a time
+_TILE = 8  # queries that share a tile of registers in the full scan
+_TILE_FROM = 3  # queries from which a whole tile is faster than one at a time
+_GROUP = 4  # queries that share a tile in the first pass
 
 Floats = NDArray[np.float32]
 
 
-class StageQueries(NamedTuple):
-    """Queries as one stage's integers: levels (nq, dims) int8, gains (nq,) float32 with value = gain * level."""
+class LineCode(NamedTuple):
+    """How the register kernels see one code.
 
-    levels: NDArray[np.int8]
-    gains: Floats
-
-    def rows(self, chosen: NDArray[np.int64] | slice) -> StageQueries:
-        return StageQueries(self.levels[chosen], self.gains[chosen])
-
-
-class LinePlan(NamedTuple):
-    """kernels.scan_lines' instruction set, planes (high, width, low) and table (16,) int8 for one code."""
+    isa : the instruction set
+    bits, words : of a code, and of one of its planes (of a row, at 8 bits)
+    table : (16,) int8, the level of code c at c << (4 - bits)
+    """
 
     isa: str
-    planes: tuple[int, int, int]
+    bits: int
+    words: int
     table: NDArray[np.int8]
 
+    @property
+    def dims(self) -> int:
+        """Coordinates with the padding of the last word."""
+        return self.words * (4 if self.bits == 8 else 32)
 
-def line_plan(quantizer: Quantizer) -> LinePlan | None:
-    """How to scan the quantizer's codes in one pass, or None where that cannot be."""
+    @property
+    def tables(self) -> bool:
+        """Whether a first pass by nibble tables can be."""
+        return self.isa == "avx512" and self.bits < 8
+
+
+def line_code(quantizer: Quantizer) -> LineCode | None:
+    """How to scan the quantizer's codes in registers, or None where that cannot be."""
     isa, stage = kernels.selected(), quantizer.stages[0]
     if isa == "generic" or len(quantizer.stages) > 1:
         return None
     if not isinstance(stage, TableStage) or stage.layout.bits not in _BITS:
         return None
-    last = stage.layout.planes[-1]
+    bits = stage.layout.bits
     table = np.zeros(16, np.int8)
-    if stage.layout.bits < 8:
-        table[: len(stage.table)] = stage.table
-    return LinePlan(isa, (stage.layout.words - last.words, last.width, last.words), table)
+    if bits < 8:
+        table[:: 1 << (4 - bits)] = stage.table
+    return LineCode(isa, bits, stage.layout.planes[0].words, table)
 
 
 def best_by_lines(
-    arena: Arena, plan: LinePlan, queries: StageQueries, k: int, allowed: Allowed, start: int, stop: int
+    arena: Arena,
+    code: LineCode,
+    first: FirstPlanes | None,
+    queries: StageQueries,
+    k: int,
+    allowed: Allowed,
+    start: int,
+    stop: int,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Keys (nq, k) float32, best first, and ids (nq, k), of rows [start, stop)."""
+    """Keys (nq, k) float32, best first, and ids (nq, k), of rows [start, stop): by a full scan or after a first pass."""
+    scan = _StagedScan(code, first, queries) if first else _FullScan(code, queries)
     nq = len(queries.levels)
-    isa = kernels.Isa(plan.isa, 1 if nq < _TILE_FROM else _TILE)
-    held = -(-nq // isa.rows) * isa.rows
-    keys = np.full((held, k), -np.inf, np.float32)
+    keys = np.full((scan.held, k), -np.inf, np.float32)
     keys[nq:] = np.inf  # nothing enters the heaps of the queries that fill up the last tile
     ids = np.full(keys.shape, EMPTY_ID, np.int64)
-    prepared = _tiles(plan, queries, isa.rows)
     for span in arena.spans(BLOCK_ROWS, start, stop, whole_panels=True):
         arrays = span.arrays
-        mine = np.empty(0, np.uint8) if allowed is None else allowed[span.start : span.start + span.rows]
+        mine = _ALL if allowed is None else allowed[span.start : span.start + span.rows]
         if allowed is not None and not mine.any():
             continue
-        shifts = arrays["shifts"] if "shifts" in arrays else np.zeros(len(arrays["codes"]) * PANEL, np.float32)
-        kernels.scan_lines(
-            isa,
-            (isa.rows, isa.lanes, span.rows),
-            arrays["codes"],
-            plan.planes,
-            plan.table,
-            prepared,
-            (arrays["scales"].reshape(-1), shifts),
-            arrays["ids"] if "ids" in arrays else np.arange(span.start, span.start + span.rows),
-            mine,
-            (keys, ids),
-        )
+        shifts = arrays["shifts"] if "shifts" in arrays else np.zeros(len(arrays["codes0"]) * PANEL, np.float32)
+        names = arrays["ids"] if "ids" in arrays else np.arange(span.start, span.start + span.rows)
+        scan(_planes(arrays), span.rows, (arrays["scales"].reshape(-1), shifts), names, mine, (keys, ids))
     kernels.sort_rows(keys, ids)
     return keys[:nq], ids[:nq]
 
 
-def _tiles(plan: LinePlan, queries: StageQueries, rows: int) -> tuple[NDArray[np.int32], NDArray[np.int32], Floats]:
-    """Query bytes four at a time (tiles, m, rows) int32, their sums and the gains, (rows tiles,) each; zeros beyond."""
-    nq, dims = queries.levels.shape
-    _, width, low = plan.planes
-    held = -(-nq // rows) * rows
-    padded = np.zeros((held, low * (32 // width)), np.int8)
-    padded[:nq, :dims] = queries.levels
-    quads = np.ascontiguousarray(padded.view(np.int32).reshape(held // rows, rows, -1).transpose(0, 2, 1))
-    gains = np.zeros(held, np.float32)
-    gains[:nq] = queries.gains
-    return quads, padded.sum(axis=1, dtype=np.int32), gains
+_ALL = np.empty(0, np.uint8)
+_NO_LINES = np.empty((0, 0, PANEL), np.uint32)
+_NO_ROWS = np.empty((0, 0), np.uint32)
+
+
+def _planes(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[np.uint32], ...]:
+    """The two planes that are lines and the rows of the others, as kernels want them."""
+    return arrays["codes0"], arrays.get("codes1", _NO_LINES), arrays.get("codes2", _NO_ROWS)
+
+
+class _FullScan:
+    """kernels.scan_lines with its queries."""
+
+    def __init__(self, code: LineCode, queries: StageQueries) -> None:
+        rows = 1 if len(queries.levels) < _TILE_FROM else _TILE
+        padded = queries.padded(rows, code.dims)
+        self.held = len(padded.levels)
+        self._code = code
+        self._isa = kernels.Isa(code.isa, rows, code.bits)
+        quads = padded.levels.view(np.int32).reshape(self.held // rows, rows, -1).transpose(0, 2, 1)
+        self._queries = np.ascontiguousarray(quads), padded.levels.sum(axis=1, dtype=np.int32), padded.gains
+        self._room = aligned_zeros((128,), np.uint32), aligned_zeros((PANEL * code.dims // 4,), np.uint32)
+
+    def __call__(self, planes, count, factors, ids, allowed, best) -> None:  # type: ignore[no-untyped-def]
+        code = self._code
+        kernels.scan_lines(
+            self._isa, planes, count, code.words, code.table, self._queries, factors, ids, allowed, best, self._room
+        )
+
+
+class _StagedScan:
+    """kernels.scan_staged with its queries."""
+
+    def __init__(self, code: LineCode, first: FirstPlanes, queries: StageQueries) -> None:
+        rows = 1 if len(queries.levels) < _TILE_FROM else _GROUP
+        padded = queries.padded(rows, code.dims)
+        self.held = len(padded.levels)
+        self._code = code
+        self._planes = len(first.weights)
+        self._isa, self._alone = (kernels.Isa(code.isa, r, code.bits) for r in (rows, 1))
+        self._first = bounds(first, padded, rows)
+        lanes = self._alone.lanes
+        registers = -(-code.words // lanes)
+        quads = np.zeros((self.held, registers * lanes, 8), np.int32)
+        quads[:, : code.words] = padded.levels.view(np.int32).reshape(self.held, code.words, 8)
+        rows_order = quads.reshape(self.held, registers, lanes, 8).transpose(0, 1, 3, 2)
+        starts = -self._alone.bias * padded.levels.sum(axis=1, dtype=np.int32)
+        self._queries = np.ascontiguousarray(rows_order).reshape(self.held, -1), starts, padded.gains
+
+    def __call__(self, planes, count, factors, ids, allowed, best) -> None:  # type: ignore[no-untyped-def]
+        code = self._code
+        kernels.scan_staged(
+            self._isa, self._alone, planes, count, code.words, self._planes, code.table,
+            self._first, self._queries, factors, ids, allowed, best,
+        )

@@ -17,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
-from polarindex.indexes.arena import Arena
+from polarindex.codes import Words
+from polarindex.indexes.arena import Arena, Span
 from polarindex.indexes.filters import Allowed
-from polarindex.indexes.lines import StageQueries, best_by_lines, line_plan
+from polarindex.codebooks import first_planes
+from polarindex.indexes.firstpass import StageQueries
+from polarindex.indexes.lines import best_by_lines, line_code
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.quantizers import Quantizer
@@ -47,6 +50,15 @@ def integer_queries(quantizer: Quantizer, q: Floats, factor: float) -> list[Stag
     return prepared
 
 
+def span_words(quantizer: Quantizer, span: Span) -> Words:
+    """Rows of words (rows, w) of a span's codes."""
+    rows = []
+    for i, part in enumerate(quantizer.parts):
+        array = span.arrays[f"codes{i}"]
+        rows.append((array.transpose(0, 2, 1).reshape(-1, part.words) if part.lined else array)[: span.rows])
+    return np.concatenate(rows, axis=1)
+
+
 class KeyBlock(NamedTuple):
     """Keys (nq, m) float32 of some rows, their ids (m,), and which are allowed: (m,), or (0,) for all."""
 
@@ -67,8 +79,9 @@ def key_blocks(
         keys = np.empty((len(queries[0].levels), span.rows), np.float32)
         keys[:] = span.arrays["shifts"] if "shifts" in span.arrays else np.float32(0)
         dots = np.empty(keys.shape, np.int32)
-        for s, (stage, panels) in enumerate(zip(quantizer.stages, quantizer.split(span.arrays["codes"]), strict=True)):
-            levels = stage.levels(panels)[: span.rows]
+        words = span_words(quantizer, span)
+        for s, (stage, part) in enumerate(zip(quantizer.stages, quantizer.split(words), strict=True)):
+            levels = stage.levels(part)
             if len(padded) == s:
                 padded.append(_padded(queries[s].levels, levels.shape[1]))
             kernels.dot(levels, padded[s], dots)
@@ -78,16 +91,19 @@ def key_blocks(
 
 
 def best_rows(
-    arena: Arena, quantizer: Quantizer, queries: list[StageQueries], k: int, allowed: Allowed, threads: int | None
+    arena: Arena, quantizer: Quantizer, queries: list[StageQueries], k: int, allowed: Allowed, threads: int | None, planes: int = 0
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Keys (nq, k) float32, best first, and their ids (nq, k); empty places are -inf and EMPTY_ID."""
-    plan = line_plan(quantizer)
+    code = line_code(quantizer)
+    first = None
+    if code and code.tables and planes:
+        first = first_planes(quantizer.stages[0].table, quantizer.stages[0].thresholds, min(planes, code.bits))
 
     def task(part: tuple[slice, int, int]) -> tuple[Floats, NDArray[np.int64]]:
         chosen, start, stop = part
         mine = [stage.rows(chosen) for stage in queries]
-        if plan:
-            return best_by_lines(arena, plan, mine[0], k, allowed, start, stop)
+        if code:
+            return best_by_lines(arena, code, first, mine[0], k, allowed, start, stop)
         keys = np.full((len(mine[0].levels), k), -np.inf, np.float32)
         ids = np.full(keys.shape, EMPTY_ID, np.int64)
         for block in key_blocks(arena, quantizer, mine, allowed, start, stop):

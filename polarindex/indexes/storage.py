@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from polarindex import checks
 from polarindex.codes import PANEL
+from polarindex.memory import aligned_copy
 from polarindex.errors import FormatError
 from polarindex.indexes.arena import BLOCK_ROWS, Arena
 from polarindex.indexes.coding import Centre
@@ -118,7 +119,7 @@ def _load(source: Path, manifest: dict[str, Any], mmap: bool, verify: bool) -> F
     index._restore(Centre(mu, state["center_frozen"], state["energy_removed"]), state["next_id"], state["stores_ids"])
     arrays = {name: _read_array(folder, f"{name}.npy", segment, mmap) for name in index._arena.columns}
     for name, column in index._arena.columns.items():
-        wanted = (-(-n // PANEL), *column.shape, PANEL) if column.panels else (n, *column.shape)
+        wanted = column.shape_of(n)
         array = arrays[name]
         if array.shape != wanted or array.dtype != column.dtype or not array.flags.c_contiguous:
             raise FormatError(f"{folder / name}.npy holds {array.dtype} {array.shape}, wanted {column.dtype} {wanted}")
@@ -184,15 +185,14 @@ def _is_draft(name: str) -> bool:
 
 def _layout(index: FlatIndex) -> list[dict[str, Any]]:
     """Words of each stage, for readers of the files."""
-    return [{"dims": stage.map.dims, "words": stage.words} for stage in index.quantizer.stages]
+    return [{"dims": stage.map.dims, "words": stage.layout.words} for stage in index.quantizer.stages]
 
 
 def _files(index: FlatIndex) -> Iterator[tuple[str, dict[str, Any], Iterator[NDArray[Any]]]]:
     """(file name, NumPy header, its parts in order)."""
     arena = index._arena
     for name, column in arena.columns.items():
-        shape = (-(-arena.n // PANEL), *column.shape, PANEL) if column.panels else (arena.n, *column.shape)
-        yield f"{name}.npy", _header(shape, column.dtype), _parts(arena, name)
+        yield f"{name}.npy", _header(column.shape_of(arena.n), column.dtype), _parts(arena, name)
     mu = index._coding.centre.mu
     yield "centre.npy", _header(mu.shape, mu.dtype), iter([mu])
 
@@ -205,7 +205,7 @@ def _parts(arena: Arena, name: str) -> Iterator[NDArray[Any]]:
     for span in arena.spans(BLOCK_ROWS):
         array = span.arrays[name]
         beyond = span.rows % PANEL
-        if arena.columns[name].panels and beyond:
+        if arena.columns[name].lined and beyond:
             array = array.copy()
             array[-1, :, beyond:] = 0  # lanes of removed rows
         yield array
@@ -341,6 +341,7 @@ def _read_npy(path: Path, mmap: bool) -> NDArray[Any]:
     if not path.is_file():
         raise FormatError(f"{path} is missing")
     try:
-        return np.load(path, mmap_mode="c" if mmap else None, allow_pickle=False)
+        mapped = np.load(path, mmap_mode="c", allow_pickle=False)  # begins on a cache line, as the format has it
+        return mapped if mmap else aligned_copy(mapped)
     except Exception as error:  # NumPy's header parser lets many kinds through: SyntaxError, TokenError, ...
         raise FormatError(f"{path} is damaged: {str(error).splitlines()[0] if str(error) else error!r}") from error

@@ -25,6 +25,8 @@ _FILES = {
     "dot": "scan",
     "add_scores": "scan",
     "scan_lines": "lines",
+    "scan_staged": "staged",
+    "nibble_tables": "staged",
     "Isa": "simd",
     "available": "dispatch",
     "selected": "dispatch",

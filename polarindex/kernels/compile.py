@@ -23,6 +23,11 @@ _LOG = logging.getLogger("polarindex")
 _OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """A part of kernels, compiled into each of them: a call with registers or arrays costs 50 cycles and more."""
+    return numba.njit(**_OPTIONS, forceinline=True)(function)
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` at its first call; cached on disk where that can be."""
     dispatcher = numba.njit(**_OPTIONS)(function)

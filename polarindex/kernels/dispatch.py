@@ -22,7 +22,8 @@ def available() -> tuple[str, ...]:
     """Instruction sets that can run here, best first; "generic" always can."""
     features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
     held = {feature[1:] for feature in features if feature.startswith("+")}
-    return (*(name for name, facts in SETS.items() if facts.features <= held), GENERIC)
+    able = (name for name, facts in SETS.items() if any(wanted <= held for wanted in facts.features))
+    return (*able, GENERIC)
 
 
 def selected() -> str:

@@ -1,7 +1,7 @@
 """Codes of `width` bits in 32-bit words, so laid that one shift and mask gives the codes of four coordinates.
 
-A word holds 32 / width coordinates: byte t, field s (bits width*s ...) is coordinate 4 s + t of the word. Sixteen
-words of sixteen vectors side by side are a 64-byte *dot line*; a *panel* is 16 vectors x all their words.
+A word holds 32 / width coordinates: byte t, field s (bits width*s ...) is coordinate 4 s + t of the word. Word g of
+sixteen vectors side by side is a 64-byte *line*; a *panel* is the lines of 16 vectors.
 """
 
 from __future__ import annotations
@@ -36,21 +36,19 @@ def pack_plane(codes, shift, width, first, words):
 
 
 @kernel
-def unpack_plane(panels, first, count, width, quads):
+def unpack_plane(words, first, count, width, quads):
     """quads[i, q] = (quads[i, q] << width) | the plane's fields of coordinates 4 q .. 4 q + 3, one a byte.
 
-    panels (p, w, 16) uint32; quads (16 p, c / 4) uint32 with c >= count * 32 / width.
+    words (n, w) uint32; quads (n, c / 4) uint32 with c >= count * 32 / width.
     """
     fields = 8 // width
     mask = np.uint32(0x01010101 * ((1 << width) - 1))
-    for p in range(panels.shape[0]):
-        for v in range(PANEL):
-            i = p * PANEL + v
-            for g in range(count):
-                word = panels[p, first + g, v]
-                for s in range(fields):
-                    quad = np.uint32((word >> np.uint32(width * s)) & mask)
-                    quads[i, g * fields + s] = np.uint32(quads[i, g * fields + s] << np.uint32(width)) | quad
+    for i in range(words.shape[0]):
+        for g in range(count):
+            word = words[i, first + g]
+            for s in range(fields):
+                quad = np.uint32((word >> np.uint32(width * s)) & mask)
+                quads[i, g * fields + s] = np.uint32(quads[i, g * fields + s] << np.uint32(width)) | quad
 
 
 @kernel

@@ -78,8 +78,8 @@ def quantize(y: Array, gains: Array, thresholds: Array, levels: Array) -> tuple[
 
 # --- pack.py
 #
-# A 64-byte dot line is 16 vectors x 32 / width coordinates: in line g, byte 4 v + t, field s (bits from width s
-# on) is the code of vector v, coordinate g (32 / width) + 4 s + t. A row is one vector's bytes.
+# Word g of a row is 32 / width coordinates: byte t, field s (bits from width s on) is the code of coordinate
+# g (32 / width) + 4 s + t.
 
 
 def pack_plane(codes: Array, shift: int, width: int, first: int, words: Array) -> Array:
@@ -97,17 +97,16 @@ def pack_plane(codes: Array, shift: int, width: int, first: int, words: Array) -
     return packed
 
 
-def unpack_plane(panels: Array, first: int, count: int, width: int, quads: Array) -> Array:
-    """code -> code * 2^width + the plane's field; the bytes of quads (16 p, c / 4) uint32 are the codes."""
-    lines = panels.view(np.uint8).astype(np.int64)  # (p, w, 64)
+def unpack_plane(words: Array, first: int, count: int, width: int, quads: Array) -> Array:
+    """code -> code * 2^width + the plane's field; the bytes of quads (n, c / 4) uint32 are the codes."""
+    row_bytes = words.view(np.uint8).astype(np.int64)
     codes = quads.view(np.uint8).astype(np.int64)
-    for v in range(16):
-        for g in range(count):
-            for s in range(8 // width):
-                for t in range(4):
-                    field = lines[:, first + g, 4 * v + t] // 2 ** (width * s) % 2**width
-                    j = g * (32 // width) + 4 * s + t
-                    codes[v::16, j] = codes[v::16, j] * 2**width + field
+    for g in range(count):
+        for s in range(8 // width):
+            for t in range(4):
+                field = row_bytes[:, 4 * (first + g) + t] // 2 ** (width * s) % 2**width
+                j = g * (32 // width) + 4 * s + t
+                codes[:, j] = codes[:, j] * 2**width + field
     return codes.astype(np.uint8).view(np.uint32)
 
 

@@ -1,13 +1,13 @@
-"""SIMD registers for kernels, chosen by a tag: the only file that names LLVM.
+"""SIMD registers for kernels, chosen by a tag: with weave.py and nibbles.py the only files that name LLVM.
 
 An `Isa` value is a kernel's first argument. Its Numba *type* names the instruction set, so one kernel text compiles
 for every set, several can run in one process, and Numba's disk cache keeps them apart.
 
-Law:       registers hold whole 128-bit lanes; a dot accumulator has one int32 a vector, so a 64-byte dot line (16
-           vectors x 4 bytes) is one register of 512 bits or two of 256.
-Exact:     every set computes the same integers. avx512 multiplies unsigned levels (level + 128) and starts its
-           accumulators at -128 sum(q); avx2 multiplies |level| <= 127 by sign-corrected queries, whose pair sums,
-           at most 2 * 127 * 127 = 32,258, cannot saturate 16 bits."""
+Law:       registers hold whole 128-bit lanes; a dot accumulator has one int32 a vector, so a 64-byte line of levels
+           (16 vectors x 4 bytes) is one register of 512 bits or two of 256.
+Exact:     every set computes the same integers. The sets with VPDPBUSD multiply unsigned levels (level + 128) and
+           start their accumulators at -128 sum(q); avx2 multiplies |level| <= 127 by sign-corrected queries, whose
+           pair sums, at most 2 * 127 * 127 = 32,258, cannot saturate 16 bits."""
 
 from __future__ import annotations
 
@@ -28,30 +28,39 @@ class Instructions(NamedTuple):
 
     nbytes: int  # of a register
     bias: int  # added to signed levels before they are multiplied
-    features: frozenset[str]  # what LLVM's target must have
+    features: tuple[frozenset[str], ...]  # what LLVM's target must have: all of one of these
+    tables: bool = False  # VPERMB: one lookup in 64 bytes, and a first pass by nibble tables
 
 
 SETS = {  # best first
-    "avx512": Instructions(64, 128, frozenset({"avx512bw", "avx512vnni"})),
-    "avx2": Instructions(32, 0, frozenset({"avx2"})),
+    "avx512": Instructions(64, 128, (frozenset({"avx512bw", "avx512vnni", "avx512vbmi"}),), tables=True),
+    "avx512vnni": Instructions(64, 128, (frozenset({"avx512bw", "avx512vnni"}),)),  # Cascade Lake: no VBMI
+    "avxvnni": Instructions(32, 128, (frozenset({"avx2", "avxvnni"}), frozenset({"avx512vl", "avx512vnni"}))),
+    "avx2": Instructions(32, 0, (frozenset({"avx2"}),)),
 }
 
 
 class Isa:
-    """A tag: the instruction set a kernel is compiled for, and the queries that share a tile of registers."""
+    """A tag: what a kernel is compiled for.
 
-    __slots__ = ("lanes", "name", "rows")
+    name : the instruction set
+    rows : queries that share a tile of registers
+    planes : one-bit planes of a code, 1 to 4, or 8 for codes of one byte
+    """
 
-    def __init__(self, name: str, rows: int) -> None:
-        self.name, self.rows = name, rows
+    __slots__ = ("bias", "lanes", "name", "planes", "rows")
+
+    def __init__(self, name: str, rows: int, planes: int) -> None:
+        self.name, self.rows, self.planes = name, rows, planes
         self.lanes = SETS[name].nbytes // 4  # vectors a register holds one int32 of
+        self.bias = SETS[name].bias
 
 
 class IsaType(types.Type):
-    def __init__(self, isa: str, rows: int) -> None:
-        self.isa, self.rows = isa, rows
-        self.nbytes, self.bias, _ = SETS[isa]
-        super().__init__(name=f"Isa({isa}, {rows})")
+    def __init__(self, isa: str, rows: int, planes: int) -> None:
+        self.isa, self.rows, self.planes = isa, rows, planes
+        self.nbytes, self.bias, _, self.tables = SETS[isa]
+        super().__init__(name=f"Isa({isa}, {rows}, {planes})")
 
 
 class Register(types.Type):
@@ -70,28 +79,24 @@ class Tile(types.Type):
         super().__init__(name=f"tile{rows}x{lanes}")
 
 
-def _vector(element: ir.Type, lanes: int) -> ir.VectorType:
-    return ir.VectorType(element, lanes)
-
-
 register_default(IsaType)(models.OpaqueModel)
 
 
 @register_default(Register)
 class _RegisterModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Register) -> None:
-        super().__init__(manager, kind, _vector(I8, kind.nbytes))
+        super().__init__(manager, kind, vector(I8, kind.nbytes))
 
 
 @register_default(Tile)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Tile) -> None:
-        super().__init__(manager, kind, ir.ArrayType(_vector(I32, kind.lanes), kind.rows))
+        super().__init__(manager, kind, ir.ArrayType(vector(I32, kind.lanes), kind.rows))
 
 
 @typeof_impl.register(Isa)
 def _typeof_isa(value: Isa, context: Any) -> IsaType:
-    return IsaType(value.name, value.rows)
+    return IsaType(value.name, value.rows, value.planes)
 
 
 @unbox(IsaType)
@@ -102,112 +107,119 @@ def _unbox_isa(kind: IsaType, value: Any, c: Any) -> NativeValue:
 # --- building blocks
 
 
-def _splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
-    undefined = ir.Constant(_vector(value.type, lanes), ir.Undefined)
+def vector(element: ir.Type, lanes: int) -> ir.VectorType:
+    return ir.VectorType(element, lanes)
+
+
+def splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    undefined = ir.Constant(vector(value.type, lanes), ir.Undefined)
     one = builder.insert_element(undefined, value, ir.Constant(I32, 0))
-    return builder.shuffle_vector(one, undefined, ir.Constant(_vector(I32, lanes), [0] * lanes))
+    return builder.shuffle_vector(one, undefined, ir.Constant(vector(I32, lanes), [0] * lanes))
 
 
-def _all(element: ir.Type, lanes: int, value: int) -> ir.Constant:
-    return ir.Constant(_vector(element, lanes), [value] * lanes)
+def every(element: ir.Type, lanes: int, value: int) -> ir.Constant:
+    return ir.Constant(vector(element, lanes), [value] * lanes)
 
 
-def _call(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[ir.Value]) -> ir.Value:
+def call(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[ir.Value]) -> ir.Value:
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def _pointer(
-    context: Any, builder: ir.IRBuilder, kind: Any, array: ir.Value, offset: ir.Value, to: ir.Type
-) -> ir.Value:
-    """The address of element `offset` of a C-contiguous array, as a pointer to `to`."""
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [offset]), to.as_pointer())
+def pointer(builder: ir.IRBuilder, data: ir.Value, offset: ir.Value | int, to: ir.Type) -> ir.Value:
+    """The address of element `offset` from a pointer on, as a pointer to `to`."""
+    at = ir.Constant(I64, offset) if isinstance(offset, int) else offset
+    return builder.bitcast(builder.gep(data, [at]), to.as_pointer())
 
 
-def _dot4(isa: IsaType, builder: ir.IRBuilder, acc: ir.Value, levels: ir.Value, query: ir.Value) -> ir.Value:
+def dot4(isa: IsaType, builder: ir.IRBuilder, acc: ir.Value, levels: ir.Value, query: ir.Value) -> ir.Value:
     """acc[lane] += the four products of the lane's levels and the query's four bytes."""
     n = isa.nbytes
-    if isa.isa == "avx512":
+    if isa.bias:
         if llvm_version_info < (22,):
             levels, query = (builder.bitcast(part, acc.type) for part in (levels, query))
-        return _call(builder, f"llvm.x86.avx512.vpdpbusd.{8 * n}", acc.type, [acc, levels, query])
+        return call(builder, f"llvm.x86.avx512.vpdpbusd.{8 * n}", acc.type, [acc, levels, query])
     # maddubs multiplies unsigned by signed: |level| by the query's byte with the level's sign
-    magnitude = _call(builder, "llvm.x86.avx2.psign.b", levels.type, [levels, levels])
-    signed = _call(builder, "llvm.x86.avx2.psign.b", levels.type, [query, levels])
-    pairs = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", _vector(I16, n // 2), [magnitude, signed])
-    quads = _call(builder, "llvm.x86.avx2.pmadd.wd", acc.type, [pairs, _all(I16, n // 2, 1)])
+    magnitude = call(builder, "llvm.x86.avx2.psign.b", levels.type, [levels, levels])
+    signed = call(builder, "llvm.x86.avx2.psign.b", levels.type, [query, levels])
+    pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, n // 2), [magnitude, signed])
+    quads = call(builder, "llvm.x86.avx2.pmadd.wd", acc.type, [pairs, every(I16, n // 2, 1)])
     return builder.add(acc, quads)
 
 
-# --- what kernels call
+# --- arrays and constants
+
+
+@intrinsic
+def start(typing, array):
+    """The address of a C-contiguous array's first element.
+
+    Kernels hand addresses to their parts: an array handed on in a loop is counted as a new reference, in an atomic
+    step, every time.
+    """
+
+    def code(context, builder, sig, args):
+        return context.make_array(sig.args[0])(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), code
+
+
+def constant(choose: Any, kind: Any) -> Any:
+    """An intrinsic of the tag alone, known at compile time, so that branches not taken are not compiled."""
+
+    @intrinsic
+    def value(typing, isa):
+        def code(context, builder, sig, args):
+            return context.get_constant(kind, choose(isa))
+
+        return kind(isa), code
+
+    return value
+
+
+rows_of = constant(lambda isa: isa.rows, types.intp)
+lanes_of = constant(lambda isa: isa.nbytes // 4, types.intp)
+planes_of = constant(lambda isa: isa.planes, types.intp)
+
+
+# --- registers
 
 
 @intrinsic
 def load(typing, isa, words, offset):
-    """The register of bytes at element `offset` of a uint32 array."""
-    register = Register(isa.nbytes)
-
-    def code(context, builder, sig, args):
-        return builder.load(_pointer(context, builder, sig.args[1], args[1], args[2], _vector(I8, isa.nbytes)), align=4)
-
-    return register(isa, words, types.intp), code
-
-
-@intrinsic
-def load_table(typing, isa, table):
-    """The 16 levels of an int8 table, biased, repeated in every 128-bit lane."""
+    """The register of bytes at element `offset` of uint32 words."""
     n = isa.nbytes
 
     def code(context, builder, sig, args):
-        start = ir.Constant(I64, 0)
-        x = builder.load(_pointer(context, builder, sig.args[1], args[1], start, _vector(I8, 16)), align=1)
-        if isa.bias:
-            x = builder.xor(x, _all(I8, 16, isa.bias))
-        return builder.shuffle_vector(x, x, ir.Constant(_vector(I32, n), [i % 16 for i in range(n)]))
+        return builder.load(pointer(builder, args[1], args[2], vector(I8, n)), align=4)
 
-    return Register(n)(isa, table), code
+    return Register(n)(isa, words, types.intp), code
 
 
 @intrinsic
-def field(typing, line, width, index):
-    """Code number `index` of every byte: (byte >> width * index) & (2^width - 1); width and index may be run-time."""
-    n = line.nbytes
+def store(typing, register, words, offset):
+    """Write a register at element `offset` of uint32 words."""
 
     def code(context, builder, sig, args):
-        x, width_, index_ = args
-        shift = builder.trunc(builder.mul(width_, index_), I16)
-        mask = builder.sub(builder.shl(ir.Constant(I8, 1), builder.trunc(width_, I8)), ir.Constant(I8, 1))
-        words = builder.bitcast(x, _vector(I16, n // 2))
-        shifted = builder.lshr(words, _splat(builder, shift, n // 2))
-        return builder.and_(builder.bitcast(shifted, x.type), _splat(builder, mask, n))
+        value, words_, at = args
+        builder.store(value, pointer(builder, words_, at, value.type), align=4)
+        return context.get_dummy_value()
 
-    return line(line, types.intp, types.intp), code
+    return types.none(register, words, types.intp), code
 
 
 @intrinsic
-def stack(typing, high, low, width):
-    """(high << width) | low, byte by byte; no bit leaves its byte."""
-    n = high.nbytes
+def prefetch(typing, words, offset):
+    """Ask for the cache line of element `offset`, which may lie beyond the array's end, into the second-level cache."""
 
     def code(context, builder, sig, args):
-        a, b, width_ = args
-        words = builder.bitcast(a, _vector(I16, n // 2))
-        shifted = builder.shl(words, _splat(builder, builder.trunc(width_, I16), n // 2))
-        return builder.or_(builder.bitcast(shifted, a.type), b)
+        at = pointer(builder, args[0], args[1], I8)
+        kind = ir.FunctionType(ir.VoidType(), [at.type, I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [at, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
+        return context.get_dummy_value()
 
-    return high(high, low, types.intp), code
-
-
-@intrinsic
-def lookup(typing, isa, table, codes):
-    """table[code] for every byte, codes under 16."""
-    names = {"avx512": "llvm.x86.avx512.pshuf.b.512", "avx2": "llvm.x86.avx2.pshuf.b"}
-
-    def code(context, builder, sig, args):
-        return _call(builder, names[isa.isa], args[1].type, list(args[1:]))
-
-    return table(isa, table, codes), code
+    return types.none(words, types.intp), code
 
 
 @intrinsic
@@ -215,26 +227,54 @@ def grid_levels(typing, isa, codes):
     """Levels of an 8-bit line, whose code is its level + 128."""
 
     def code(context, builder, sig, args):
-        return args[1] if isa.bias else builder.xor(args[1], _all(I8, isa.nbytes, 128))
+        return args[1] if isa.bias else builder.xor(args[1], every(I8, isa.nbytes, 128))
 
     return codes(isa, codes), code
 
 
+# --- tiles
+
+
 @intrinsic
 def tile_start(typing, isa, sums, offset):
-    """An accumulator a row at -bias * sums[offset + row], sums (nq,) int32 the sums of the queries' bytes."""
+    """An accumulator a row at -bias * sums[offset + row], sums int32 those of the queries' bytes."""
     tile = Tile(isa.rows, isa.nbytes // 4)
 
     def code(context, builder, sig, args):
         acc = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        pointer = _pointer(context, builder, sig.args[1], args[1], args[2], I32)
+        at = pointer(builder, args[1], args[2], I32)
         for r in range(tile.rows):
-            total = builder.load(builder.gep(pointer, [ir.Constant(I64, r)]), align=4)
-            start = builder.mul(total, ir.Constant(I32, -isa.bias))
-            acc = builder.insert_value(acc, _splat(builder, start, tile.lanes), r)
+            total = builder.load(pointer(builder, at, r, I32), align=4)
+            begin = builder.mul(total, ir.Constant(I32, -isa.bias))
+            acc = builder.insert_value(acc, splat(builder, begin, tile.lanes), r)
         return acc
 
     return tile(isa, sums, types.intp), code
+
+
+@intrinsic
+def tile_zero(typing, isa):
+    """Accumulators at 0."""
+    tile = Tile(isa.rows, isa.nbytes // 4)
+
+    def code(context, builder, sig, args):
+        return ir.Constant(context.get_value_type(tile), [every(I32, tile.lanes, 0)] * tile.rows)
+
+    return tile(isa), code
+
+
+@intrinsic
+def tile_add(typing, one, other):
+    """The sums of two tiles."""
+
+    def code(context, builder, sig, args):
+        acc, more = args
+        for r in range(one.rows):
+            total = builder.add(builder.extract_value(acc, r), builder.extract_value(more, r))
+            acc = builder.insert_value(acc, total, r)
+        return acc
+
+    return one(one, one), code
 
 
 @intrinsic
@@ -242,42 +282,65 @@ def tile_dot4(typing, isa, tile, levels, queries, offset):
     """tile[row] += dot4(levels, the query quad at queries[offset + row]) for every row; queries is int32 quads."""
 
     def code(context, builder, sig, args):
-        _, acc, values, quads, start = args
-        pointer = _pointer(context, builder, sig.args[3], quads, start, I32)
+        _, acc, values, quads, first = args
+        at = pointer(builder, quads, first, I32)
         for r in range(tile.rows):
-            quad = builder.load(builder.gep(pointer, [ir.Constant(I64, r)]), align=4)
-            query = builder.bitcast(_splat(builder, quad, tile.lanes), values.type)
-            acc = builder.insert_value(acc, _dot4(isa, builder, builder.extract_value(acc, r), values, query), r)
+            quad = builder.load(pointer(builder, at, r, I32), align=4)
+            query = builder.bitcast(splat(builder, quad, tile.lanes), values.type)
+            acc = builder.insert_value(acc, dot4(isa, builder, builder.extract_value(acc, r), values, query), r)
         return acc
 
     return tile(isa, tile, levels, queries, types.intp), code
 
 
 @intrinsic
+def tile_dot(typing, isa, tile, levels, queries, offset):
+    """tile[0] += dot4(levels, the register of query bytes at queries[offset]), lane by lane."""
+
+    def code(context, builder, sig, args):
+        _, acc, values, quads, at = args
+        query = builder.load(pointer(builder, quads, at, values.type), align=4)
+        return builder.insert_value(acc, dot4(isa, builder, builder.extract_value(acc, 0), values, query), 0)
+
+    return tile(isa, tile, levels, queries, types.intp), code
+
+
+@intrinsic
+def tile_total(typing, tile):
+    """The sum of all lanes of row 0, int32."""
+
+    def code(context, builder, sig, args):
+        lanes = builder.extract_value(args[0], 0)
+        return call(builder, f"llvm.vector.reduce.add.v{tile.lanes}i32", I32, [lanes])
+
+    return types.int32(tile), code
+
+
+@intrinsic
 def tile_keys(typing, tile, gains, thresholds, first_query, scales, shifts, first_vector, out):
-    """out[row, lane] = (tile * gain_row) * scale_lane + shift_lane in float32; returns a bit for each row with a key
-    at or above its threshold."""
+    """A bit for each row that has a key, (tile * gain_row) * scale_lane + shift_lane in float32, at or above its
+    threshold; if any has, out[row, lane] are the keys."""
     lanes = tile.lanes
 
     def code(context, builder, sig, args):
         acc, gains_, thresholds_, q, scales_, shifts_, v, out_ = args
-        vector = _vector(F32, lanes)
-        gain = _pointer(context, builder, sig.args[1], gains_, q, F32)
-        threshold = _pointer(context, builder, sig.args[2], thresholds_, q, F32)
-        scale = builder.load(_pointer(context, builder, sig.args[4], scales_, v, vector), align=4)
-        shift = builder.load(_pointer(context, builder, sig.args[5], shifts_, v, vector), align=4)
-        target = _pointer(context, builder, sig.args[7], out_, ir.Constant(I64, 0), vector)
-        hits = ir.Constant(I64, 0)
+        floats = vector(F32, lanes)
+        gain, threshold = pointer(builder, gains_, q, F32), pointer(builder, thresholds_, q, F32)
+        scale = builder.load(pointer(builder, scales_, v, floats), align=4)
+        shift = builder.load(pointer(builder, shifts_, v, floats), align=4)
+        hits, keys = ir.Constant(I64, 0), []
         for r in range(tile.rows):
-            row = ir.Constant(I64, r)
-            key = builder.sitofp(builder.extract_value(acc, r), vector)
-            key = builder.fmul(key, _splat(builder, builder.load(builder.gep(gain, [row]), align=4), lanes))
+            key = builder.sitofp(builder.extract_value(acc, r), floats)
+            key = builder.fmul(key, splat(builder, builder.load(pointer(builder, gain, r, F32), align=4), lanes))
             key = builder.fadd(builder.fmul(key, scale), shift)
-            builder.store(key, builder.gep(target, [row]), align=4)
-            limit = _splat(builder, builder.load(builder.gep(threshold, [row]), align=4), lanes)
+            limit = splat(builder, builder.load(pointer(builder, threshold, r, F32), align=4), lanes)
             above = builder.bitcast(builder.fcmp_ordered(">=", key, limit), ir.IntType(lanes))
             hit = builder.icmp_unsigned("!=", above, ir.Constant(ir.IntType(lanes), 0))
-            hits = builder.or_(hits, builder.shl(builder.zext(hit, I64), row))
+            hits = builder.or_(hits, builder.shl(builder.zext(hit, I64), ir.Constant(I64, r)))
+            keys.append(key)
+        with builder.if_then(builder.icmp_unsigned("!=", hits, ir.Constant(I64, 0)), likely=False):
+            for r, key in enumerate(keys):
+                builder.store(key, pointer(builder, out_, r * lanes, floats), align=4)
         return hits
 
     return types.uint64(tile, gains, thresholds, types.intp, scales, shifts, types.intp, out), code

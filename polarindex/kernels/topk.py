@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polarindex.kernels.compile import kernel
+from polarindex.kernels.compile import inlined, kernel
 
 
 @kernel
@@ -26,6 +26,13 @@ def _sift_down(scores, ids, size, score, ident):
             break
     scores[at] = score
     ids[at] = ident
+
+
+@inlined
+def push(score, ident, best_scores, best_ids):
+    """Offer one score to a heap."""
+    if score > best_scores[0] or (score == best_scores[0] and ident < best_ids[0]):
+        _sift_down(best_scores, best_ids, best_ids.size, score, ident)
 
 
 @kernel

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks, kernels
-from polarindex.codes import Codes, LineLayout, Words, panels_of
+from polarindex.codes import Codes, LineLayout, Part, StreamLayout, Words, parts
 from polarindex.rotations import LinearMap
 from polarindex.vectors import bounded_rows
 
@@ -34,39 +35,37 @@ class Stage(Protocol):
     def map(self) -> LinearMap: ...
 
     @property
-    def words(self) -> int:
-        """32-bit words of a row that belong to this stage."""
+    def layout(self) -> LineLayout | StreamLayout: ...
 
-    def values(self, panels: Words) -> Floats:
-        """Float levels (16 p, map.dims) float32 of panels (p, words, 16)."""
+    def values(self, words: Words) -> Floats:
+        """Float levels (n, map.dims) float32 of this stage's words (n, layout.words)."""
 
-    def levels(self, panels: Words) -> NDArray[np.int8]:
-        """Integer levels (16 p, c >= map.dims) int8, as the scan sees them; columns from map.dims on mean nothing."""
+    def levels(self, words: Words) -> NDArray[np.int8]:
+        """Integer levels (n, c >= map.dims) int8, as the scan sees them; columns from map.dims on mean nothing."""
 
 
 class TableStage:
     """Each coordinate's code picks a level from one table of 2^bits."""
 
-    def __init__(self, map: LinearMap, bits: int, levels: Doubles, table: NDArray[np.int8]) -> None:
+    def __init__(
+        self, map: LinearMap, bits: int, levels: Doubles, table: NDArray[np.int8], thresholds: Doubles
+    ) -> None:
         self.map = map
+        self.thresholds = thresholds
         self.layout = LineLayout(map.dims, bits)
         self._values = levels.astype(np.float32)
         self._table = table
-
-    @property
-    def words(self) -> int:
-        return self.layout.words
 
     @property
     def table(self) -> NDArray[np.int8]:
         """The integer levels, (2^bits,) int8."""
         return self._table
 
-    def values(self, panels: Words) -> Floats:
-        return self._values[self.layout.unpack(panels)[:, : self.map.dims]]
+    def values(self, words: Words) -> Floats:
+        return self._values[self.layout.unpack(words)[:, : self.map.dims]]
 
-    def levels(self, panels: Words) -> NDArray[np.int8]:
-        codes = self.layout.unpack(panels)
+    def levels(self, words: Words) -> NDArray[np.int8]:
+        codes = self.layout.unpack(words)
         levels = np.empty(codes.shape, np.int8)
         kernels.codes_to_levels(codes, self._table, levels)
         return levels
@@ -144,7 +143,7 @@ class Quantizer(ABC):
     @property
     def words(self) -> int:
         """32-bit words a row of codes."""
-        return sum(stage.words for stage in self.stages)
+        return sum(stage.layout.words for stage in self.stages)
 
     @property
     def bytes_per_vector(self) -> int:
@@ -233,10 +232,15 @@ class Quantizer(ABC):
 
     # --- pieces that indexes share
 
-    def split(self, panels: Words) -> list[Words]:
-        """Each stage's words of panels (p, words, 16)."""
-        ends = np.cumsum([stage.words for stage in self.stages])
-        return [panels[:, end - stage.words : end] for stage, end in zip(self.stages, ends, strict=True)]
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """How an index keeps rows of codes."""
+        return parts([stage.layout for stage in self.stages])
+
+    def split(self, words: Words) -> list[Words]:
+        """Each stage's words of rows (n, words)."""
+        ends = np.cumsum([stage.layout.words for stage in self.stages])
+        return [words[:, end - stage.layout.words : end] for stage, end in zip(self.stages, ends, strict=True)]
 
     def join(self, values: list[Floats]) -> Floats:
         """x_hat (n, dim) of scaled levels, one (n, dims) array a stage."""
@@ -248,12 +252,12 @@ class Quantizer(ABC):
         words = codes.words
         for start in range(0, len(codes), BLOCK):
             stop = min(start + BLOCK, len(codes))
-            parts = self.split(panels_of(words[start:stop]))
+            parts = self.split(words[start:stop])
             yield (
                 start,
                 stop,
                 [
-                    stage.values(part)[: stop - start] * codes.factors[start:stop, s, None]
+                    stage.values(part) * codes.factors[start:stop, s, None]
                     for s, (stage, part) in enumerate(zip(self.stages, parts, strict=True))
                 ],
             )

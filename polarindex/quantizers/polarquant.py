@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from polarindex import checks, kernels
 from polarindex.codebooks import polar_codebook
-from polarindex.codes import StreamLayout, Words, panels_of
+from polarindex.codes import StreamLayout, Words
 from polarindex.quantizers.base import Encoded, ErrorLaw, Quantizer
 from polarindex.rotations import PaddedRotation
 from polarindex.vectors import squared_norms
@@ -43,12 +43,8 @@ class _PolarStage:
         self._cosines, self._sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
         self._offsets = np.cumsum([0] + [len(book.levels) for book in self.books[:-1]]).astype(np.int64)
 
-    @property
-    def words(self) -> int:
-        return self.layout.words
-
-    def values(self, panels: Words) -> NDArray[np.float32]:
-        codes = self.layout.unpack(panels)
+    def values(self, words: Words) -> NDArray[np.float32]:
+        codes = self.layout.unpack(words)
         radii = np.ones((len(codes), self.radii), np.float32)
         if self.block_radii:
             radii = np.ascontiguousarray(codes[:, -self.radii :]).view(np.float16).astype(np.float32)
@@ -57,12 +53,12 @@ class _PolarStage:
         kernels.polar_vectors(codes, radii, self.depth, self._offsets, self._cosines, self._sines, out)
         return out
 
-    def levels(self, panels: Words) -> NDArray[np.int8]:
-        return self.rounded(panels)[0]
+    def levels(self, words: Words) -> NDArray[np.int8]:
+        return self.rounded(words)[0]
 
-    def rounded(self, panels: Words) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Values as int8 multiples of peak / 127, and the peaks (16 p,): each vector has its own unit."""
-        values = self.values(panels)
+    def rounded(self, words: Words) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """Values as int8 multiples of peak / 127, and the peaks (n,): each vector has its own unit."""
+        values = self.values(words)
         levels, peaks = np.empty(values.shape, np.int8), np.empty(len(values), np.float32)
         kernels.round_rows(values, levels, peaks)
         return levels, peaks
@@ -164,9 +160,9 @@ class PolarQuant(Quantizer):
         norms2 = squared_norms(x)
         scales = np.ones(len(x)) if stage.block_radii else np.sqrt(norms2)
         if integer:
-            levels, peaks = stage.rounded(panels_of(words))
-            scales = scales * peaks[: len(x)] / 127
-            energies = squared_norms(stage.map.adjoint(levels[: len(x)].astype(np.float32))) * scales**2
+            levels, peaks = stage.rounded(words)
+            scales = scales * peaks / 127
+            energies = squared_norms(stage.map.adjoint(levels.astype(np.float32))) * scales**2
         else:
             energies = norms2
         return Encoded(words, scales.astype(np.float32)[:, None], energies)

@@ -33,7 +33,9 @@ class ScalarQuantizer(Quantizer):
         self._scale = scale
         self._book = book
         self._grid = integer_codebook(book)
-        self.stage = TableStage(ROTATIONS[rotation](self.dim, self.seed), bits, book.levels, self._grid.table)
+        self.stage = TableStage(
+            ROTATIONS[rotation](self.dim, self.seed), bits, book.levels, self._grid.table, self._grid.thresholds
+        )
         self.stages = (self.stage,)
 
     def parameters(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class SignSketch(TableStage):
     """A stage of `m` signs; `unit_scale` times |x| is the vector's scale."""
 
     def __init__(self, dim: int, m: int, matrix: str, seed: int) -> None:
-        super().__init__(SKETCHES[matrix](dim, m, seed), 1, _SIGNS, _SIGNS.astype(np.int8))
+        super().__init__(SKETCHES[matrix](dim, m, seed), 1, _SIGNS, _SIGNS.astype(np.int8), np.zeros(1))
         self.dim = dim
         self.matrix = matrix
         self.unit_scale = 1 / (m * (_mean_coordinate(dim) if matrix == "orthogonal" else math.sqrt(2 / math.pi)))

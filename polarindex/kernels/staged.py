@@ -1,0 +1,225 @@
+"""The staged scan: a bound from the first planes of every vector, and the whole code where the bound allows.
+
+Law:       bound(q, v) = (sum of the first planes * step_q + lift_q) * scale_v + shift_v, larger is better; the answer
+           is the k largest of rank = min(key, bound), ties by the smaller id. Since a rank is never above its bound,
+           a vector whose bound is below the k-th rank so far cannot be in it: the answer is the same in whatever
+           order the vectors come, however they are split.
+Loses:     with all planes in the first pass and sums rounded up, bound >= key and nothing; else the vectors near the
+           k-th whose key exceeds their bound, a share that the lift decides (indexes.firstpass).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from polarindex.kernels.compile import inlined, kernel
+from polarindex.kernels.lines import any_allowed
+from polarindex.kernels.nibbles import (
+    GROUP,
+    TABLE,
+    gather,
+    group_add,
+    group_hits,
+    group_zero,
+    load_some,
+    lowest_bit,
+)
+from polarindex.kernels.simd import (
+    planes_of,
+    prefetch,
+    rows_of,
+    start,
+    tile_add,
+    tile_dot,
+    tile_total,
+    tile_zero,
+)
+from polarindex.kernels.topk import push
+from polarindex.kernels.weave import AHEAD, PANEL, four_lines, load_table, nibble_levels, zeros
+
+BLOCK = 32  # panels over which all queries pass before the next: 98 kB of a plane at d = 1536
+
+
+@kernel
+def nibble_tables(levels, weights, up, tables, steps, offsets):
+    """Tables of the sums of four coordinates' weighted bits: sum = step_q * (sum of bytes) + offset_q.
+
+    levels (nq, 32 w) int8, the queries; weights (planes,) float64, what a plane's bit adds to a coordinate's level.
+    tables (tiles, planes * w, rows, 2, 64) uint8: at [.., line, row, h, 16 t + i] the sum for bits i of coordinates
+    32 g + 16 h + 4 s + t, s = 0..3, in steps of a 127th of the query's widest sum; to the next whole step, or with
+    `up` to the one not below. steps, offsets (nq,) float64. A query of zeros has step 0.
+    """
+    nq, dims = levels.shape
+    rows, planes = tables.shape[2], weights.size
+    words = dims // 32
+    sums = np.empty(16, np.float64)
+    for q in range(nq):
+        tile, row = q // rows, q % rows
+        widest = 0.0
+        offset = 0.0
+        for j in range(0, dims, 16):
+            for t in range(4):
+                total = 0.0
+                for s in range(4):
+                    total += abs(np.float64(levels[q, j + 4 * s + t]))
+                for p in range(planes):
+                    widest = max(widest, total * abs(weights[p]))
+        step = widest / 127
+        inverse = 1 / step if step > 0 else 0.0
+        for p in range(planes):
+            for g in range(words):
+                for h in range(2):
+                    for t in range(4):
+                        sums[0] = 0.0
+                        lowest = 0.0
+                        for s in range(4):
+                            value = np.float64(levels[q, 32 * g + 16 * h + 4 * s + t]) * weights[p]
+                            lowest += min(value, 0.0)
+                            for i in range(1 << s):
+                                sums[i + (1 << s)] = sums[i] + value
+                        offset += lowest
+                        table = tables[tile, p * words + g, row, h]
+                        for i in range(16):
+                            scaled = (sums[i] - lowest) * inverse
+                            table[16 * t + i] = min(int(np.ceil(scaled) if up else scaled + 0.5), 127)
+        steps[q] = step
+        offsets[q] = offset
+
+
+@inlined
+def _dot_row(isa, codes, v, count, table, asked, q):
+    """The sum of products of vector v's levels with query bytes from asked[q] on."""
+    one, two = tile_zero(isa), tile_zero(isa)
+    at, row = v // PANEL * count * PANEL + v % PANEL, v * (planes_of(isa) - 2) * count
+    for g in range(0, count, PANEL):
+        left = count - g
+        a = gather(isa, codes[0], at + g * PANEL, left)
+        b = gather(isa, codes[1], at + g * PANEL, left) if planes_of(isa) > 1 else zeros(isa)
+        c = load_some(isa, codes[2], row + g, left) if planes_of(isa) > 2 else zeros(isa)
+        d = load_some(isa, codes[2], row + count + g, left) if planes_of(isa) > 3 else zeros(isa)
+        first, second, third, fourth = four_lines(a, b, c, d)
+        i = q + 8 * g
+        one = tile_dot(isa, one, nibble_levels(isa, table, first, 0), asked, i)
+        two = tile_dot(isa, two, nibble_levels(isa, table, second, 0), asked, i + PANEL)
+        one = tile_dot(isa, one, nibble_levels(isa, table, third, 0), asked, i + 2 * PANEL)
+        two = tile_dot(isa, two, nibble_levels(isa, table, fourth, 0), asked, i + 3 * PANEL)
+        one = tile_dot(isa, one, nibble_levels(isa, table, first, 1), asked, i + 4 * PANEL)
+        two = tile_dot(isa, two, nibble_levels(isa, table, second, 1), asked, i + 5 * PANEL)
+        one = tile_dot(isa, one, nibble_levels(isa, table, third, 1), asked, i + 6 * PANEL)
+        two = tile_dot(isa, two, nibble_levels(isa, table, fourth, 1), asked, i + 7 * PANEL)
+    return tile_total(tile_add(one, two))
+
+
+@inlined
+def _kth_largest(values, count, k, room):
+    """The k-th largest of values[:count], 1 <= k <= count; by quickselect in room[:count]."""
+    for i in range(count):
+        room[i] = values[i]
+    low, high = 0, count - 1
+    while low < high:
+        pivot = room[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while room[i] > pivot:
+                i += 1
+            while room[j] < pivot:
+                j -= 1
+            if i <= j:
+                room[i], room[j] = room[j], room[i]
+                i += 1
+                j -= 1
+        if k - 1 <= j:
+            high = j
+        elif k - 1 >= i:
+            low = i
+        else:
+            break
+    return room[k - 1]
+
+
+@kernel
+def scan_staged(isa, alone, planes, count, words, first_planes, table, first, queries, factors, ids, allowed, best):
+    """Offer every vector's rank to the k best of each query.
+
+    isa, alone: tags of the tile of queries and of one query. planes, count, words, table, factors, ids, allowed, best
+        as in lines.scan_lines; first_planes, the planes that bounds are made of.
+    first = (tables (tiles, first_planes * words, rows, 2, 64) uint8 on a cache line, steps, lifts (rows tiles,) float32)
+    queries = (bytes (nq, 8 * words rounded up to 16) uint32, starts (nq,) int32, gains (nq,) float32): a query's bytes
+        in the order of a row's levels, -bias times their sum, and its gain.
+    """
+    tables, steps, lifts = first
+    asked, starts, gains = queries
+    scales, shifts = factors
+    best_keys, best_ids = best
+    rows, size = rows_of(isa), words * PANEL
+    whole = first_planes == planes_of(isa)
+    k = best_keys.shape[1]
+    group_bounds = np.empty((rows, GROUP * PANEL), np.float32)
+    hits = np.empty(rows, np.uint64)
+    found = np.empty((rows, BLOCK * PANEL), np.int64)  # vectors whose bound allows them, and the bounds
+    bounds = np.empty((rows, BLOCK * PANEL), np.float32)
+    room = np.empty(BLOCK * PANEL, np.float32)
+    held = np.empty(rows, np.int64)
+    thresholds = best_keys[:, 0].copy()
+    register = load_table(alone, start(table))
+    codes = (start(planes[0]), start(planes[1]), start(planes[2]))
+    entries, bytes_, lane_bounds, masks = start(tables), start(asked), start(group_bounds), start(hits)
+    per_query = start(steps), start(lifts), start(thresholds)
+    per_vector = start(scales), start(shifts)
+    ahead = AHEAD // size + GROUP
+    panels = planes[0].shape[0]
+    for block in range(0, panels, BLOCK):
+        end = min(block + BLOCK, panels)
+        for t in range(tables.shape[0]):
+            held[:] = 0
+            p = block
+            while p < end:
+                together = GROUP if p + GROUP <= end else 1
+                v0, at = p * PANEL, p * size
+                stop = min(v0 + together * PANEL, count)
+                p += together
+                if allowed.size and not any_allowed(allowed, v0, stop):
+                    continue
+                group = group_zero(isa)
+                stride = size if together == GROUP else 0
+                for plane in range(first_planes):
+                    plane_lines = codes[0] if plane == 0 else codes[1]
+                    for g in range(words):
+                        if t == 0:
+                            for panel in range(GROUP):
+                                prefetch(plane_lines, at + ahead * size + panel * stride + g * PANEL)
+                        line = (t * first_planes + plane) * words + g
+                        group = group_add(group, plane_lines, at + g * PANEL, stride, entries, line * rows * TABLE)
+                if group_hits(
+                    group, per_query[0], per_query[1], per_query[2], t * rows, per_vector[0], per_vector[1], v0,
+                    stride // size, lane_bounds, masks,
+                ):
+                    for r in range(rows):
+                        mask = masks[r] & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - (stop - v0)))
+                        while mask:
+                            lane = lowest_bit(mask)
+                            mask &= mask - np.uint64(1)
+                            if allowed.size == 0 or allowed[v0 + lane]:
+                                found[r, held[r]] = v0 + lane
+                                bounds[r, held[r]] = lane_bounds[r * GROUP * PANEL + lane]
+                                held[r] += 1
+            for r in range(rows):
+                if held[r] == 0:
+                    continue
+                q = t * rows + r
+                # the best bounds first, so that the k-th rank is high when the others' turn comes
+                middle = _kth_largest(bounds[r], held[r], k, room) if held[r] > 2 * k else np.float32(-np.inf)
+                for turn in range(2):
+                    for i in range(held[r]):
+                        bound = bounds[r, i]
+                        if (bound >= middle) == (turn == 1) or bound < thresholds[q]:
+                            continue
+                        v = found[r, i]
+                        dot = starts[q] + _dot_row(
+                            alone, codes, v, words, register, bytes_, q * asked.shape[1]
+                        )
+                        key = np.float32(np.float32(np.float32(dot) * gains[q]) * scales[v]) + shifts[v]
+                        push(key if whole or key < bound else bound, ids[v], best_keys[q], best_ids[q])
+                        thresholds[q] = best_keys[q, 0]
+                    if middle == -np.inf:
+                        break
