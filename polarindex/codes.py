@@ -43,7 +43,7 @@ class LineLayout:
     Attributes
     ----------
     planes : tuple of Plane
-        Widths 1, 2, 4 or 8, most significant first.
+        One bit wide, most significant first; at 8 bits, one plane of whole bytes.
     words : int
         32-bit words a row.
     """
@@ -55,12 +55,12 @@ class LineLayout:
     def planes(self) -> tuple[Plane, ...]:
         planes = []
         first, shift = 0, self.bits
-        for width in (1, 2, 4, 8):
-            if self.bits & width:
-                shift -= width
-                words = -(-self.dims * width // 32)
-                planes.append(Plane(width, shift, first, words))
-                first += words
+        width = 8 if self.bits == 8 else 1
+        words = -(-self.dims * width // 32)
+        while shift:
+            shift -= width
+            planes.append(Plane(width, shift, first, words))
+            first += words
         return tuple(planes)
 
     @cached_property

@@ -17,7 +17,7 @@ from polarindex.kernels.limits import EMPTY_ID
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.base import TableStage
 
-_BITS = (1, 2, 3, 4, 8)
+_BITS = (1, 8)
 _TILE = 8  # queries that share a tile of registers
 _TILE_FROM = 4  # queries from which a whole tile is faster than one at a time
 
