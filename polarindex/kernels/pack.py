@@ -9,8 +9,29 @@ from __future__ import annotations
 import numpy as np
 
 from polarindex.kernels.compile import kernel
+from polarindex.kernels.lanes import load, splat, store
 
 PANEL = 16
+
+
+@kernel
+def pack_block(quads, bits, words):
+    """Word p W + g of 16 vectors = bit bits - 1 - p of the codes of coordinates 32 g .. 32 g + 31; at 8 bits, quads.
+
+    quads (q, 16) uint32, a byte a code; words (w, 16) uint32, w = bits W, W = ceil(q / 8).
+    """
+    if bits == 8:
+        words[:] = quads
+        return
+    count = words.shape[0] // bits
+    lowest = splat(np.uint32(0x01010101))
+    for p in range(bits):
+        shift = splat(np.uint32(bits - 1 - p))
+        for g in range(count):
+            word = splat(np.uint32(0))
+            for s in range(min(8, quads.shape[0] - 8 * g)):
+                word = word | (((load(quads, 8 * g + s) >> shift) & lowest) << splat(np.uint32(s)))
+            store(words, p * count + g, word)
 
 
 @kernel

@@ -1,0 +1,32 @@
+"""One pass over rows before they are coded: how large they are, and the sums of which a centre is made."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from polarindex.kernels.compile import kernel
+
+MAGNITUDE = np.uint32(0x7FFFFFFF)  # all bits but the sign: as integers they are ordered like absolute values
+
+
+@kernel
+def peak(x):
+    """The largest |x[i, j]|; x (n, d) float32 without NaN; 0 without rows."""
+    bits = x.reshape(-1).view(np.uint32)
+    largest = np.zeros(1, np.uint32)
+    for j in range(bits.size):
+        largest[0] = max(largest[0], bits[j] & MAGNITUDE)
+    return largest.view(np.float32)[0]
+
+
+@kernel
+def add_moments(x, sums, squares):
+    """sums[j] += sum_i x[i, j], squares[j] += sum_i x[i, j]^2, in float64 and row by row.
+
+    x (n, d) float32; sums, squares (d,) float64.
+    """
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            value = np.float64(x[i, j])
+            sums[j] += value
+            squares[j] += value * value
