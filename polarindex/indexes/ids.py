@@ -57,6 +57,10 @@ class IdMap:
 
     # --- following the arena's changes
 
+    def follow(self, arena: Arena) -> None:
+        """The same rows are now in another arena, at the same positions."""
+        self._arena = arena
+
     def store(self) -> None:
         """Begin to store ids, before the first change after which they are no longer the positions."""
         if not self.stored:
