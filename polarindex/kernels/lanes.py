@@ -13,6 +13,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core.datamodel import models, register_default
+from numba.core.errors import TypingError
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic
@@ -83,6 +84,13 @@ def _line(context: Any, builder: ir.IRBuilder, kind: Any, array: ir.Value, row: 
     return _pointer(context, builder, kind, array, builder.mul(row, ir.Constant(I64, LANES)))
 
 
+def _element(array: Any) -> Any:
+    """The element type of a C-contiguous array, which is all that is addressed here."""
+    if not isinstance(array, types.Array) or array.layout != "C":
+        raise TypingError(f"a C-contiguous array is wanted, got {array}")
+    return array.dtype
+
+
 # --- what kernels call; a block is an (m, 16) array, its lines are registers
 
 
@@ -103,12 +111,13 @@ def load(typing, block, row):
     def code(context, builder, sig, args):
         return builder.load(_line(context, builder, sig.args[0], *args), align=4)
 
-    return OF[block.dtype](block, types.intp), code
+    return OF[_element(block)](block, types.intp), code
 
 
 @intrinsic
 def store(typing, block, row, lanes):
     """block[row] = lanes."""
+    _element(block)
 
     def code(context, builder, sig, args):
         array, at, value = args
@@ -171,27 +180,56 @@ def ones(typing, mask):
     return WORDS(mask), code
 
 
+def _gathered(context: Any, builder: ir.IRBuilder, kind: Any, table: ir.Value, index: ir.Value) -> ir.Value:
+    """Elements of a C-contiguous float32 array, lane by lane."""
+    data = context.make_array(kind)(context, builder, table).data
+    wide = ir.VectorType(I64, LANES)
+    offsets = builder.shl(builder.zext(index, wide), ir.Constant(wide, [2] * LANES))
+    addresses = builder.add(_splat(builder, builder.ptrtoint(data, I64)), offsets)
+    pointers = builder.inttoptr(addresses, ir.VectorType(data.type, LANES))
+    kind = ir.FunctionType(FLOATS.vector, [pointers.type, I32, MASK.vector, FLOATS.vector])
+    function = builder.module.declare_intrinsic("llvm.masked.gather.v16f32.v16p0", fnty=kind)
+    every, nothing = ir.Constant(MASK.vector, [1] * LANES), ir.Constant(FLOATS.vector, [0.0] * LANES)
+    return builder.call(function, [pointers, ir.Constant(I32, 4), every, nothing])
+
+
 @intrinsic
 def lookup(typing, table, index):
     """table[index] lane by lane; table (m,) float32, index under m."""
 
     def code(context, builder, sig, args):
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        wide = ir.VectorType(I64, LANES)
-        offsets = builder.shl(builder.zext(args[1], wide), ir.Constant(wide, [2] * LANES))
-        addresses = builder.add(_splat(builder, builder.ptrtoint(data, I64)), offsets)
-        pointers = builder.inttoptr(addresses, ir.VectorType(data.type, LANES))
-        kind = ir.FunctionType(FLOATS.vector, [pointers.type, I32, MASK.vector, FLOATS.vector])
-        function = builder.module.declare_intrinsic("llvm.masked.gather.v16f32.v16p0", fnty=kind)
-        every = ir.Constant(MASK.vector, [1] * LANES)
-        return builder.call(function, [pointers, ir.Constant(I32, 4), every, ir.Constant(FLOATS.vector, [0.0] * LANES)])
+        return _gathered(context, builder, sig.args[0], *args)
 
-    return FLOATS(table, index), code
+    return OF[_element(table)](table, index), code
+
+
+@intrinsic
+def lookup16(typing, table, index):
+    """table[0, index] lane by lane; table (1, 16) float32, index under 16.
+
+    AVX-512 has one instruction for it, which LLVM finds behind sixteen; elsewhere a gather is faster than those.
+    """
+
+    def code(context, builder, sig, args):
+        table_, wanted = args
+        if "+avx512f" not in context.codegen().magic_tuple()[2]:
+            return _gathered(context, builder, sig.args[0], table_, wanted)
+        line = _line(context, builder, sig.args[0], table_, ir.Constant(I64, 0))
+        values = builder.load(line, align=4)
+        chosen = ir.Constant(values.type, ir.Undefined)
+        for v in range(LANES):
+            lane = ir.Constant(I32, v)
+            value = builder.extract_element(values, builder.extract_element(wanted, lane))
+            chosen = builder.insert_element(chosen, value, lane)
+        return chosen
+
+    return OF[_element(table)](table, index), code
 
 
 @intrinsic
 def transpose(typing, source, i, j, target, k, l):  # noqa: E741
     """target[k + b, l + a] = source[i + a, j + b] for a, b < 16; two C-contiguous matrices of 4-byte values."""
+    _element(source), _element(target)
 
     def code(context, builder, sig, args):
         x, i_, j_, y, k_, l_ = args

@@ -11,7 +11,7 @@ import numpy as np
 
 from polarindex.kernels.compile import kernel
 from polarindex.kernels.hadamard import ROWS, load_rows
-from polarindex.kernels.lanes import choose, load, lookup, splat, store, widen
+from polarindex.kernels.lanes import choose, load, lookup, lookup16, splat, store, widen
 
 ZERO, BYTE = np.uint32(0), np.uint32(8)
 
@@ -50,6 +50,15 @@ def _summed(dot, energy, y, level):
 
 
 @kernel
+def _sixteen_of(levels):
+    """The first 16 levels as a block of one line."""
+    table = np.zeros((1, ROWS), np.float32)
+    count = min(ROWS, levels.size)
+    table[0, :count] = levels[:count]
+    return table
+
+
+@kernel
 def quantize_block(block, d, gains, thresholds, levels, quads):
     """Byte t of quads[g, v] = the code of block[4 g + t, v], 0 from d on; returns the rows' dots and energies.
 
@@ -58,10 +67,14 @@ def quantize_block(block, d, gains, thresholds, levels, quads):
     """
     zero, none = splat(np.float32(0)), splat(ZERO)
     dots = energies = splat(0.0)
+    first = _sixteen_of(levels)
     for g in range((d + 3) // 4):
         y0, y1, y2, y3 = load(block, 4 * g), load(block, 4 * g + 1), load(block, 4 * g + 2), load(block, 4 * g + 3)
         c0, c1, c2, c3 = _codes(y0 * gains, y1 * gains, y2 * gains, y3 * gains, thresholds)
-        l0, l1, l2, l3 = lookup(levels, c0), lookup(levels, c1), lookup(levels, c2), lookup(levels, c3)
+        if levels.size <= ROWS:
+            l0, l1, l2, l3 = lookup16(first, c0), lookup16(first, c1), lookup16(first, c2), lookup16(first, c3)
+        else:
+            l0, l1, l2, l3 = lookup(levels, c0), lookup(levels, c1), lookup(levels, c2), lookup(levels, c3)
         if 4 * g + 3 >= d:
             c3, l3 = none, zero
             if 4 * g + 2 >= d:
