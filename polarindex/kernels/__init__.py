@@ -12,8 +12,8 @@ from typing import Any
 _FILES = {
     "rotate": "hadamard",
     "rotate_back": "hadamard",
-    "quantize": "quantize",
-    "encode": "encode",
+    "quantize": "scalar",
+    "encode": "encoding",
     "peak": "moments",
     "add_moments": "moments",
     "pack_plane": "pack",

@@ -11,7 +11,7 @@ from polarindex.kernels.compile import kernel
 from polarindex.kernels.hadamard import ROWS, flips_of, load_rows, rotate_block, store_rows
 from polarindex.kernels.lanes import choose, load, narrow, root, splat, store, widen
 from polarindex.kernels.pack import pack_block
-from polarindex.kernels.quantize import quantize_block
+from polarindex.kernels.scalar import quantize_block
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -42,7 +42,7 @@ def encode(x, mu, plan, book, words, sums):
     """words[i] = packed codes of R r_i, r_i = x_i - mu; sums[:, i] = |r|^2, <mu, r>, <R r, levels>, |levels|^2.
 
     x (n, d) float32; mu (d,) float32; plan = (order, signs, starts, size, norm) of hadamard.rotate;
-    book = (bits, thresholds, levels) of quantize.quantize, for gains sqrt(d) / |r|; words (n, w) uint32, planes one
+    book = (bits, thresholds, levels) of scalar.quantize, for gains sqrt(d) / |r|; words (n, w) uint32, planes one
     bit wide, most significant first, or bytes if bits is 8; sums (4, n) float64, in the order of coordinates.
     """
     n, d = x.shape

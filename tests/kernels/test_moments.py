@@ -1,0 +1,30 @@
+"""The pass over rows before they are coded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from polarindex import kernels
+from polarindex.kernels import reference
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 7), (40, 129)])
+def test_peak_and_moments_are_the_reference(shape):
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=shape) * 10.0 ** rng.integers(-30, 30, shape)).astype(np.float32)
+    assert kernels.peak(x) == reference.peak(x)
+    sums, squares = rng.normal(size=shape[1]), rng.random(shape[1])
+    wanted = reference.add_moments(x, sums, squares)
+    kernels.add_moments(x, sums, squares)
+    assert_array_equal(sums, wanted[0])
+    assert_array_equal(squares, wanted[1])
+
+
+@pytest.mark.parametrize("value", [-3.4e38, 3.4e38, 1e-45, -0.0, np.inf, -np.inf])
+def test_the_peak_is_found_at_every_place(value):
+    for j in range(70):
+        x = np.zeros((2, 35), np.float32)
+        x.flat[j] = value
+        assert kernels.peak(x) == np.float32(abs(value))
