@@ -31,11 +31,12 @@ def unit_rows(x: Floats, name: str, start: int = 0) -> Floats:
     ValueError
         A row is zero. `start` is the number of the first row, for the message.
     """
-    norms = np.sqrt(squared_norms(x))
-    if not norms.all():
-        row = start + int(np.argmin(norms))
+    unit, norms2 = np.empty_like(x), np.empty(len(x))
+    kernels.normalise(x, unit, norms2)
+    if not norms2.all():
+        row = start + int(np.argmin(norms2))
         raise ValueError(f"{name}[{row}] is a zero vector; the cosine metric needs a direction in every row")
-    return (x / norms[:, None]).astype(np.float32)
+    return unit
 
 
 def bounded_rows(x: Floats, name: str, start: int = 0, longest: float = LONGEST) -> Floats:

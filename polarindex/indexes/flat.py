@@ -405,7 +405,8 @@ class FlatIndex:
         columns = {name: column for name, column in self._arena.columns.items() if name != "held"}
         everyone = np.arange(len(self))
         arena = Arena(columns)
-        arena.append({name: self._arena.take(name, everyone) for name in columns} | self._coding.code_columns(held, centre))
+        kept = {name: self._arena.take(name, everyone) for name in columns}
+        arena.append(kept | self._coding.code_columns(held, centre))
         return arena
 
     def _freeze(self, centre: Centre, arena: Arena) -> None:

@@ -16,6 +16,7 @@ _FILES = {
     "encode": "encoding",
     "peak": "moments",
     "add_moments": "moments",
+    "normalise": "moments",
     "pack_plane": "pack",
     "unpack_plane": "pack",
     "to_panels": "pack",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from polarindex.kernels.compile import kernel
+from polarindex.kernels.hadamard import ROWS, load_rows, store_rows
+from polarindex.kernels.lanes import load, narrow, root, splat, store, widen
 
 MAGNITUDE = np.uint32(0x7FFFFFFF)  # all bits but the sign: as integers they are ordered like absolute values
 
@@ -30,3 +32,27 @@ def add_moments(x, sums, squares):
             value = np.float64(x[i, j])
             sums[j] += value
             squares[j] += value * value
+
+
+@kernel
+def normalise(x, out, norms2):
+    """norms2[i] = |x_i|^2 in float64, one term after the other; out[i] = x_i / |x_i|, rounded to float32 once.
+
+    x, out (n, d) float32; norms2 (n,) float64.
+    """
+    n, d = x.shape
+    block = np.empty((d, ROWS), np.float32)
+    totals = np.empty((1, ROWS), np.float64)
+    for i in range(0, n, ROWS):
+        load_rows(x, i, block)
+        squares = splat(0.0)
+        for j in range(d):
+            value = widen(load(block, j))
+            squares = squares + value * value
+        norms = root(squares)
+        for j in range(d):
+            store(block, j, narrow(widen(load(block, j)) / norms))
+        store_rows(block, i, out)
+        store(totals, 0, squares)
+        m = min(ROWS, n - i)
+        norms2[i : i + m] = totals[0, :m]

@@ -117,6 +117,13 @@ def add_moments(x: Array, sums: Array, squares: Array) -> tuple[Array, Array]:
     return sums, squares
 
 
+def normalise(x: Array) -> tuple[Array, Array]:
+    """x_i / |x_i| and |x_i|^2."""
+    exact = x.astype(np.float64)
+    norms2 = _in_order(exact * exact)
+    return (exact / np.sqrt(norms2)[:, None]).astype(np.float32), norms2
+
+
 # --- pack.py
 #
 # A 64-byte dot line is 16 vectors x 32 / width coordinates: in line g, byte 4 v + t, field s (bits from width s

@@ -28,3 +28,15 @@ def test_the_peak_is_found_at_every_place(value):
         x = np.zeros((2, 35), np.float32)
         x.flat[j] = value
         assert kernels.peak(x) == np.float32(abs(value))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 15, 16, 17, 100])
+def test_normalise_is_the_reference_to_the_bit(dim):
+    rng = np.random.default_rng(dim)
+    for n in (0, 1, 15, 16, 17, 40):
+        x = (rng.normal(size=(n, dim)) * 10.0 ** rng.integers(-30, 30, (n, 1))).astype(np.float32)
+        unit, norms2 = np.full_like(x, np.nan), np.full(n, np.nan)
+        kernels.normalise(x, unit, norms2)
+        wanted = reference.normalise(x)
+        assert_array_equal(unit, wanted[0])
+        assert_array_equal(norms2, wanted[1])
