@@ -41,18 +41,18 @@ def pack_plane(codes, shift, width, first, words):
     codes (n, d) uint8; words (n, w) uint32. Missing coordinates of the last word are 0.
     """
     n, d = codes.shape
-    per_word = 32 // width
     fields = 8 // width
-    mask = (1 << width) - 1
+    count = (d * width + 31) // 32
+    mask = np.uint32(0x01010101 * ((1 << width) - 1))
+    row = np.zeros(4 * fields * count, np.uint8)
+    quads = row.view(np.uint32)
     for i in range(n):
-        for g in range((d + per_word - 1) // per_word):
+        row[:d] = codes[i]
+        for g in range(count):
             word = np.uint32(0)
             for s in range(fields):
-                for t in range(4):
-                    j = g * per_word + 4 * s + t
-                    if j < d:
-                        field = np.uint32((codes[i, j] >> shift) & mask)
-                        word |= np.uint32(field << np.uint32(8 * t + width * s))
+                quad = np.uint32(quads[g * fields + s] >> np.uint32(shift)) & mask
+                word |= np.uint32(quad << np.uint32(width * s))
             words[i, first + g] = word
 
 

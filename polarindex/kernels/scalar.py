@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from polarindex.kernels.compile import kernel
-from polarindex.kernels.hadamard import ROWS, load_rows
+from polarindex.kernels.hadamard import ROWS, load_rows, store_rows
 from polarindex.kernels.lanes import choose, load, lookup, lookup16, splat, store, widen
 
 ZERO, BYTE = np.uint32(0), np.uint32(8)
@@ -101,6 +101,7 @@ def quantize(y, gains, thresholds, levels, codes, dots, energies):
     block = np.zeros((d + 3, ROWS), np.float32)
     quads = np.empty(((d + 3) // 4, ROWS), np.uint32)
     factors = np.zeros((1, ROWS), np.float32)
+    rows = np.empty((ROWS, len(quads)), np.uint32)
     sums = np.empty((2, ROWS), np.float64)
     for i in range(0, n, ROWS):
         m = min(ROWS, n - i)
@@ -110,6 +111,5 @@ def quantize(y, gains, thresholds, levels, codes, dots, energies):
         store(sums, 0, row_dots)
         store(sums, 1, row_energies)
         dots[i : i + m], energies[i : i + m] = sums[0, :m], sums[1, :m]
-        for v in range(m):
-            for j in range(d):
-                codes[i + v, j] = (quads[j // 4, v] >> np.uint32(8 * (j % 4))) & np.uint32(255)
+        store_rows(quads, 0, rows)
+        codes[i : i + m] = rows.view(np.uint8)[:m, :d]
