@@ -65,5 +65,6 @@ def encode(x, mu, plan, book, words, sums):
         store(totals, 1, offsets)
         store(totals, 2, dots)
         store(totals, 3, energies)
-        m = min(ROWS, n - i)
-        sums[:, i : i + m] = totals[:, :m]
+        for s in range(4):
+            for v in range(min(ROWS, n - i)):
+                sums[s, i + v] = totals[s, v]

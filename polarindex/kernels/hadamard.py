@@ -191,11 +191,13 @@ def _transform(before, order, signs, block, first, size, norm):
 @kernel
 def flips_of(signs, starts, size):
     """signs (rounds, w, d) with 1 where window i shares nothing with window i - 1."""
-    flips = np.ones_like(signs)
-    flips[:, 0] = signs[:, 0]
-    for w in range(1, starts.size):
-        shared = slice(starts[w], starts[w - 1] + size)
-        flips[:, w, shared] = signs[:, w, shared]
+    rounds, windows, d = signs.shape
+    flips = np.empty((rounds, windows, d), np.float32)
+    for r in range(rounds):
+        for w in range(windows):
+            for j in range(d):
+                shared = w == 0 or starts[w] <= j < starts[w - 1] + size
+                flips[r, w, j] = signs[r, w, j] if shared else np.float32(1)
     return flips
 
 

@@ -54,5 +54,5 @@ def normalise(x, out, norms2):
             store(block, j, narrow(widen(load(block, j)) / norms))
         store_rows(block, i, out)
         store(totals, 0, squares)
-        m = min(ROWS, n - i)
-        norms2[i : i + m] = totals[0, :m]
+        for v in range(min(ROWS, n - i)):
+            norms2[i + v] = totals[0, v]

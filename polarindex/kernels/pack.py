@@ -21,7 +21,8 @@ def pack_block(quads, bits, words):
     quads (q, 16) uint32, a byte a code; words (w, 16) uint32, w = bits W, W = ceil(q / 8).
     """
     if bits == 8:
-        words[:] = quads
+        for g in range(words.shape[0]):
+            store(words, g, load(quads, g))
         return
     count = words.shape[0] // bits
     lowest = splat(np.uint32(0x01010101))
@@ -47,7 +48,8 @@ def pack_plane(codes, shift, width, first, words):
     row = np.zeros(4 * fields * count, np.uint8)
     quads = row.view(np.uint32)
     for i in range(n):
-        row[:d] = codes[i]
+        for j in range(d):
+            row[j] = codes[i, j]
         for g in range(count):
             word = np.uint32(0)
             for s in range(fields):

@@ -53,8 +53,8 @@ def _summed(dot, energy, y, level):
 def _sixteen_of(levels):
     """The first 16 levels as a block of one line."""
     table = np.zeros((1, ROWS), np.float32)
-    count = min(ROWS, levels.size)
-    table[0, :count] = levels[:count]
+    for k in range(min(ROWS, levels.size)):
+        table[0, k] = levels[k]
     return table
 
 
@@ -101,15 +101,19 @@ def quantize(y, gains, thresholds, levels, codes, dots, energies):
     block = np.zeros((d + 3, ROWS), np.float32)
     quads = np.empty(((d + 3) // 4, ROWS), np.uint32)
     factors = np.zeros((1, ROWS), np.float32)
-    rows = np.empty((ROWS, len(quads)), np.uint32)
+    rows = np.empty((ROWS, quads.shape[0]), np.uint32)
+    row_bytes = rows.view(np.uint8)
     sums = np.empty((2, ROWS), np.float64)
     for i in range(0, n, ROWS):
         m = min(ROWS, n - i)
         load_rows(y, i, block)
-        factors[0, :m] = gains[i : i + m]
+        for v in range(m):
+            factors[0, v] = gains[i + v]
         row_dots, row_energies = quantize_block(block, d, load(factors, 0), thresholds, levels, quads)
         store(sums, 0, row_dots)
         store(sums, 1, row_energies)
-        dots[i : i + m], energies[i : i + m] = sums[0, :m], sums[1, :m]
         store_rows(quads, 0, rows)
-        codes[i : i + m] = rows.view(np.uint8)[:m, :d]
+        for v in range(m):
+            dots[i + v], energies[i + v] = sums[0, v], sums[1, v]
+            for j in range(d):
+                codes[i + v, j] = row_bytes[v, j]
