@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK_ROWS = 4096
+CHUNK_ROWS, CHUNK_BYTES = 4096, 2**21  # of float32: a chunk stays in a cache while it is read again
 LARGEST_ID = 2**63 - 2  # 2**63 - 1 marks an empty place in a search
 LARGEST_INTEGER = 2**24  # float32 holds every integer up to here, and not the next one
 
@@ -39,8 +39,8 @@ class VectorSource:
         self.name, self.single = name, single
         self.n, self.dim = rows.shape
 
-    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield (start, (m, dim) float32 C-contiguous) with m <= rows, in order.
+    def chunks(self, rows: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield (start, (m, dim) float32 C-contiguous) with m <= rows, in order; by default what fits a cache.
 
         A chunk may be the caller's own memory: never write into it.
 
@@ -49,6 +49,8 @@ class VectorSource:
         ValueError
             A row holds NaN or inf, a float64 beyond float32's range, or an integer beyond 2**24 in magnitude.
         """
+        if rows is None:
+            rows = max(16, min(CHUNK_ROWS, CHUNK_BYTES // (4 * self.dim)) // 16 * 16)
         for start in range(0, self.n, rows):
             raw = np.asarray(self._rows[start : start + rows])
             chunk = _as_float32(raw)

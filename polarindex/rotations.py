@@ -86,7 +86,8 @@ class HadamardRotation:
         return self.dim
 
     @cached_property
-    def _plan(self) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64], int, np.float32]:
+    def plan(self) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64], int, np.float32]:
+        """order, signs, starts, size and norm, as kernels.rotate takes them."""
         size = 1 << (self.dim.bit_length() - 1)
         starts = np.unique([0, self.dim - size]).astype(np.int64)
         draws = 1 + len(starts)  # an order, and signs for each window
@@ -97,14 +98,14 @@ class HadamardRotation:
 
     def forward(self, x: Floats) -> Floats:
         """R x of rows (n, dim) float32; (n, dim) float32, lengths kept."""
-        order, signs, starts, size, norm = self._plan
+        order, signs, starts, size, norm = self.plan
         out = np.empty((len(x), self.dim), np.float32)
         kernels.rotate(np.ascontiguousarray(x), order, signs, starts, size, norm, out)
         return out
 
     def inverse(self, y: Floats) -> Floats:
         """R^T y of rows (n, dim) float32: inverse(forward(x)) = x to 1e-6 of its length."""
-        order, signs, starts, size, norm = self._plan
+        order, signs, starts, size, norm = self.plan
         out = np.empty((len(y), self.dim), np.float32)
         kernels.rotate_back(np.ascontiguousarray(y), order, signs, starts, size, norm, out)
         return out

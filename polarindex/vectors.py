@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from polarindex import kernels
+
 Floats = NDArray[np.float32]
 LONGEST = float(np.sqrt(np.finfo(np.float32).max)) / 8
 
@@ -29,11 +31,12 @@ def unit_rows(x: Floats, name: str, start: int = 0) -> Floats:
     ValueError
         A row is zero. `start` is the number of the first row, for the message.
     """
-    norms = np.sqrt(squared_norms(x))
-    if not norms.all():
-        row = start + int(np.argmin(norms))
+    unit, norms2 = np.empty_like(x), np.empty(len(x))
+    kernels.normalise(x, unit, norms2)
+    if not norms2.all():
+        row = start + int(np.argmin(norms2))
         raise ValueError(f"{name}[{row}] is a zero vector; the cosine metric needs a direction in every row")
-    return (x / norms[:, None]).astype(np.float32)
+    return unit
 
 
 def bounded_rows(x: Floats, name: str, start: int = 0, longest: float = LONGEST) -> Floats:
@@ -41,6 +44,8 @@ def bounded_rows(x: Floats, name: str, start: int = 0, longest: float = LONGEST)
 
     The default keeps distances within float32: a squared distance is at most 4 times a squared length.
     """
+    if kernels.peak(x) * np.sqrt(x.shape[1]) < 0.99 * longest:  # no row can be; one fast pass
+        return x
     norms2 = squared_norms(x)
     if (norms2 >= longest**2).any():
         row = int((norms2 >= longest**2).argmax())
@@ -51,9 +56,8 @@ def bounded_rows(x: Floats, name: str, start: int = 0, longest: float = LONGEST)
 
 def mean_and_energy(chunks: Iterable[Floats], dim: int) -> tuple[Floats, float]:
     """The mean row (dim,) float32 and the mean |x|^2 of all rows of the chunks, summed in float64."""
-    total, energy, n = np.zeros(dim, np.float64), 0.0, 0
+    sums, squares, n = np.zeros(dim), np.zeros(dim), 0
     for x in chunks:
-        total += x.sum(axis=0, dtype=np.float64)
-        energy += float(squared_norms(x).sum())
+        kernels.add_moments(x, sums, squares)
         n += len(x)
-    return (total / max(n, 1)).astype(np.float32), energy / max(n, 1)
+    return (sums / max(n, 1)).astype(np.float32), float(squares.sum()) / max(n, 1)

@@ -96,8 +96,7 @@ class Coding:
 
     def code_columns(self, rows: Floats, centre: Centre, start: int = 0) -> Columns:
         """Codes, scales and shifts of codable rows (n, dim) against a centre; `start` numbers the first in messages."""
-        centred = rows - centre.mu
-        encoded = self.quantizer.encode_rows(centred, integer=True, start=start)
+        encoded = self.quantizer.encode_rows(rows, integer=True, start=start, mu=centre.mu)
         columns: Columns = {
             f"codes{i}": encoded.words[:, part.first : part.first + part.words]
             for i, part in enumerate(self.quantizer.parts)
@@ -106,7 +105,7 @@ class Coding:
         if self.metric == "l2":
             columns["shifts"] = (-encoded.energies).astype(np.float32)
         elif self.shifted:
-            columns["shifts"] = np.einsum("ij,j->i", centred, centre.mu, dtype=np.float64).astype(np.float32)
+            columns["shifts"] = encoded.offsets.astype(np.float32)
         return columns
 
     def learned(self, held: Floats, source: VectorSource) -> Centre:

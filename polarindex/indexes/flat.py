@@ -32,12 +32,12 @@ class _Staged(NamedTuple):
     """Rows coded and not yet in the index.
 
     centre : what they are coded against; a new one if there are now rows enough to learn it
-    held : then the columns of the held rows, coded against it
+    arena : where they are; with a new centre, a new arena that has the held rows too, coded against it
     replacing : columns, chunk by chunk, of the rows that are not new
     """
 
     centre: Centre
-    held: Columns
+    arena: Arena
     replacing: list[Columns]
 
 
@@ -182,9 +182,9 @@ class FlatIndex:
             raise ValueError("the centre of this index is frozen; fit a new FlatIndex to change it")
         held = self._arena.whole("held")
         centre = self._coding.learned(held, source)
-        columns = self._coding.code_columns(held, centre)
+        arena = self._recoded(held, centre)
         with uninterrupted():
-            self._freeze(centre, columns)
+            self._freeze(centre, arena)
         return self
 
     def add(self, x: Any, ids: Any = None) -> Ids:
@@ -217,7 +217,7 @@ class FlatIndex:
         staged = self._stage(source)
         with uninterrupted():
             self._commit(staged, new_ids)
-        return new_ids.copy()
+        return new_ids if ids is None else new_ids.copy()
 
     def update(self, ids: Any, x: Any) -> None:
         """Replace the vectors of ids that exist; KeyError names the first that does not."""
@@ -365,43 +365,55 @@ class FlatIndex:
     # --- changing rows
 
     def _stage(self, source: checks.VectorSource, new: NDArray[np.bool_] | None = None) -> _Staged:
-        """Code rows, the `new` ones (all by default) into the arena but not yet part of it.
+        """Code rows, the `new` ones (all by default) into an arena but not yet part of it.
 
         A bad row or Ctrl-C leaves the index as it was. If there are now rows enough, a centre is learned first.
         """
         self._arena.discard()
-        centre, held_columns, replacing = self._coding.centre, Columns(), []
+        centre, arena, replacing = self._coding.centre, self._arena, []
         added = source.n if new is None else int(new.sum())
         if not centre.frozen and len(self) + added >= CENTRE_ROWS:
             held = self._arena.whole("held")
             centre = self._coding.learned(held, source)
-            held_columns = self._coding.code_columns(held, centre)
+            arena = self._recoded(held, centre)
         at = 0
         try:
             for columns in self._coding.coded(source, centre):
                 if new is None:
-                    self._arena.stage(columns)
+                    arena.stage(columns)
                     continue
                 mine = new[at : at + len(columns["scales"])]
                 at += len(mine)
-                self._arena.stage({name: values[mine] for name, values in columns.items()})
+                arena.stage({name: values[mine] for name, values in columns.items()})
                 replacing.append({name: values[~mine] for name, values in columns.items()})
         except BaseException:
             self._arena.discard()
             raise
-        return _Staged(centre, held_columns, replacing)
+        return _Staged(centre, arena, replacing)
 
     def _commit(self, staged: _Staged, ids: Ids) -> None:
         """Make the staged rows part of the index, under these ids."""
         if staged.centre is not self._coding.centre:
-            self._freeze(staged.centre, staged.held)
+            self._freeze(staged.centre, staged.arena)
         self._ids.appended(ids, self._arena.commit())
         self._version += 1
 
-    def _freeze(self, centre: Centre, held: Columns) -> None:
-        """Take a learned centre; `held` are the rows so far, coded against it."""
-        self._arena.put(np.arange(len(self)), held)
-        self._arena.drop_column("held")
+    def _recoded(self, held: Floats, centre: Centre) -> Arena:
+        """A new arena of the rows so far, whose vectors are `held`, coded against a centre and no longer held.
+
+        There are fewer than CENTRE_ROWS of them: what follows is staged without room for float32 rows beside codes.
+        """
+        columns = {name: column for name, column in self._arena.columns.items() if name != "held"}
+        everyone = np.arange(len(self))
+        arena = Arena(columns)
+        kept = {name: self._arena.take(name, everyone) for name in columns}
+        arena.append(kept | self._coding.code_columns(held, centre))
+        return arena
+
+    def _freeze(self, centre: Centre, arena: Arena) -> None:
+        """Take a learned centre, and the arena of the rows so far, coded against it."""
+        self._arena = arena
+        self._ids.follow(arena)
         self._coding.centre = centre
         self._version += 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from polarindex.indexes.arena import Arena, Column
 
 Ids = NDArray[np.int64]
 _COLUMN = Column(np.dtype(np.int64))
+_PART = 65_536
 
 
 class IdMap:
@@ -57,6 +60,10 @@ class IdMap:
 
     # --- following the arena's changes
 
+    def follow(self, arena: Arena) -> None:
+        """The same rows are now in another arena, at the same positions."""
+        self._arena = arena
+
     def store(self) -> None:
         """Begin to store ids, before the first change after which they are no longer the positions."""
         if not self.stored:
@@ -64,15 +71,16 @@ class IdMap:
 
     def appended(self, ids: Ids, first: int) -> None:
         """Rows with these ids were appended to the arena from position `first` on."""
-        positions = np.arange(first, first + len(ids))
-        if self.next_id != first or (ids != positions).any():
+        if self.next_id != first or any((part != places).any() for part, places in _parts(ids, first)):
             self.store()
-        if self.stored:
-            self._arena.put(positions, {"ids": ids})
         if len(ids):
             self.next_id = max(self.next_id, int(ids.max()) + 1)
-        if table := self._fitting_table():
-            kernels.table_insert(*table, ids, positions)
+        table = self._fitting_table()
+        for part, places in _parts(ids, first) if self.stored or table else ():
+            if self.stored:
+                self._arena.put(places, {"ids": part})
+            if table:
+                kernels.table_insert(*table, part, places)
 
     def moved(self, removed: Ids, ids: Ids, positions: Ids) -> None:
         """Ids were removed, and others now stand at new positions."""
@@ -93,3 +101,10 @@ class IdMap:
             kernels.table_insert(*table, self.all(), np.arange(self._arena.n))
             self._table = table
         return self._table
+
+
+def _parts(ids: Ids, first: int) -> Iterator[tuple[Ids, Ids]]:
+    """Ids and the positions from `first` on that they are at, a part at a time: no temporaries of all rows."""
+    for start in range(0, len(ids), _PART):
+        part = ids[start : start + _PART]
+        yield part, np.arange(first + start, first + start + len(part))

@@ -12,7 +12,11 @@ from typing import Any
 _FILES = {
     "rotate": "hadamard",
     "rotate_back": "hadamard",
-    "quantize": "quantize",
+    "quantize": "scalar",
+    "encode": "encoding",
+    "peak": "moments",
+    "add_moments": "moments",
+    "normalise": "moments",
     "pack_plane": "pack",
     "unpack_plane": "pack",
     "to_panels": "pack",

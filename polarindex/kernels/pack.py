@@ -9,8 +9,30 @@ from __future__ import annotations
 import numpy as np
 
 from polarindex.kernels.compile import kernel
+from polarindex.kernels.lanes import load, splat, store
 
 PANEL = 16
+
+
+@kernel
+def pack_block(quads, bits, words):
+    """Word p W + g of 16 vectors = bit bits - 1 - p of the codes of coordinates 32 g .. 32 g + 31; at 8 bits, quads.
+
+    quads (q, 16) uint32, a byte a code; words (w, 16) uint32, w = bits W, W = ceil(q / 8).
+    """
+    if bits == 8:
+        for g in range(words.shape[0]):
+            store(words, g, load(quads, g))
+        return
+    count = words.shape[0] // bits
+    lowest = splat(np.uint32(0x01010101))
+    for p in range(bits):
+        shift = splat(np.uint32(bits - 1 - p))
+        for g in range(count):
+            word = splat(np.uint32(0))
+            for s in range(min(8, quads.shape[0] - 8 * g)):
+                word = word | (((load(quads, 8 * g + s) >> shift) & lowest) << splat(np.uint32(s)))
+            store(words, p * count + g, word)
 
 
 @kernel
@@ -20,18 +42,19 @@ def pack_plane(codes, shift, width, first, words):
     codes (n, d) uint8; words (n, w) uint32. Missing coordinates of the last word are 0.
     """
     n, d = codes.shape
-    per_word = 32 // width
     fields = 8 // width
-    mask = (1 << width) - 1
+    count = (d * width + 31) // 32
+    mask = np.uint32(0x01010101 * ((1 << width) - 1))
+    row = np.zeros(4 * fields * count, np.uint8)
+    quads = row.view(np.uint32)
     for i in range(n):
-        for g in range((d + per_word - 1) // per_word):
+        for j in range(d):
+            row[j] = codes[i, j]
+        for g in range(count):
             word = np.uint32(0)
             for s in range(fields):
-                for t in range(4):
-                    j = g * per_word + 4 * s + t
-                    if j < d:
-                        field = np.uint32((codes[i, j] >> shift) & mask)
-                        word |= np.uint32(field << np.uint32(8 * t + width * s))
+                quad = np.uint32(quads[g * fields + s] >> np.uint32(shift)) & mask
+                word |= np.uint32(quad << np.uint32(width * s))
             words[i, first + g] = word
 
 

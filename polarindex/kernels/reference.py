@@ -60,7 +60,7 @@ def _transform_window(y: Array, first: int, size: int, norm: np.float32) -> None
     y[:, first : first + size] = window * norm
 
 
-# --- quantize.py
+# --- scalar.py
 
 
 def quantize(y: Array, gains: Array, thresholds: Array, levels: Array) -> tuple[Array, Array, Array]:
@@ -70,10 +70,58 @@ def quantize(y: Array, gains: Array, thresholds: Array, levels: Array) -> tuple[
     """
     z = gains[:, None] * y
     codes = (thresholds <= z[:, :, None]).sum(axis=2).astype(np.uint8)
-    chosen = levels[codes]
-    dots = np.cumsum(y.astype(np.float64) * chosen, axis=1)[:, -1]
-    energies = np.cumsum(chosen * chosen, axis=1)[:, -1]
-    return codes, dots, energies
+    chosen = levels[codes].astype(np.float64)
+    return codes, _in_order(y * chosen), _in_order(chosen * chosen)
+
+
+def _in_order(terms: Array) -> Array:
+    """Sums of rows (n, d) float64, one term after the other."""
+    return np.cumsum(terms, axis=1)[:, -1]
+
+
+# --- encoding.py
+
+
+def encode(
+    x: Array, mu: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array]
+) -> tuple[Array, Array]:
+    """Words and sums of r = x - mu: y = R r, codes of (sqrt(d) / |r|) y, then planes or, for 8 bits, bytes."""
+    bits, thresholds, levels = book
+    n, d = x.shape
+    r = x - mu
+    exact = r.astype(np.float64)
+    norms2 = _in_order(exact * exact)
+    gains = np.divide(np.sqrt(d), np.sqrt(norms2), out=np.zeros(n), where=norms2 > 0)
+    gains = np.minimum(gains, np.finfo(np.float32).max).astype(np.float32)
+    codes, dots, energies = quantize(rotate(r, *plan), gains, thresholds, levels)
+    width = 8 if bits == 8 else 1
+    count = -(-d * width // 32)
+    words: Array = np.zeros((n, count * bits // width), np.uint32)
+    for p in range(bits // width):
+        words = pack_plane(codes, bits - width * (p + 1), width, p * count, words)
+    return words, np.stack([norms2, _in_order(exact * mu), dots, energies])
+
+
+# --- moments.py
+
+
+def peak(x: Array) -> Any:
+    """max |x_ij|, or 0 without rows."""
+    return np.abs(x).max(initial=0)
+
+
+def add_moments(x: Array, sums: Array, squares: Array) -> tuple[Array, Array]:
+    """sums_j + sum_i x_ij and squares_j + sum_i x_ij^2 in float64, row after row."""
+    for row in x.astype(np.float64):
+        sums, squares = sums + row, squares + row * row
+    return sums, squares
+
+
+def normalise(x: Array) -> tuple[Array, Array]:
+    """x_i / |x_i| and |x_i|^2."""
+    exact = x.astype(np.float64)
+    norms2 = _in_order(exact * exact)
+    return (exact / np.sqrt(norms2)[:, None]).astype(np.float32), norms2
 
 
 # --- pack.py

@@ -84,13 +84,15 @@ class ErrorLaw(NamedTuple):
 class Encoded(NamedTuple):
     """Codes as an index stores them.
 
-    words (n, w) uint32; scales (n, s) float32, one a stage; energies (n,) float64, for integer levels: |x|^2 for an
-    unbiased scale and |x_hat|^2 for every other, what the squared distance |q|^2 + energy - 2 <q, x_hat> wants.
+    words (n, w) uint32; scales (n, s) float32, one a stage; energies (n,) float64, for integer levels: |r|^2 for an
+    unbiased scale and |r_hat|^2 for every other, what the squared distance |q|^2 + energy - 2 <q, r_hat> wants;
+    offsets (n,) float64, <mu, r>.
     """
 
     words: Words
     scales: Floats
     energies: Doubles
+    offsets: Doubles
 
 
 class Quantizer(ABC):
@@ -129,11 +131,17 @@ class Quantizer(ABC):
         """Shrinkage and spread of estimated inner products, in the limit of large dim, with float or integer levels."""
 
     @abstractmethod
-    def encode_rows(self, x: Floats, integer: bool, start: int = 0) -> Encoded:
-        """Encode checked rows x (n, dim) float32, with scales for integer or for float levels.
+    def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
+        """Words, scales and energies of `Encoded` for rows r (n, dim) float32, the first of them row `start`."""
 
-        `start` is the number of the first row, for messages.
+    def encode_rows(self, x: Floats, integer: bool, start: int = 0, mu: Floats | None = None) -> Encoded:
+        """Encode checked rows r = x - mu, x (n, dim) float32, with scales for integer or for float levels.
+
+        mu (dim,) float32, or None for 0; `start` is the number of the first row, for messages.
         """
+        r = x if mu is None else x - mu
+        offsets = np.zeros(len(x)) if mu is None else np.einsum("ij,j->i", r, mu, dtype=np.float64)
+        return Encoded(*self.encode_residuals(r, integer, start), offsets)
 
     def expected_error(self, integer: bool = False) -> float:
         """Theoretical vNMSE, E |x - x_hat|^2 / |x|^2."""
@@ -270,13 +278,19 @@ class Quantizer(ABC):
 
 
 def nearest_levels(
-    y: Floats, gains: Doubles, thresholds: Doubles, levels: Doubles
+    y: Floats, gains: Doubles, thresholds: Floats, levels: Floats
 ) -> tuple[NDArray[np.uint8], Doubles, Doubles]:
     """Codes (n, d) uint8 of gains_i * y_i, with <y_i, levels> and |levels|^2, each (n,) float64."""
     codes = np.empty(y.shape, np.uint8)
     dots, energies = np.empty(len(y)), np.empty(len(y))
     kernels.quantize(
-        y, np.minimum(gains, _LARGEST).astype(np.float32), thresholds.astype(np.float32), levels, codes, dots, energies
+        np.ascontiguousarray(y),
+        np.minimum(gains, _LARGEST).astype(np.float32),
+        thresholds,
+        levels,
+        codes,
+        dots,
+        energies,
     )
     return codes, dots, energies
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from polarindex import checks, kernels
 from polarindex.codebooks import polar_codebook
 from polarindex.codes import StreamLayout, Words
-from polarindex.quantizers.base import Encoded, ErrorLaw, Quantizer
+from polarindex.quantizers.base import Doubles, ErrorLaw, Floats, Quantizer
 from polarindex.rotations import PaddedRotation
 from polarindex.vectors import squared_norms
 
@@ -151,21 +151,21 @@ class PolarQuant(Quantizer):
         kept = self.dim / self._stage.map.dims  # the share of the error that does not fall on the padding
         return ErrorLaw(1 - cosine, (1 - cosine**2 + rounding) * kept)
 
-    def encode_rows(self, x: NDArray[np.float32], integer: bool, start: int = 0) -> Encoded:
+    def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
         stage = self._stage
-        codes, radii = stage.angle_codes(stage.map.forward(x))
+        codes, radii = stage.angle_codes(stage.map.forward(r))
         if stage.block_radii:
             codes = np.concatenate([codes, self._half_radii(radii, start).view(np.uint16)], axis=1)
         words = stage.layout.pack(codes)
-        norms2 = squared_norms(x)
-        scales = np.ones(len(x)) if stage.block_radii else np.sqrt(norms2)
+        norms2 = squared_norms(r)
+        scales = np.ones(len(r)) if stage.block_radii else np.sqrt(norms2)
         if integer:
             levels, peaks = stage.rounded(words)
             scales = scales * peaks / 127
             energies = squared_norms(stage.map.adjoint(levels.astype(np.float32))) * scales**2
         else:
             energies = norms2
-        return Encoded(words, scales.astype(np.float32)[:, None], energies)
+        return words, scales.astype(np.float32)[:, None], energies
 
     def _half_radii(self, radii: NDArray[np.float64], start: int) -> NDArray[np.float16]:
         """Block radii as float16; ValueError where the format's range would lose a row."""

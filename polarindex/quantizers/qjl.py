@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks
-from polarindex.codes import Codes
-from polarindex.quantizers.base import Encoded, ErrorLaw, Quantizer
+from polarindex.codes import Codes, Words
+from polarindex.quantizers.base import Doubles, ErrorLaw, Floats, Quantizer
 from polarindex.quantizers.signs import SignSketch
 from polarindex.rotations import SKETCHES
 from polarindex.vectors import squared_norms
@@ -49,10 +49,10 @@ class QJL(Quantizer):
     def error_law(self, integer: bool = False) -> ErrorLaw:
         return ErrorLaw(0.0, self._sketch.spread())
 
-    def encode_rows(self, x: NDArray[np.float32], integer: bool, start: int = 0) -> Encoded:
-        norms2 = squared_norms(x)
+    def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
+        norms2 = squared_norms(r)
         scales = (np.sqrt(norms2) * self._sketch.unit_scale).astype(np.float32)
-        return Encoded(self._sketch.pack_signs(x), scales[:, None], norms2)
+        return self._sketch.pack_signs(r), scales[:, None], norms2
 
     def code_scores(self, a: Codes, b: Codes) -> NDArray[np.float32]:
         """|a| |b| cos(angle), the angle from the signs that differ: P = angle / pi (SimHash); (na, nb) float32.

@@ -9,18 +9,36 @@ Source:    DRIVE, arXiv:2105.08339; EDEN, arXiv:2108.08842; TurboQuant, arXiv:25
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polarindex import checks
+from polarindex import checks, kernels
 from polarindex.codebooks import Codebook, integer_codebook
-from polarindex.quantizers.base import Doubles, Encoded, ErrorLaw, Quantizer, TableStage, nearest_levels, ratio
-from polarindex.rotations import ROTATIONS
+from polarindex.codes import Words
+from polarindex.quantizers.base import (
+    Doubles,
+    Encoded,
+    ErrorLaw,
+    Floats,
+    Quantizer,
+    TableStage,
+    nearest_levels,
+    ratio,
+)
+from polarindex.rotations import ROTATIONS, HadamardRotation
 from polarindex.vectors import squared_norms
 
 Scale = Literal["unbiased", "biased", "plain"]
+
+
+class _Book(NamedTuple):
+    """thresholds (2^bits - 1,) float32 in standard deviations, levels (2^bits,) float32 in `unit` of them."""
+
+    thresholds: Floats
+    levels: Floats
+    unit: float
 
 
 class ScalarQuantizer(Quantizer):
@@ -33,6 +51,10 @@ class ScalarQuantizer(Quantizer):
         self._scale = scale
         self._book = book
         self._grid = integer_codebook(book)
+        self._books = (
+            _Book(book.thresholds.astype(np.float32), book.levels.astype(np.float32), 1.0),
+            _Book(self._grid.thresholds.astype(np.float32), self._grid.table.astype(np.float32), self._grid.unit),
+        )
         self.stage = TableStage(
             ROTATIONS[rotation](self.dim, self.seed), bits, book.levels, self._grid.table, self._grid.thresholds
         )
@@ -47,22 +69,40 @@ class ScalarQuantizer(Quantizer):
             return ErrorLaw(0.0, distortion / (1 - distortion))
         return ErrorLaw(distortion, distortion * (1 - distortion))
 
-    def encode_rows(self, x: NDArray[np.float32], integer: bool, start: int = 0) -> Encoded:
-        codes, scales, energies, _ = self.quantize_rows(x, integer)
-        return Encoded(self.stage.layout.pack(codes), scales[:, None], energies)
+    def encode_rows(self, x: Floats, integer: bool, start: int = 0, mu: Floats | None = None) -> Encoded:
+        rotation, layout = self.stage.map, self.stage.layout
+        if not isinstance(rotation, HadamardRotation):
+            return super().encode_rows(x, integer, start, mu)
+        book = self._books[integer]
+        words = np.empty((len(x), layout.words), np.uint32)
+        sums = np.empty((4, len(x)))
+        kernels.encode(
+            np.ascontiguousarray(x),
+            np.zeros(self.dim, np.float32) if mu is None else mu,
+            rotation.plan,
+            (self.bits, book.thresholds, book.levels),
+            words,
+            sums,
+        )
+        norms2, offsets, dots, energies = sums
+        scales, energies = self._scaled(norms2, dots, energies, book.unit)
+        return Encoded(words, scales[:, None], energies, offsets)
 
-    def quantize_rows(
-        self, x: NDArray[np.float32], integer: bool
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], Doubles, Doubles]:
+    def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
+        codes, scales, energies, _ = self.quantize_rows(r, integer)
+        return self.stage.layout.pack(codes), scales[:, None], energies
+
+    def quantize_rows(self, r: Floats, integer: bool) -> tuple[NDArray[np.uint8], Floats, Doubles, Floats]:
         """Codes (n, dim) before packing, scales (n,), energies (n,), and the levels (2^bits,) the codes index."""
-        y = self.stage.map.forward(x)
-        norms2 = squared_norms(x)
-        gains = ratio(np.full(len(x), np.sqrt(self.dim)), np.sqrt(norms2))
-        if integer:
-            thresholds, levels, unit = self._grid.thresholds, self._grid.table.astype(np.float64), self._grid.unit
-        else:
-            thresholds, levels, unit = self._book.thresholds, self._book.levels, 1.0
-        codes, dots, energies = nearest_levels(y, gains, thresholds, levels)
+        book = self._books[integer]
+        y = self.stage.map.forward(r)
+        norms2 = squared_norms(r)
+        gains = ratio(np.full(len(r), np.sqrt(self.dim)), np.sqrt(norms2))
+        codes, dots, energies = nearest_levels(y, gains, book.thresholds, book.levels)
+        return codes, *self._scaled(norms2, dots, energies, book.unit), book.levels
+
+    def _scaled(self, norms2: Doubles, dots: Doubles, energies: Doubles, unit: float) -> tuple[Floats, Doubles]:
+        """Scales (n,) float32 and energies as in `Encoded`, from |r|^2, <R r, levels> and |levels|^2."""
         if self._scale == "unbiased":
             scales = ratio(norms2, dots)
         elif self._scale == "biased":
@@ -70,4 +110,4 @@ class ScalarQuantizer(Quantizer):
         else:
             scales = np.sqrt(norms2 / self.dim) * unit
         stored = scales.astype(np.float32)
-        return codes, stored, norms2 if self.unbiased else stored.astype(np.float64) ** 2 * energies, levels
+        return stored, norms2 if self.unbiased else stored.astype(np.float64) ** 2 * energies

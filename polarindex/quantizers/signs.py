@@ -16,14 +16,15 @@ from polarindex.codes import Words
 from polarindex.quantizers.base import TableStage, nearest_levels
 from polarindex.rotations import SKETCHES
 
-_SIGNS = np.array([-1.0, 1.0])
+_SIGNS, _ZERO = np.array([-1, 1], np.float32), np.zeros(1, np.float32)
 
 
 class SignSketch(TableStage):
     """A stage of `m` signs; `unit_scale` times |x| is the vector's scale."""
 
     def __init__(self, dim: int, m: int, matrix: str, seed: int) -> None:
-        super().__init__(SKETCHES[matrix](dim, m, seed), 1, _SIGNS, _SIGNS.astype(np.int8), np.zeros(1))
+        levels = _SIGNS.astype(np.float64)
+        super().__init__(SKETCHES[matrix](dim, m, seed), 1, levels, _SIGNS.astype(np.int8), np.zeros(1))
         self.dim = dim
         self.matrix = matrix
         self.unit_scale = 1 / (m * (_mean_coordinate(dim) if matrix == "orthogonal" else math.sqrt(2 / math.pi)))
@@ -31,7 +32,7 @@ class SignSketch(TableStage):
     def pack_signs(self, x: NDArray[np.float32]) -> Words:
         """Rows of words (n, words) of sign(S x); zero counts as positive."""
         y = self.map.forward(x)
-        codes, _, _ = nearest_levels(np.ascontiguousarray(y), np.ones(len(x)), np.zeros(1), _SIGNS)
+        codes, _, _ = nearest_levels(y, np.ones(len(x)), _ZERO, _SIGNS)
         return self.layout.pack(codes)
 
     def spread(self) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from polarindex import checks
 from polarindex.codebooks import sphere_codebook
-from polarindex.quantizers.base import Encoded, ErrorLaw, Quantizer, Stage
+from polarindex.codes import Words
+from polarindex.quantizers.base import Doubles, Encoded, ErrorLaw, Floats, Quantizer, Stage
 from polarindex.quantizers.scalar import ScalarQuantizer
 from polarindex.quantizers.signs import SignSketch
 from polarindex.rotations import ROTATIONS, SKETCHES
@@ -79,18 +79,19 @@ class TurboQuant(Quantizer):
             return ErrorLaw(0.0, distortion * self._sketch.spread())
         return ErrorLaw(distortion, distortion * (1 - distortion))
 
-    def encode_rows(self, x: NDArray[np.float32], integer: bool, start: int = 0) -> Encoded:
-        energies, residual = squared_norms(x), x
-        words, scales = [], []
+    def encode_rows(self, x: Floats, integer: bool, start: int = 0, mu: Floats | None = None) -> Encoded:
+        if self._mse and not self._sketch:
+            return self._mse.encode_rows(x, integer, start, mu)
+        return super().encode_rows(x, integer, start, mu)
+
+    def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
+        residual, words, scales = r, [], []
         if self._mse:
-            codes, plain, decoded_energies, levels = self._mse.quantize_rows(x, integer)
+            codes, plain, _, levels = self._mse.quantize_rows(r, integer)
             words.append(self._mse.stage.layout.pack(codes))
             scales.append(plain)
-            if self._sketch:
-                residual = x - self._mse.stage.map.adjoint(plain[:, None] * levels.astype(np.float32)[codes])
-            else:
-                energies = decoded_energies
+            residual = r - self._mse.stage.map.adjoint(plain[:, None] * levels[codes])
         if self._sketch:
             words.append(self._sketch.pack_signs(residual))
             scales.append((np.sqrt(squared_norms(residual)) * self._sketch.unit_scale).astype(np.float32))
-        return Encoded(np.concatenate(words, axis=1), np.stack(scales, axis=1), energies)
+        return np.concatenate(words, axis=1), np.stack(scales, axis=1), squared_norms(r)

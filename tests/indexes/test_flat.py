@@ -1,6 +1,7 @@
 """FlatIndex: the score law, ids, the centre, and everything a caller may do wrong."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import polarindex as pi
+from polarindex import checks
 from polarindex.indexes.flat import CENTRE_ROWS
 from polarindex.indexes.scan import integer_queries
 
@@ -650,6 +652,39 @@ def test_changing_the_callers_array_afterwards_changes_nothing():
     x[:] = 0
     for one, other in zip(before, index.search(clustered(3), 5), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("quantizer", ["eden", "eden-biased", "turboquant", "polarquant"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_codes_do_not_depend_on_how_rows_are_chunked(metric, quantizer, monkeypatch):
+    """Rows 1,500 at a time or 16, and a centre learned on the way: the same bytes in every column."""
+    x = clustered(1500, offset=1.0)
+    arenas = []
+    for rows in (4096, 16):
+        monkeypatch.setattr(checks, "CHUNK_ROWS", rows)
+        index = pi.FlatIndex(DIM, metric, 2, quantizer)
+        index.add(x[:700])
+        index.add(x[700:])
+        arenas.append(index._arena)
+    everyone = np.arange(len(x))
+    for name in arenas[0].columns:
+        np.testing.assert_array_equal(*(arena.take(name, everyone) for arena in arenas))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "dim"), [(200_000, 128), (20_000, 1536)])
+def test_add_needs_a_fixed_memory_beside_the_index(n, dim, dtype):
+    """16 MB, whatever the rows: a few chunks of 2 MB. 200,000 rows are 102 MB of float32, and were held for a while."""
+    x = np.tile(clustered(1000, dim), (n // 1000, 1)).astype(dtype)
+    pi.FlatIndex(dim).add(x[:2000])
+    index = pi.FlatIndex(dim)
+    tracemalloc.start()
+    try:
+        index.add(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak - index.nbytes < 16e6
 
 
 def test_an_interrupted_add_changes_nothing(monkeypatch):

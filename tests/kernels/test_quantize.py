@@ -22,7 +22,7 @@ def quantized(y, gains, thresholds, levels):
 def codebook(bits, rng):
     """Irregular thresholds and levels, so that no off-by-one maps the grid onto itself."""
     thresholds = np.sort(rng.normal(size=2**bits - 1)).astype(np.float32)
-    return thresholds, np.sort(rng.normal(size=2**bits))
+    return thresholds, np.sort(rng.normal(size=2**bits)).astype(np.float32)
 
 
 def assert_equal_to_reference(y, gains, thresholds, levels):
@@ -59,7 +59,7 @@ def test_the_product_with_the_gain_is_rounded_to_float32_before_the_comparison()
     y, gains = np.array([[0.1]], np.float32), np.array([3], np.float32)
     threshold = np.array([y[0, 0] * gains[0]], np.float32)
     assert np.float64(y[0, 0]) * 3 < threshold[0]
-    codes, _, _ = quantized(y, gains, threshold, np.array([-1.0, 1.0]))
+    codes, _, _ = quantized(y, gains, threshold, np.array([-1, 1], np.float32))
     assert codes[0, 0] == 1
 
 
@@ -67,7 +67,7 @@ def test_a_first_threshold_of_minus_infinity_leaves_code_0_unused():
     """The 8-bit grid: 255 steps of int8, -127 .. 127, code 0 being a second -127."""
     unit = 0.03
     thresholds = np.concatenate([[-np.inf], (np.arange(-127, 127) + 0.5) * unit]).astype(np.float32)
-    levels = np.maximum(np.arange(-128.0, 128.0), -127)
+    levels = np.maximum(np.arange(-128, 128), -127).astype(np.float32)
     rng = np.random.default_rng(8)
     y = np.concatenate([rng.normal(size=500), [-1e30, -3.0e38, 1e30, 0.0, -0.0]]).astype(np.float32)[None, :]
     codes, _, _ = quantized(y, np.ones(1, np.float32), thresholds, levels)
@@ -84,7 +84,7 @@ def test_extremes_reach_the_first_and_the_last_code():
 
 
 def test_a_gain_of_zero_and_a_zero_row_give_the_code_of_zero():
-    thresholds, levels = np.array([-0.5, 0, 0.5], np.float32), np.array([-1.5, -0.5, 0.5, 1.5])
+    thresholds, levels = np.array([-0.5, 0, 0.5], np.float32), np.array([-1.5, -0.5, 0.5, 1.5], np.float32)
     y = np.array([[1, -1, 0], [0, 0, 0]], np.float32)
     codes, dots, energies = quantized(y, np.array([0, 1], np.float32), thresholds, levels)
     assert_array_equal(codes, np.full((2, 3), 2))
