@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from polarindex import kernels
 from polarindex.checks import VectorSource
 from polarindex.codes import Words
 from polarindex.indexes.arena import Arena, Column, Positions
@@ -143,6 +144,15 @@ class Coding:
         if self.metric == "l2":
             return squared_norms(queries - self.centre.mu)
         return np.einsum("ij,j->i", queries, self.centre.mu, dtype=np.float64)
+
+    def ordered(self, keys: Floats, ids: NDArray[np.int64], constants: Doubles) -> Floats:
+        """Distances (nq, k) of the best keys, best first; ids (nq, k) follow, with -1 for empty places.
+
+        Keys that differ may round to one distance: their order is then that of ids.
+        """
+        distances = np.empty_like(keys)
+        kernels.settle(keys, ids, constants, self.metric == "l2", distances)
+        return distances
 
     def distances(self, keys: Floats, constants: Doubles) -> Floats:
         """Squared distances or similarities float32 of keys (nq, m); empty places stay infinite.

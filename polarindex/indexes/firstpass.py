@@ -16,8 +16,7 @@ from polarindex import kernels
 from polarindex.codebooks import FirstPlanes
 from polarindex.memory import aligned_zeros
 
-import os
-LIFT = float(os.environ.get("LIFT","3.2"))  # deviations
+LIFT = 3.0  # deviations
 
 _SLACK = 2.0**-20  # of the largest sum: what float32 may lose between a bound and a key
 

@@ -15,12 +15,12 @@ from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.ids import IdMap, Ids
 from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.firstpass import StageQueries
+from polarindex.indexes.plan import Planner
 from polarindex.indexes.originals import STORES, exact_scores, take_originals
 from polarindex.indexes.scan import best_rows, integer_queries, key_blocks
 from polarindex.kernels.limits import EMPTY_ID, MAX_DIMS
 from polarindex.quantizers import make_quantizer
 
-PL = int(os.environ.get("PL", "1"))
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
 _LARGEST_K = 2**31 - 1
 _RERANK = 4  # candidates a result, where originals are stored
@@ -90,6 +90,7 @@ class FlatIndex:
         self._coding = Coding(self.quantizer, self.metric, self.store, self.center)
         self._arena = Arena(self._coding.columns())
         self._ids = IdMap(self._arena)
+        self._planner = Planner(self._arena, self._coding)
         self._version = 0  # changes whenever rows do
 
     # --- what is in it
@@ -306,7 +307,7 @@ class FlatIndex:
         checks.flag(return_error, "return_error")
         given = source.array()
         queries = self._coding.codable(given, source.name)
-        distances, ids = self._scan(queries, min(rerank * k if rerank else k, len(self)), filter, threads, 0 if exact_scan else PL)
+        distances, ids = self._scan(queries, min(rerank * k if rerank else k, len(self)), filter, threads, exact_scan)
         if rerank:
             distances, ids = self._rescored(given, ids, k)
         missing = k - ids.shape[1]
@@ -452,18 +453,21 @@ class FlatIndex:
     def _integer_queries(self, queries: Floats) -> list[StageQueries]:
         return integer_queries(self.quantizer, queries - self._coding.centre.mu, self._coding.factor)
 
-    def _scan(self, queries: Floats, k: int, filter: Any, threads: int | None, planes: int) -> tuple[Floats, Ids]:
+    def _scan(self, queries: Floats, k: int, filter: Any, threads: int | None, exact: bool) -> tuple[Floats, Ids]:
         """The k <= n best over the codes; -1 where a filter allows fewer."""
-        keys = np.full((len(queries), k), -np.inf, np.float32)
-        ids = np.full((len(queries), k), EMPTY_ID, np.int64)
         groups = filter_groups(filter, len(queries), self._ids, len(self), self._version)
-        if k and len(queries):
-            prepared = self._integer_queries(queries)
+        if k == 0 or len(queries) == 0:
+            return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        plan = self._planner.plan(len(queries), k, exact)
+        prepared = self._integer_queries(queries)
+        if len(groups) == 1:
+            keys, ids = best_rows(self._arena, self.quantizer, plan, prepared, k, groups[0][1], threads)
+        else:
+            keys, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
             for group, allowed in groups:
                 mine = [stage.rows(group) for stage in prepared]
-                keys[group], ids[group] = best_rows(self._arena, self.quantizer, mine, k, allowed, threads, planes)
-        distances = self._coding.distances(keys, self._coding.constants(queries))
-        return self._ordered(distances, ids, k)  # different keys may round to one distance
+                keys[group], ids[group] = best_rows(self._arena, self.quantizer, plan, mine, k, allowed, threads)
+        return self._coding.ordered(keys, ids, self._coding.constants(queries)), ids
 
     def _rerank_factor(self, rerank: int | None) -> int:
         if rerank is None:

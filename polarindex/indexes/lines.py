@@ -16,7 +16,6 @@ from polarindex.indexes.arena import BLOCK_ROWS, Arena
 from polarindex.indexes.filters import Allowed
 from polarindex.indexes.firstpass import StageQueries, bounds
 from polarindex.kernels.limits import EMPTY_ID
-from polarindex.memory import aligned_zeros
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.base import TableStage
 
@@ -87,14 +86,15 @@ def best_by_lines(
         mine = _ALL if allowed is None else allowed[span.start : span.start + span.rows]
         if allowed is not None and not mine.any():
             continue
-        shifts = arrays["shifts"] if "shifts" in arrays else np.zeros(len(arrays["codes0"]) * PANEL, np.float32)
-        names = arrays["ids"] if "ids" in arrays else np.arange(span.start, span.start + span.rows)
-        scan(_planes(arrays), span.rows, (arrays["scales"].reshape(-1), shifts), names, mine, (keys, ids))
+        factors = arrays["scales"].reshape(-1), arrays.get("shifts", _NO_SHIFTS)
+        scan(_planes(arrays), span.rows, factors, (arrays.get("ids", _NO_IDS), span.start), mine, (keys, ids))
     kernels.sort_rows(keys, ids)
     return keys[:nq], ids[:nq]
 
 
 _ALL = np.empty(0, np.uint8)
+_NO_IDS = np.empty(0, np.int64)
+_NO_SHIFTS = np.zeros(BLOCK_ROWS, np.float32)
 _NO_LINES = np.empty((0, 0, PANEL), np.uint32)
 _NO_ROWS = np.empty((0, 0), np.uint32)
 
@@ -109,18 +109,21 @@ class _FullScan:
 
     def __init__(self, code: LineCode, queries: StageQueries) -> None:
         rows = 1 if len(queries.levels) < _TILE_FROM else _TILE
-        padded = queries.padded(rows, code.dims)
-        self.held = len(padded.levels)
+        tiles = -(-len(queries.levels) // rows)
+        self.held = tiles * rows
         self._code = code
         self._isa = kernels.Isa(code.isa, rows, code.bits)
-        quads = padded.levels.view(np.int32).reshape(self.held // rows, rows, -1).transpose(0, 2, 1)
-        self._queries = np.ascontiguousarray(quads), padded.levels.sum(axis=1, dtype=np.int32), padded.gains
-        self._room = aligned_zeros((128,), np.uint32), aligned_zeros((PANEL * code.dims // 4,), np.uint32)
+        quads, sums = np.empty((tiles, code.dims // 4, rows), np.int32), np.empty(self.held, np.int32)
+        kernels.tile_queries(queries.levels, rows, quads, sums)
+        gains = queries.gains
+        if len(gains) < self.held:
+            gains = np.concatenate([gains, np.zeros(self.held - len(gains), np.float32)])
+        self._queries = quads, sums, gains
 
-    def __call__(self, planes, count, factors, ids, allowed, best) -> None:  # type: ignore[no-untyped-def]
+    def __call__(self, planes, count, factors, names, allowed, best) -> None:  # type: ignore[no-untyped-def]
         code = self._code
         kernels.scan_lines(
-            self._isa, planes, count, code.words, code.table, self._queries, factors, ids, allowed, best, self._room
+            self._isa, planes, count, code.words, code.table, self._queries, factors, names, allowed, best
         )
 
 
@@ -143,9 +146,9 @@ class _StagedScan:
         starts = -self._alone.bias * padded.levels.sum(axis=1, dtype=np.int32)
         self._queries = np.ascontiguousarray(rows_order).reshape(self.held, -1), starts, padded.gains
 
-    def __call__(self, planes, count, factors, ids, allowed, best) -> None:  # type: ignore[no-untyped-def]
+    def __call__(self, planes, count, factors, names, allowed, best) -> None:  # type: ignore[no-untyped-def]
         code = self._code
         kernels.scan_staged(
             self._isa, self._alone, planes, count, code.words, self._planes, code.table,
-            self._first, self._queries, factors, ids, allowed, best,
+            self._first, self._queries, factors, names, allowed, best,
         )

@@ -10,7 +10,7 @@ Two ways:  codes that a register kernel reads are scanned in one pass (lines.py)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +20,9 @@ from polarindex import kernels
 from polarindex.codes import Words
 from polarindex.indexes.arena import Arena, Span
 from polarindex.indexes.filters import Allowed
-from polarindex.codebooks import first_planes
 from polarindex.indexes.firstpass import StageQueries
-from polarindex.indexes.lines import best_by_lines, line_code
+from polarindex.indexes.lines import best_by_lines
+from polarindex.indexes.plan import Plan
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.quantizers import Quantizer
@@ -43,10 +43,9 @@ def integer_queries(quantizer: Quantizer, q: Floats, factor: float) -> list[Stag
     prepared = []
     for stage in quantizer.stages:
         y = stage.map.forward(q)
-        peaks = np.abs(y).max(axis=1, initial=0)
-        steps = np.divide(127, peaks, out=np.zeros(len(y)), where=peaks > 0, dtype=np.float64)  # beyond float32, maybe
-        levels = np.rint(y * steps[:, None]).astype(np.int8)
-        prepared.append(StageQueries(levels, (peaks * np.float32(factor / 127)).astype(np.float32)))
+        levels, peaks = np.empty(y.shape, np.int8), np.empty(len(y), np.float32)
+        kernels.round_rows(y, levels, peaks)
+        prepared.append(StageQueries(levels, peaks * np.float32(factor / 127)))
     return prepared
 
 
@@ -91,27 +90,54 @@ def key_blocks(
 
 
 def best_rows(
-    arena: Arena, quantizer: Quantizer, queries: list[StageQueries], k: int, allowed: Allowed, threads: int | None, planes: int = 0
+    arena: Arena,
+    quantizer: Quantizer,
+    plan: Plan,
+    queries: list[StageQueries],
+    k: int,
+    allowed: Allowed,
+    threads: int | None,
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Keys (nq, k) float32, best first, and their ids (nq, k); empty places are -inf and EMPTY_ID."""
-    code = line_code(quantizer)
-    first = None
-    if code and code.tables and planes:
-        first = first_planes(quantizer.stages[0].table, quantizer.stages[0].thresholds, min(planes, code.bits))
 
-    def task(part: tuple[slice, int, int]) -> tuple[Floats, NDArray[np.int64]]:
-        chosen, start, stop = part
-        mine = [stage.rows(chosen) for stage in queries]
-        if code:
-            return best_by_lines(arena, code, first, mine[0], k, allowed, start, stop)
+    def task(part: _Part) -> tuple[Floats, NDArray[np.int64]]:
+        mine = [stage.rows(part.queries) for stage in queries]
+        if plan.code:
+            return best_by_lines(arena, plan.code, plan.first, mine[0], k, allowed, part.start, part.stop)
         keys = np.full((len(mine[0].levels), k), -np.inf, np.float32)
         ids = np.full(keys.shape, EMPTY_ID, np.int64)
-        for block in key_blocks(arena, quantizer, mine, allowed, start, stop):
+        for block in key_blocks(arena, quantizer, mine, allowed, part.start, part.stop):
             kernels.select(block.keys, block.ids, block.allowed, keys, ids)
         kernels.sort_rows(keys, ids)
         return keys, ids
 
-    return _in_parts(task, arena.n, queries, threads, k)
+    nq = len(queries[0].levels)
+    if threads is None:
+        work = arena.n * nq * sum(stage.levels.shape[1] for stage in queries)
+        threads = available_cores() if work >= _PARALLEL_FROM else 1
+    ranges, tiles = _parts(arena.n, nq, threads)
+    if len(ranges) == len(tiles) == 1:
+        return task(_Part(tiles[0], *ranges[0]))
+    results = run_all(task, [_Part(tile, *bounds) for tile in tiles for bounds in ranges], threads)
+    merged = [_merge(results[i : i + len(ranges)], k) for i in range(0, len(results), len(ranges))]
+    return np.concatenate([keys for keys, _ in merged]), np.concatenate([ids for _, ids in merged])
+
+
+class _Part(NamedTuple):
+    """Some queries, and rows start .. stop - 1."""
+
+    queries: slice
+    start: int
+    stop: int
+
+
+def _parts(n: int, nq: int, threads: int) -> tuple[list[tuple[int, int]], list[slice]]:
+    """Ranges of rows and tiles of queries: tiles, and where these are fewer than the threads, ranges."""
+    tile = min(TILE, -(-nq // (8 * threads)) * 8) if nq >= 4 * threads else TILE  # whole register tiles of 8
+    tiles = [slice(at, min(at + tile, nq)) for at in range(0, nq, tile)]
+    ranges = 1 if len(tiles) >= threads else threads
+    step = -(-max(n, 1) // (ranges * STEP)) * STEP
+    return [(at, min(at + step, n)) for at in range(0, max(n, 1), step)], tiles
 
 
 def _merge(
@@ -122,28 +148,6 @@ def _merge(
     ids = np.concatenate([ids for _, ids in results], axis=1)
     order = np.lexsort((ids, -keys))[:, :k]
     return np.take_along_axis(keys, order, 1), np.take_along_axis(ids, order, 1)
-
-
-def _in_parts(
-    task: Callable[[tuple[slice, int, int]], tuple[Floats, NDArray[np.int64]]],
-    n: int,
-    queries: list[StageQueries],
-    threads: int | None,
-    k: int,
-) -> tuple[Floats, NDArray[np.int64]]:
-    """Run a search task over tiles of queries and, where these are fewer than the threads, over ranges of rows."""
-    nq = len(queries[0].levels)
-    if threads is None:
-        work = n * nq * sum(stage.levels.shape[1] for stage in queries)
-        threads = available_cores() if work >= _PARALLEL_FROM else 1
-    tile = min(TILE, -(-nq // (8 * threads)) * 8) if nq >= 4 * threads else TILE  # whole register tiles of 8
-    tiles = [slice(at, min(at + tile, nq)) for at in range(0, nq, tile)]
-    ranges = 1 if len(tiles) >= threads else threads
-    step = -(-max(n, 1) // (ranges * STEP)) * STEP
-    bounds = [(at, min(at + step, n)) for at in range(0, max(n, 1), step)]
-    results = run_all(task, [(one, *bound) for one in tiles for bound in bounds], threads)
-    merged = [_merge(results[i : i + len(bounds)], k) for i in range(0, len(results), len(bounds))]
-    return np.concatenate([keys for keys, _ in merged]), np.concatenate([ids for _, ids in merged])
 
 
 def _padded(levels: NDArray[np.int8], width: int) -> NDArray[np.int8]:

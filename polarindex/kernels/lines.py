@@ -11,9 +11,30 @@ from __future__ import annotations
 import numpy as np
 
 from polarindex.kernels.compile import inlined, kernel
-from polarindex.kernels.simd import lanes_of, load, rows_of, start, tile_dot4, tile_keys, tile_start
+from polarindex.kernels.simd import lanes_of, load, on_line, rows_of, start, tile_dot4, tile_keys, tile_start
 from polarindex.kernels.topk import offer
 from polarindex.kernels.weave import AHEAD, PANEL, dot_panel, load_table, weave_panel
+
+
+@kernel
+def tile_queries(levels, rows, quads, sums):
+    """Queries as scan_lines takes them: quads[t, i, r] = coordinates 4 i .. 4 i + 3 of query rows t + r, a byte each.
+
+    levels (nq, d) int8; quads (tiles, m, rows) int32, zeros beyond d and nq; sums (rows tiles,) int32.
+    """
+    nq, d = levels.shape
+    for t in range(quads.shape[0]):
+        for r in range(rows):
+            q = t * rows + r
+            total = 0
+            for i in range(quads.shape[1]):
+                quad = np.uint32(0)
+                if q < nq:
+                    for j in range(4 * i, min(4 * i + 4, d)):
+                        total += levels[q, j]
+                        quad |= np.uint32(np.uint8(levels[q, j])) << np.uint32(8 * (j - 4 * i))
+                quads[t, i, r] = np.int32(quad)
+            sums[q] = total
 
 
 @inlined
@@ -33,7 +54,7 @@ def any_allowed(allowed, first, stop):
 
 
 @kernel
-def scan_lines(isa, planes, count, words, table, queries, factors, ids, allowed, best, room):
+def scan_lines(isa, planes, count, words, table, queries, factors, names, allowed, best):
     """Offer the key of every vector to the k best of each query.
 
     planes = (first (p, words, 16), second (p, words, 16), rest (16 p, r)) uint32: codes of `count` vectors, the lines
@@ -41,21 +62,20 @@ def scan_lines(isa, planes, count, words, table, queries, factors, ids, allowed,
     table (16,) int8: the level of code c of b bits at c << (4 - b); unused at 8 bits.
     queries = (quads (tiles, m, rows) int32, sums (rows tiles,) int32, gains (rows tiles,) float32): four coordinates
         of a query as bytes, the sum of all its bytes, and its gain.
-    factors = (scales, shifts), each (16 p,) float32; ids (count,) int64; allowed (count,) uint8, or (0,) for all.
+    factors = (scales, shifts), each (16 p,) float32; names as in topk.ident_of; allowed (count,) uint8, or (0,) for all.
     best = (keys (rows tiles, k) float32, ids (rows tiles, k) int64), heaps as in topk.select.
-    room = (rows (128,), levels (16 m,)) uint32, scratch.
     """
     quads, sums, gains = queries
     scales, shifts = factors
     best_keys, best_ids = best
-    row_lines, levels = room
     rows, lanes = rows_of(isa), lanes_of(isa)
     m = quads.shape[1]
     keys = np.empty((rows, lanes), np.float32)
     thresholds = best_keys[:, 0].copy()
     register = load_table(isa, start(table))
     codes = (start(planes[0]), start(planes[1]), start(planes[2]))
-    asked, lines, held = start(quads), start(levels), start(row_lines)
+    row_room, level_room = np.empty(128 + 16, np.uint32), np.empty(m * PANEL + 16 if rows > 1 else 16, np.uint32)
+    asked, lines, held = start(quads), on_line(level_room), on_line(row_room)
     per_query = start(sums), start(gains), start(thresholds)
     per_vector = start(scales), start(shifts)
     out = start(keys)
@@ -81,7 +101,7 @@ def scan_lines(isa, planes, count, words, table, queries, factors, ids, allowed,
                 while hits:
                     if hits & 1:
                         q = t * rows + r
-                        offer(keys[r], min(lanes, stop - v), v, ids, allowed, best_keys[q], best_ids[q])
+                        offer(keys[r], min(lanes, stop - v), v, names, allowed, best_keys[q], best_ids[q])
                         thresholds[q] = best_keys[q, 0]
                     hits >>= 1
                     r += 1

@@ -34,7 +34,7 @@ from polarindex.kernels.simd import (
     tile_total,
     tile_zero,
 )
-from polarindex.kernels.topk import push
+from polarindex.kernels.topk import ident_of, push
 from polarindex.kernels.weave import AHEAD, PANEL, four_lines, load_table, nibble_levels, zeros
 
 BLOCK = 32  # panels over which all queries pass before the next: 98 kB of a plane at d = 1536
@@ -138,10 +138,10 @@ def _kth_largest(values, count, k, room):
 
 
 @kernel
-def scan_staged(isa, alone, planes, count, words, first_planes, table, first, queries, factors, ids, allowed, best):
+def scan_staged(isa, alone, planes, count, words, first_planes, table, first, queries, factors, names, allowed, best):
     """Offer every vector's rank to the k best of each query.
 
-    isa, alone: tags of the tile of queries and of one query. planes, count, words, table, factors, ids, allowed, best
+    isa, alone: tags of the tile of queries and of one query. planes, count, words, table, factors, names, allowed, best
         as in lines.scan_lines; first_planes, the planes that bounds are made of.
     first = (tables (tiles, first_planes * words, rows, 2, 64) uint8 on a cache line, steps, lifts (rows tiles,) float32)
     queries = (bytes (nq, 8 * words rounded up to 16) uint32, starts (nq,) int32, gains (nq,) float32): a query's bytes
@@ -219,7 +219,7 @@ def scan_staged(isa, alone, planes, count, words, first_planes, table, first, qu
                             alone, codes, v, words, register, bytes_, q * asked.shape[1]
                         )
                         key = np.float32(np.float32(np.float32(dot) * gains[q]) * scales[v]) + shifts[v]
-                        push(key if whole or key < bound else bound, ids[v], best_keys[q], best_ids[q])
+                        push(key if whole or key < bound else bound, ident_of(names, v), best_keys[q], best_ids[q])
                         thresholds[q] = best_keys[q, 0]
                     if middle == -np.inf:
                         break

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from polarindex.kernels.compile import inlined, kernel
+from polarindex.kernels.limits import EMPTY_ID
 
 
 @kernel
-def _sift_down(scores, ids, size, score, ident):
-    """Put (score, ident) at the root of a heap whose root is its worst entry, and restore the heap."""
-    at = 0
+def _sift(scores, ids, at, size, score, ident):
+    """Put (score, ident) at place `at` of a heap whose root is its worst entry, and restore the heap below it."""
     while True:
         child = 2 * at + 1
         if child >= size:
@@ -32,14 +34,20 @@ def _sift_down(scores, ids, size, score, ident):
 def push(score, ident, best_scores, best_ids):
     """Offer one score to a heap."""
     if score > best_scores[0] or (score == best_scores[0] and ident < best_ids[0]):
-        _sift_down(best_scores, best_ids, best_ids.size, score, ident)
+        _sift(best_scores, best_ids, 0, best_ids.size, score, ident)
+
+
+@inlined
+def ident_of(names, v):
+    """The id of vector v; names = (ids int64, or (0,) where they count from base; base)."""
+    return names[0][v] if names[0].size else names[1] + v
 
 
 @kernel
-def offer(scores, count, first, ids, allowed, best_scores, best_ids):
-    """Offer scores[i] of ids[first + i], i < count, to one heap, where allowed[first + i] is not 0.
+def offer(scores, count, first, names, allowed, best_scores, best_ids):
+    """Offer scores[i] of vector first + i, i < count, to one heap, where allowed[first + i] is not 0.
 
-    scores (>= count,) float32; ids int64; allowed uint8, or (0,) for all; best_scores (k,), best_ids (k,).
+    scores (>= count,) float32; names as in ident_of; allowed uint8, or (0,) for all; best_scores, best_ids (k,).
     """
     k = best_ids.size
     filtered = allowed.size > 0
@@ -49,8 +57,9 @@ def offer(scores, count, first, ids, allowed, best_scores, best_ids):
         score = scores[i]
         if score < worst or (filtered and allowed[first + i] == 0):
             continue
-        if score > worst or ids[first + i] < worst_id:
-            _sift_down(best_scores, best_ids, k, score, ids[first + i])
+        ident = ident_of(names, first + i)
+        if score > worst or ident < worst_id:
+            _sift(best_scores, best_ids, 0, k, score, ident)
             worst = best_scores[0]
             worst_id = best_ids[0]
 
@@ -63,7 +72,7 @@ def select(scores, ids, allowed, best_scores, best_ids):
     best_ids (nq, k) int64 are heaps with the worst entry first, empty places being -inf and the largest id.
     """
     for q in range(scores.shape[0]):
-        offer(scores[q], scores.shape[1], 0, ids, allowed, best_scores[q], best_ids[q])
+        offer(scores[q], scores.shape[1], 0, (ids, 0), allowed, best_scores[q], best_ids[q])
 
 
 @kernel
@@ -75,4 +84,26 @@ def sort_rows(best_scores, best_ids):
             ident = best_ids[q, size]
             best_scores[q, size] = best_scores[q, 0]
             best_ids[q, size] = best_ids[q, 0]
-            _sift_down(best_scores[q], best_ids[q], size, score, ident)
+            _sift(best_scores[q], best_ids[q], 0, size, score, ident)
+
+
+@kernel
+def settle(keys, ids, constants, negate, distances):
+    """distances[q, i] = keys[q, i] + constants[q], or constants[q] - keys[q, i] with `negate`, in float64, rounded.
+
+    Rows are put in order of (distance, id), ascending with `negate` and else descending; ids (nq, k) int64 follow,
+    -1 where there were none. keys, distances (nq, k) float32; keys are used up.
+    """
+    k = keys.shape[1]
+    for q in range(keys.shape[0]):
+        sign = -1.0 if negate else 1.0
+        for i in range(k):
+            keys[q, i] = np.float32(keys[q, i] + sign * constants[q])
+        for at in range(k // 2 - 1, -1, -1):  # a heap again: rounding may have made ties, whose order is by id
+            _sift(keys[q], ids[q], at, k, keys[q, at], ids[q, at])
+    sort_rows(keys, ids)
+    for q in range(keys.shape[0]):
+        for i in range(k):
+            distances[q, i] = -keys[q, i] if negate else keys[q, i]
+            if ids[q, i] == EMPTY_ID:
+                ids[q, i] = -1
