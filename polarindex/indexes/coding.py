@@ -116,6 +116,10 @@ class Coding:
         removed = float(np.dot(mu.astype(np.float64), mu))
         return Centre(mu, True, removed / energy if energy > 0 else 0.0)
 
+    def decoded_at(self, arena: Arena, positions: Positions) -> Floats:
+        """`decoded` of the rows at some positions."""
+        return self.decoded(self.words(arena, positions), arena.take("scales", positions))
+
     def decoded(self, words: Words, scales: Floats) -> Floats:
         """r_hat (n, dim) float32 of rows of codes, as the scan sees them: relative to the centre."""
         parts = self.quantizer.split(words)
@@ -125,9 +129,9 @@ class Coding:
         ]
         return self.quantizer.join(values)
 
-    def reconstructed(self, words: Words, scales: Floats) -> Floats:
-        """x_hat (n, dim) float32; of unit length for cosine."""
-        x = self.decoded(words, scales) + self.centre.mu
+    def reconstructed(self, arena: Arena, positions: Positions) -> Floats:
+        """x_hat (n, dim) float32 of the rows at some positions; of unit length for cosine."""
+        x = self.decoded_at(arena, positions) + self.centre.mu
         if self.metric == "cosine":
             norms = np.sqrt(squared_norms(x))
             x /= np.where(norms > 0, norms, 1).astype(np.float32)[:, None]

@@ -12,11 +12,11 @@ from polarindex import checks
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.coding import METRICS, Centre, Coding, Columns
 from polarindex.indexes.filters import filter_groups
+from polarindex.indexes.firstpass import StageQueries
 from polarindex.indexes.ids import IdMap, Ids
 from polarindex.indexes.interrupts import uninterrupted
-from polarindex.indexes.firstpass import StageQueries
-from polarindex.indexes.plan import Planner
 from polarindex.indexes.originals import STORES, exact_scores, take_originals
+from polarindex.indexes.plan import Planner
 from polarindex.indexes.scan import best_rows, integer_queries, key_blocks
 from polarindex.kernels.limits import EMPTY_ID, MAX_DIMS
 from polarindex.quantizers import make_quantizer
@@ -355,7 +355,7 @@ class FlatIndex:
         positions = self._found(checks.id_array(ids, "ids"))
         if self.store != "none":
             return take_originals(self._arena, positions)
-        return self._coding.reconstructed(self._coding.words(self._arena, positions), self._arena.take("scales", positions))
+        return self._coding.reconstructed(self._arena, positions)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to a directory, atomically; polarindex.load reads it. See indexes.storage."""
@@ -499,7 +499,7 @@ class FlatIndex:
         for i, query in enumerate(queries):
             found = ids[i] >= 0
             positions = self._ids.positions(ids[i, found])
-            decoded = self._coding.decoded(self._coding.words(self._arena, positions), self._arena.take("scales", positions))
+            decoded = self._coding.decoded_at(self._arena, positions)
             out[i, found] = self._coding.errors(query, decoded)
         return out
 

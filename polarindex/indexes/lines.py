@@ -31,11 +31,13 @@ class LineCode(NamedTuple):
     """How the register kernels see one code.
 
     isa : the instruction set
+    stage : whose codes they are
     bits, words : of a code, and of one of its planes (of a row, at 8 bits)
     table : (16,) int8, the level of code c at c << (4 - bits)
     """
 
     isa: str
+    stage: TableStage
     bits: int
     words: int
     table: NDArray[np.int8]
@@ -51,9 +53,9 @@ class LineCode(NamedTuple):
         return self.isa == "avx512" and self.bits < 8
 
 
-def line_code(quantizer: Quantizer) -> LineCode | None:
-    """How to scan the quantizer's codes in registers, or None where that cannot be."""
-    isa, stage = kernels.selected(), quantizer.stages[0]
+def line_code(quantizer: Quantizer, isa: str) -> LineCode | None:
+    """How an instruction set scans the quantizer's codes in registers, or None where that cannot be."""
+    stage = quantizer.stages[0]
     if isa == "generic" or len(quantizer.stages) > 1:
         return None
     if not isinstance(stage, TableStage) or stage.layout.bits not in _BITS:
@@ -62,7 +64,7 @@ def line_code(quantizer: Quantizer) -> LineCode | None:
     table = np.zeros(16, np.int8)
     if bits < 8:
         table[:: 1 << (4 - bits)] = stage.table
-    return LineCode(isa, bits, stage.layout.planes[0].words, table)
+    return LineCode(isa, stage, bits, stage.layout.planes[0].words, table)
 
 
 def best_by_lines(
@@ -75,7 +77,7 @@ def best_by_lines(
     start: int,
     stop: int,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Keys (nq, k) float32, best first, and ids (nq, k), of rows [start, stop): by a full scan or after a first pass."""
+    """Keys (nq, k) float32, best first, and ids (nq, k), of rows [start, stop): a full scan, or one after a first pass."""
     scan = _StagedScan(code, first, queries) if first else _FullScan(code, queries)
     nq = len(queries.levels)
     keys = np.full((scan.held, k), -np.inf, np.float32)

@@ -49,7 +49,8 @@ class Plan(NamedTuple):
         planes = len(self.first.weights)
         if self.first.deviation == 0:
             return f"lossless first pass over all {planes} planes ({self.code.isa})"
-        return f"first pass over {planes} of {self.code.bits} planes ({self.code.isa}), {self.survivors:.1%} read in full"
+        left = f"{self.survivors:.1%} read in full"
+        return f"first pass over {planes} of {self.code.bits} planes ({self.code.isa}), {left}"
 
 
 class Planner:
@@ -57,28 +58,38 @@ class Planner:
 
     def __init__(self, arena: Arena, coding: Coding) -> None:
         self._arena, self._coding = arena, coding
+        self._codes: dict[str, LineCode | None] = {}  # instruction set -> how it sees the code
+        self._firsts: dict[int, FirstPlanes] = {}  # planes -> what they say
         self._sampled_at = 0
         self._errors: dict[int, tuple[Floats, Floats]] = {}  # planes -> (keys, bounds), each (queries, rows)
 
     def plan(self, nq: int, k: int, exact: bool) -> Plan:
         """The plan for nq queries; `exact`: only one whose answers are the full scan's, whatever the data."""
-        code = line_code(self._coding.quantizer)
+        code = self._code(kernels.selected())
         full = Plan(code, None, 1.0)
         n = self._arena.n
         if code is None or not code.tables or n * code.dims < _STAGED_FROM:
             return full
-        stage = self._coding.quantizer.stages[0]
-        assert isinstance(stage, TableStage)
         options = []
         for planes in (1, 2)[: code.bits]:
-            first = first_planes(stage.table, stage.thresholds, planes)
+            first = self._first(code, planes)
             if first.deviation == 0:
                 options.append((self._cost(code, nq, planes, k / n), Plan(code, first, k / n)))
             elif not exact and self._coding.quantizer.dim >= _FEW_DIMS:
-                survivors = self._survivors(first, k)
+                survivors = self._survivors(code.stage, first, k)
                 options.append((self._cost(code, nq, planes, survivors), Plan(code, first, survivors)))
         best = min(options, key=lambda option: option[0], default=None)
         return best[1] if best and best[0] < self._full_cost(code, nq) else full
+
+    def _code(self, isa: str) -> LineCode | None:
+        if isa not in self._codes:
+            self._codes[isa] = line_code(self._coding.quantizer, isa)
+        return self._codes[isa]
+
+    def _first(self, code: LineCode, planes: int) -> FirstPlanes:
+        if planes not in self._firsts:
+            self._firsts[planes] = first_planes(code.stage.table, code.stage.thresholds, planes)
+        return self._firsts[planes]
 
     def _full_cost(self, code: LineCode, nq: int) -> float:
         """Nanoseconds a row."""
@@ -91,24 +102,23 @@ class Planner:
 
     # --- the sample
 
-    def _survivors(self, first: FirstPlanes, k: int) -> float:
+    def _survivors(self, stage: TableStage, first: FirstPlanes, k: int) -> float:
         n = self._arena.n
         if not self._sampled_at <= n < 2 * self._sampled_at:
             self._sampled_at, self._errors = n, {}
         planes = len(first.weights)
         if planes not in self._errors:
-            self._errors[planes] = self._keys_and_bounds(first)
+            self._errors[planes] = self._keys_and_bounds(stage, first)
         keys, bounds = self._errors[planes]
         rank = min(max(round(k / n * keys.shape[1]), 2), keys.shape[1])
         thresholds = -np.partition(-keys, rank - 1, axis=1)[:, rank - 1]
         return float((bounds >= thresholds[:, None]).mean())
 
-    def _keys_and_bounds(self, first: FirstPlanes) -> tuple[Floats, Floats]:
+    def _keys_and_bounds(self, stage: TableStage, first: FirstPlanes) -> tuple[Floats, Floats]:
         """Of sample rows for sample queries; a query's own row is out of the running."""
         coding, n = self._coding, self._arena.n
         positions = np.unique(np.linspace(0, n - 1, min(SAMPLE_ROWS, n)).astype(np.int64))
         words, scales = coding.words(self._arena, positions), self._arena.take("scales", positions)[:, 0]
-        stage = coding.quantizer.stages[0]
         chosen = np.linspace(0, len(positions) - 1, _SAMPLE_QUERIES).astype(np.int64)
         queries = stage.map.forward(coding.decoded(words[chosen], scales[chosen, None]))
         codes = stage.layout.unpack(words)[:, : stage.map.dims]

@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 
 from polarindex import checks
 from polarindex.codes import PANEL
-from polarindex.memory import aligned_copy
 from polarindex.errors import FormatError
 from polarindex.indexes.arena import BLOCK_ROWS, Arena
 from polarindex.indexes.coding import Centre
 from polarindex.indexes.flat import FlatIndex
+from polarindex.memory import aligned_copy
 
 FORMAT, VERSION = "polarindex", 1
 BLOCK_BYTES = 1 << 20

@@ -62,7 +62,7 @@ def scan_lines(isa, planes, count, words, table, queries, factors, names, allowe
     table (16,) int8: the level of code c of b bits at c << (4 - b); unused at 8 bits.
     queries = (quads (tiles, m, rows) int32, sums (rows tiles,) int32, gains (rows tiles,) float32): four coordinates
         of a query as bytes, the sum of all its bytes, and its gain.
-    factors = (scales, shifts), each (16 p,) float32; names as in topk.ident_of; allowed (count,) uint8, or (0,) for all.
+    factors = (scales, shifts), each (16 p,) float32; names as in topk.ident_of; allowed (count,) uint8, (0,) for all.
     best = (keys (rows tiles, k) float32, ids (rows tiles, k) int64), heaps as in topk.select.
     """
     quads, sums, gains = queries

@@ -80,7 +80,8 @@ def group_add(typing, group, words, line, stride, tables, offset):
                 i = r * GROUP + panel
                 a = call(builder, "llvm.x86.avx512.permvar.qi.512", bytes64, [lower, low[panel]])
                 b = call(builder, "llvm.x86.avx512.permvar.qi.512", bytes64, [upper, high[panel]])
-                acc = builder.insert_value(acc, _add_bytes(builder, builder.extract_value(acc, i), builder.add(a, b)), i)
+                total = _add_bytes(builder, builder.extract_value(acc, i), builder.add(a, b))
+                acc = builder.insert_value(acc, total, i)
         return acc
 
     return group(group, words, types.intp, types.intp, tables, types.intp), code

@@ -143,7 +143,7 @@ def scan_staged(isa, alone, planes, count, words, first_planes, table, first, qu
 
     isa, alone: tags of the tile of queries and of one query. planes, count, words, table, factors, names, allowed, best
         as in lines.scan_lines; first_planes, the planes that bounds are made of.
-    first = (tables (tiles, first_planes * words, rows, 2, 64) uint8 on a cache line, steps, lifts (rows tiles,) float32)
+    first = (tables (tiles, first_planes * words, rows, 2, 64) uint8 on a cache line, steps, lifts (rows tiles,) f32)
     queries = (bytes (nq, 8 * words rounded up to 16) uint32, starts (nq,) int32, gains (nq,) float32): a query's bytes
         in the order of a row's levels, -bias times their sum, and its gain.
     """

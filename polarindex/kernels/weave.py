@@ -7,7 +7,6 @@ How:       two planes are woven into pairs of bits, two lines of pairs into nibb
 
 from __future__ import annotations
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
