@@ -53,6 +53,9 @@ class Plan(NamedTuple):
         return f"first pass over {planes} of {self.code.bits} planes ({self.code.isa}), {left}"
 
 
+IN_STEPS = Plan(None, None, 1.0)
+
+
 class Planner:
     """The plans of one index."""
 
