@@ -90,7 +90,7 @@ class FlatIndex:
         self._coding = Coding(self.quantizer, self.metric, self.store, self.center)
         self._arena = Arena(self._coding.columns())
         self._ids = IdMap(self._arena)
-        self._planner = Planner(self._arena, self._coding)
+        self._planner = Planner(self._coding)
         self._version = 0  # changes whenever rows do
 
     # --- what is in it
@@ -149,8 +149,8 @@ class FlatIndex:
             "energy_removed_by_center": centre.energy_removed,
             "expected_relative_error": self.quantizer.expected_error(integer=True),
             "scan": {
-                "batch": self._planner.plan(64, 10, False).describe() if len(self) else "nothing to scan",
-                "single": self._planner.plan(1, 10, False).describe() if len(self) else "nothing to scan",
+                "batch": self._planner.plan(self._arena, 64, 10, False).describe(),
+                "single": self._planner.plan(self._arena, 1, 10, False).describe(),
             },
         }
 
@@ -472,7 +472,7 @@ class FlatIndex:
         groups = filter_groups(filter, len(queries), self._ids, len(self), self._version)
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        plan = self._planner.plan(len(queries), k, exact) if bits == 8 else IN_STEPS
+        plan = self._planner.plan(self._arena, len(queries), k, exact) if bits == 8 else IN_STEPS
         prepared = self._integer_queries(queries, bits)
         if len(groups) == 1:
             keys, ids = best_rows(self._arena, self.quantizer, plan, prepared, k, groups[0][1], threads)

@@ -21,7 +21,7 @@ from polarindex.codes import PANEL, Words
 from polarindex.indexes.arena import Arena, Span
 from polarindex.indexes.filters import Allowed
 from polarindex.indexes.firstpass import StageQueries
-from polarindex.indexes.lines import best_by_lines
+from polarindex.indexes.lines import best_by_lines, prepared_scan
 from polarindex.indexes.plan import Plan
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.kernels.limits import EMPTY_ID
@@ -153,7 +153,8 @@ def best_rows(
     def task(part: _Part) -> tuple[Floats, NDArray[np.int64]]:
         mine = rows_of(queries, part.queries)
         if plan.code:
-            return best_by_lines(arena, plan.code, plan.first, mine[0][0], k, allowed, part.start, part.stop)
+            scan = prepared_scan(plan.code, plan.first, mine[0][0])
+            return best_by_lines(arena, scan, k, allowed, part.start, part.stop)
         keys = np.full((len(mine[0][0].levels), k), -np.inf, np.float32)
         ids = np.full(keys.shape, EMPTY_ID, np.int64)
         for block in key_blocks(arena, quantizer, mine, allowed, part.start, part.stop):
