@@ -389,6 +389,7 @@ class FlatIndex:
             held = self._arena.whole("held")
             centre = self._coding.learned(held, source)
             arena = self._recoded(held, centre)
+        arena.expect(added)
         at = 0
         try:
             for columns in self._coding.coded(source, centre):
