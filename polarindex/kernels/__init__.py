@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import Any
 
 _FILES = {
+    "cache_folder": "compile",
+    "compiled": "compile",
+    "expect_compilation": "compile",
     "rotate": "hadamard",
     "rotate_back": "hadamard",
     "quantize": "scalar",
@@ -37,6 +40,7 @@ _FILES = {
     "available": "dispatch",
     "selected": "dispatch",
     "GENERIC": "dispatch",
+    "using": "dispatch",
     "offer": "topk",
     "select": "topk",
     "sort_rows": "topk",
