@@ -54,12 +54,10 @@ def oracle_keys(index, q):
     keys = np.zeros((len(q), n), np.float32)
     if "shifts" in arena.columns:
         keys += arena.take("shifts", np.arange(n))
-    from polarindex.codes import panels_of
-
-    panels = index.quantizer.split(panels_of(arena.take("codes", np.arange(n))))
+    parts = index.quantizer.split(index._coding.words(arena, np.arange(n)))
     scales = arena.take("scales", np.arange(n))
     for s, stage in enumerate(index.quantizer.stages):
-        levels = stage.levels(panels[s])[:n, : stage.map.dims].astype(np.int64)
+        levels = stage.levels(parts[s])[:, : stage.map.dims].astype(np.int64)
         dots = queries[s].levels.astype(np.int64) @ levels.T
         keys = keys + (dots.astype(np.float32) * queries[s].gains[:, None]) * scales[:, s]
     return keys
