@@ -352,7 +352,8 @@ def _levels(isa: Any, planes: tuple[Array, Array, Array], count: int, words: int
 def _rows(planes: tuple[Array, Array, Array], count: int) -> Array:
     """The words of `count` vectors, one a row, plane after plane."""
     lined = [plane.transpose(0, 2, 1).reshape(-1, plane.shape[1]) for plane in planes[:2] if plane.size]
-    return np.concatenate([part[:count] for part in (*lined, planes[2]) if part.size], axis=1)
+    parts = [part[:count] for part in (*lined, planes[2]) if part.size]
+    return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
 
 # --- staged.py
