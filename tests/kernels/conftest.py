@@ -51,7 +51,7 @@ def empty_heaps():
 
 @pytest.fixture(scope="session")
 def uneven_table():
-    """(bits) -> the 16 levels a scan looks up: uneven ones of `bits` bits, extremes among them, each 16 >> bits apart."""
+    """(bits) -> the 16 levels a scan looks up: uneven levels of `bits` bits, 16 >> bits apart, extremes among them."""
 
     def table_of(bits):
         table = np.zeros(16, np.int8)
