@@ -1,4 +1,4 @@
-"""Layouts hold what the dot-line formula says, and Codes behave like an array of rows."""
+"""Layouts hold what their formula says, and Codes behave like an array of rows."""
 
 from __future__ import annotations
 
@@ -9,24 +9,41 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from polarindex.codes import PANEL, Codes, LineLayout, Plane, StreamLayout, panels_of
+from polarindex.codes import Codes, LineLayout, Part, Plane, StreamLayout, parts
 
 SIZES = (0, 1, 15, 16, 17, 31, 33)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_a_code_comes_back_from_panels_at_every_dim_and_size(bits):
+def test_a_code_comes_back_at_every_dim_and_size(bits):
     rng = np.random.default_rng(bits)
     for dims in (*range(1, 71), 127, 784):
         layout = LineLayout(dims, bits)
         n = SIZES[dims % len(SIZES)]
         codes = rng.integers(0, 2**bits, (n, dims), dtype=np.uint8)
         words = layout.pack(codes)
-        unpacked = layout.unpack(panels_of(words))
+        unpacked = layout.unpack(words)
         assert words.shape == (n, layout.words) and words.dtype == np.uint32
-        assert unpacked.shape == (-(-n // PANEL) * PANEL, layout.padded) and unpacked.dtype == np.uint8
-        assert_array_equal(unpacked[:n, :dims], codes)
-        assert not unpacked[n:].any() and not unpacked[:, dims:].any()
+        assert unpacked.shape == (n, layout.padded) and unpacked.dtype == np.uint8
+        assert_array_equal(unpacked[:, :dims], codes)
+        assert not unpacked[:, dims:].any()
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_words_are_the_bits_of_the_module_docstring(bits):
+    """Bit 8 t + s of word g of a plane is that of coordinate 32 g + 4 s + t; at 8 bits, a byte a coordinate."""
+    dims = 70
+    codes = np.random.default_rng(bits).integers(0, 2**bits, (5, dims), dtype=np.uint8)
+    words = LineLayout(dims, bits).pack(codes)
+    if bits == 8:
+        assert_array_equal(words.view(np.uint8)[:, :dims], codes)
+        return
+    for j in range(dims):
+        g, rest = divmod(j, 32)
+        s, t = divmod(rest, 4)
+        for p in range(bits):
+            bit = words[:, 3 * p + g] >> np.uint32(8 * t + s) & 1
+            assert_array_equal(bit, codes[:, j] >> (bits - 1 - p) & 1)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -34,57 +51,61 @@ def test_a_row_costs_what_its_bits_say(bits):
     """Each plane is padded to whole words on its own: never more than 31 bits a plane, none where 32 divides dims."""
     for dims in (*range(1, 71), 784):
         layout = LineLayout(dims, bits)
-        assert [plane.width for plane in layout.planes] == [w for w in (1, 2, 4, 8) if bits & w]
-        assert sum(plane.width for plane in layout.planes) == bits
+        assert [plane.width for plane in layout.planes] == ([8] if bits == 8 else [1] * bits)
         assert 0 <= 32 * layout.words - bits * dims <= 31 * len(layout.planes)
         assert layout.padded >= dims and layout.padded % 4 == 0
     assert LineLayout(96, bits).words == 3 * bits
 
 
 def test_planes_are_stacked_with_the_most_significant_first():
-    assert LineLayout(64, 7).planes == (Plane(1, 6, 0, 2), Plane(2, 4, 2, 4), Plane(4, 0, 6, 8))
-    assert LineLayout(33, 3).planes == (Plane(1, 2, 0, 2), Plane(2, 0, 2, 3))
+    assert LineLayout(64, 3).planes == (Plane(1, 2, 0, 2), Plane(1, 1, 2, 2), Plane(1, 0, 4, 2))
+    assert LineLayout(33, 1).planes == (Plane(1, 0, 0, 2),)
+    assert LineLayout(33, 8).planes == (Plane(8, 0, 0, 9),)
 
 
-@pytest.mark.parametrize("bits", [3, 5, 6, 7])
-def test_the_first_plane_is_the_code_of_its_top_bits(bits):
-    """A prefix of planes is a coarser code: that of `width` bits of code >> the rest."""
+@pytest.mark.parametrize("bits", range(2, 8))
+@pytest.mark.parametrize("kept", [1, 2])
+def test_the_first_planes_are_the_code_of_its_top_bits(bits, kept):
+    """A prefix of planes is a coarser code: that of `kept` bits of code >> the rest."""
     codes = np.random.default_rng(bits).integers(0, 2**bits, (5, 70), dtype=np.uint8)
-    top = LineLayout(70, bits).planes[0]
-    words = LineLayout(70, bits).pack(codes)[:, : top.words]
-    assert_array_equal(words, LineLayout(70, top.width).pack(codes >> top.shift))
+    coarse = LineLayout(70, kept)
+    words = LineLayout(70, bits).pack(codes)[:, : coarse.words]
+    assert_array_equal(words, coarse.pack(codes >> (bits - kept)))
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_unpack_reads_strided_panels(bits):
-    """One stage's words cut out of panels that hold two stages."""
+def test_unpack_reads_strided_rows(bits):
+    """One stage's words cut out of rows that hold two stages."""
     codes = np.random.default_rng(bits).integers(0, 2**bits, (20, 40), dtype=np.uint8)
     layout = LineLayout(40, bits)
-    panels = panels_of(layout.pack(codes))
-    wide = np.full((2, layout.words + 3, PANEL), 0xDEADBEEF, np.uint32)
-    wide[:, 2 : 2 + layout.words] = panels
-    assert_array_equal(layout.unpack(wide[:, 2 : 2 + layout.words]), layout.unpack(panels))
+    words = layout.pack(codes)
+    wide = np.full((20, layout.words + 3), 0xDEADBEEF, np.uint32)
+    wide[:, 2 : 2 + layout.words] = words
+    assert_array_equal(layout.unpack(wide[:, 2 : 2 + layout.words]), layout.unpack(words))
 
 
 @pytest.mark.parametrize("widths", [(1,), (16,), (4, 2, 2, 2), (0, 3, 0), (16, 16, 1), (5,) * 13, (7,) * 32])
 @pytest.mark.parametrize("n", SIZES)
-def test_a_stream_comes_back_from_panels(widths, n):
+def test_a_stream_comes_back(widths, n):
     layout = StreamLayout(widths)
     codes = np.random.default_rng(n).integers(0, 2 ** np.array(widths), (n, len(widths))).astype(np.uint16)
     words = layout.pack(codes)
-    unpacked = layout.unpack(panels_of(words))
     assert layout.words == -(-sum(widths) // 32) == words.shape[1]
-    assert_array_equal(unpacked[:n], codes)
-    assert not unpacked[n:].any()
+    assert_array_equal(layout.unpack(words), codes)
 
 
-def test_panels_hold_word_g_of_vector_v_side_by_side():
-    words = np.arange(17 * 3, dtype=np.uint32).reshape(17, 3)
-    panels = panels_of(words)
-    assert panels.shape == (2, 3, 16)
-    for i in range(17):
-        assert_array_equal(panels[i // 16, :, i % 16], words[i])
-    assert not panels[1, :, 1:].any()
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_an_index_keeps_two_planes_as_lines_and_the_others_as_rows(bits):
+    plane = 18 if bits == 8 else 3
+    lined = [Part(0, plane, True), Part(3, 3, True)][: 1 if bits == 8 else bits]
+    rest = [Part(6, 3 * (bits - 2), False)] if 2 < bits < 8 else []
+    assert parts([LineLayout(70, bits)]) == (*lined, *rest)
+
+
+def test_an_index_keeps_streams_and_several_stages_as_rows():
+    stream, lines = StreamLayout((5,) * 13), LineLayout(70, 2)
+    assert parts([stream]) == (Part(0, 3, False),)
+    assert parts([lines, LineLayout(70, 1)]) == (Part(0, 9, False),)
 
 
 def test_layouts_with_equal_attributes_are_equal():

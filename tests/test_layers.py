@@ -12,6 +12,7 @@ import polarindex
 
 LAYERS = [
     "errors",
+    "memory",
     "checks",
     "kernels",
     "vectors",

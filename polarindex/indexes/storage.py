@@ -3,7 +3,7 @@
     manifest.json              format, version, parameters, state, and each segment's files with length and checksum;
                                its own "checksum" is the xxh3 of the rest, as JSON with sorted keys and no spaces
     segment-<random>/
-        codes.npy              (panels, words, 16) uint32: see codes.py; rows beyond n are 0
+        codes0.npy, ...        uint32, see codes.py: lines (panels, words, 16), 0 in rows beyond n, or rows (n, words)
         scales.npy             (n, stages) float32
         shifts.npy, ids.npy, held.npy, originals.npy, original_scales.npy      where the index has them
         centre.npy             (dim,) float32

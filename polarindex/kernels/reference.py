@@ -3,7 +3,8 @@
 Convention: a function has its kernel's name and takes the kernel's arguments but those that are only filled,
 which it returns as new arrays. What a kernel reads and changes (`words`, `quads`, `panels`, the scores of
 `add_scores`, the k best) is an argument too and left as it was; the changed copy is returned. Where a kernel
-is free, there is a normal form here: the k best of `select` come sorted, and a hash table is a dict.
+is free, there is a normal form here: the k best of `select` and of the scans come sorted, the tables of
+`nibble_tables` a query, without tiles, and a hash table is a dict.
 """
 
 from __future__ import annotations
@@ -265,12 +266,24 @@ def select(
 
 
 def offer(
-    scores: Array, count: int, first: int, ids: Array, allowed: Array, best_scores: Array, best_ids: Array
+    scores: Array,
+    count: int,
+    first: int,
+    names: tuple[Array, int],
+    allowed: Array,
+    best_scores: Array,
+    best_ids: Array,
 ) -> tuple[Array, Array]:
-    """`select` for one query and the ids from `first` on."""
+    """`select` for one query and the vectors from `first` on."""
     part = slice(first, first + count)
-    best = select(scores[None, :count], ids[part], allowed[part], best_scores[None], best_ids[None])
+    ids = _ids(names, first + count)[part]
+    best = select(scores[None, :count], ids, allowed[part], best_scores[None], best_ids[None])
     return best[0][0], best[1][0]
+
+
+def _ids(names: tuple[Array, int], count: int) -> Array:
+    """Ids of vectors 0 .. count - 1: given, or counted from a base."""
+    return names[0][:count] if len(names[0]) else names[1] + np.arange(count)
 
 
 def sort_rows(best_scores: Array, best_ids: Array) -> tuple[Array, Array]:
@@ -279,32 +292,126 @@ def sort_rows(best_scores: Array, best_ids: Array) -> tuple[Array, Array]:
     return np.take_along_axis(best_scores, order, axis=1), np.take_along_axis(best_ids, order, axis=1)
 
 
+def settle(keys: Array, ids: Array, constants: Array, negate: bool) -> tuple[Array, Array]:
+    """Ids and distances: constant + key or constant - key in float64, rounded, then sorted; empty places have id -1."""
+    exact = constants[:, None] + (-1 if negate else 1) * keys.astype(np.float64)
+    distances = exact.astype(np.float32)
+    order = np.lexsort((ids, distances if negate else -distances))
+    ids, distances = np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
+    return np.where(ids == np.iinfo(np.int64).max, -1, ids), distances
+
+
 # --- lines.py
+
+
+def tile_queries(levels: Array, rows: int) -> tuple[Array, Array]:
+    """Quads (tiles, ceil(d / 4), rows) int32 of levels (nq, d), padded with zeros; the sums of their bytes."""
+    nq, d = levels.shape
+    tiles, m = -(-nq // rows), -(-d // 4)
+    padded = np.zeros((tiles * rows, 4 * m), np.int8)
+    padded[:nq, :d] = levels
+    quads = padded.view(np.int32).reshape(tiles, rows, m).transpose(0, 2, 1)
+    return quads, padded.sum(axis=1, dtype=np.int32)
 
 
 def scan_lines(
     isa: Any,
-    shape: tuple[int, int, int],
-    panels: Array,
-    planes: tuple[int, int, int],
+    planes: tuple[Array, Array, Array],
+    count: int,
+    words: int,
     table: Array,
     queries: tuple[Array, Array, Array],
     factors: tuple[Array, Array],
-    ids: Array,
+    names: tuple[Array, int],
     allowed: Array,
     best: tuple[Array, Array],
 ) -> tuple[Array, Array]:
     """Unpack the planes, look up the levels, multiply, score, select; whatever the instruction set."""
-    count, (quads, _, gains), (scales, shifts), (high, width, low) = shape[2], queries, factors, planes
+    quads, _, gains = queries
     asked = np.ascontiguousarray(quads.transpose(0, 2, 1)).view(np.int8).reshape(len(gains), -1)
-    unpacked: Array = np.zeros((16 * len(panels), max(low * 8 // width, high * 8)), np.uint32)
-    if high:
-        unpacked = unpack_plane(panels, 0, high, 1, unpacked)
-    codes = unpack_plane(panels, high, low, width, unpacked).view(np.uint8)[:count, : asked.shape[1]]
-    levels = (codes.astype(np.int64) - 128).astype(np.int8) if width == 8 else table[codes]
-    keys = np.tile(shifts[:count], (len(gains), 1))
-    keys = add_scores(dot(levels, asked), gains, scales[:count], keys)
-    return select(keys, ids, allowed, *best)
+    keys = _keys(_levels(isa, planes, count, words, table), asked, gains, factors)
+    return select(keys, _ids(names, count), allowed, *best)
+
+
+def _keys(levels: Array, asked: Array, gains: Array, factors: tuple[Array, Array]) -> Array:
+    scales, shifts = (part[: len(levels)] for part in factors)
+    return add_scores(dot(levels, asked), gains, scales, np.tile(shifts, (len(gains), 1)))
+
+
+def _levels(isa: Any, planes: tuple[Array, Array, Array], count: int, words: int, table: Array) -> Array:
+    """Levels (count, dims) int8 of codes whose first planes are lines and whose others are rows."""
+    rows = _rows(planes, count)
+    width = 8 if isa.planes == 8 else 1
+    quads: Array = np.zeros((count, words * 8 // width), np.uint32)
+    for plane in range(isa.planes // width):
+        quads = unpack_plane(rows, plane * words, words, width, quads)
+    codes = quads.view(np.uint8).astype(np.int64)
+    return (codes - 128).astype(np.int8) if width == 8 else table[codes * 2 ** (4 - isa.planes)]
+
+
+def _rows(planes: tuple[Array, Array, Array], count: int) -> Array:
+    """The words of `count` vectors, one a row, plane after plane."""
+    lined = [plane.transpose(0, 2, 1).reshape(-1, plane.shape[1]) for plane in planes[:2] if plane.size]
+    parts = [part[:count] for part in (*lined, planes[2]) if part.size]
+    return np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+
+# --- staged.py
+
+
+def nibble_tables(levels: Array, weights: Array, up: bool) -> tuple[Array, Array, Array]:
+    """Tables (nq, planes * w, 2, 64) uint8, steps and offsets: sums of four coordinates' weighted bits, in steps.
+
+    Coordinate 32 g + 16 h + 4 s + t has bit s of entry 16 t + i of half h of line g.
+    """
+    quads = levels.astype(np.float64).reshape(len(levels), 1, -1, 2, 4, 4)  # query, plane, g, h, s, t
+    values = quads * weights[:, None, None, None, None]
+    sums = np.zeros((*values.shape[:4], 4, 16))  # query, plane, g, h, t, i
+    for s in range(4):
+        sums += values[:, :, :, :, s, :, None] * (np.arange(16) >> s & 1)
+    steps = (np.abs(quads).sum(axis=4) * np.abs(weights)[:, None, None, None]).max(axis=(1, 2, 3, 4)) / 127
+    inverse = np.divide(1, steps, out=np.zeros(len(steps)), where=steps > 0)
+    lowest = _in_order(np.minimum(values, 0).transpose(0, 1, 2, 3, 5, 4).reshape(-1, 4)).reshape(sums.shape[:5])
+    scaled = (sums - lowest[..., None]) * inverse[:, None, None, None, None, None]
+    tables = np.minimum(np.ceil(scaled) if up else np.floor(scaled + 0.5), 127).astype(np.uint8)
+    return tables.reshape(len(levels), -1, 2, 64), steps, _in_order(lowest.reshape(len(levels), -1))
+
+
+def scan_staged(
+    isa: Any,
+    alone: Any,
+    planes: tuple[Array, Array, Array],
+    count: int,
+    words: int,
+    first_planes: int,
+    table: Array,
+    first: tuple[Array, Array, Array],
+    queries: tuple[Array, Array, Array],
+    factors: tuple[Array, Array],
+    names: tuple[Array, int],
+    allowed: Array,
+    best: tuple[Array, Array],
+) -> tuple[Array, Array]:
+    """`select` by min(key, bound) of every vector, or by key alone where all planes are in the bound."""
+    (tables, steps, lifts), (quads, _, gains) = first, queries
+    # of sixteen words, first the quads of their coordinates 0 .. 3, then of 4 .. 7, ...
+    asked = quads.view(np.int32).reshape(len(gains), -1, 8, 16).transpose(0, 1, 3, 2)
+    asked = np.ascontiguousarray(asked).view(np.int8).reshape(len(gains), -1)[:, : 32 * words]
+    ranks = _keys(_levels(isa, planes, count, words, table), asked, gains, factors)
+    if first_planes < isa.planes:
+        sums = _nibble_sums(tables, _rows(planes, count)[:, : first_planes * words]).astype(np.float32)
+        bounds = (sums * steps[:, None] + lifts[:, None]) * factors[0][:count] + factors[1][:count]
+        ranks = np.minimum(ranks, bounds)
+    return select(ranks, _ids(names, count), allowed, *best)
+
+
+def _nibble_sums(tables: Array, rows: Array) -> Array:
+    """Sums (rows tiles, n) of the entries that the nibbles of rows (n, lines) of words pick."""
+    row_bytes = rows.view(np.uint8).reshape(*rows.shape, 4)
+    nibbles = np.stack([row_bytes & 15, row_bytes >> 4], axis=2)  # vector, line, h, t
+    line, half, t = np.ogrid[: rows.shape[1], :2, :4]
+    entries = tables.transpose(0, 2, 1, 3, 4).reshape(-1, rows.shape[1], 2, 64)
+    return np.array([each[line, half, 16 * t + nibbles].sum(axis=(1, 2, 3), dtype=np.int64) for each in entries])
 
 
 # --- idtable.py: entries, a dict from id to position, is what keys and values hold

@@ -20,7 +20,7 @@ from polarindex import kernels
 from polarindex.indexes import arena as module
 from polarindex.indexes.arena import Arena, Column
 
-CODES = Column(np.dtype(np.uint32), (3,), panels=True)
+CODES = Column(np.dtype(np.uint32), (3,), lined=True)
 SCALES = Column(np.dtype(np.float32), (2,))
 SHIFTS = Column(np.dtype(np.float32))
 IDS = Column(np.dtype(np.int64))

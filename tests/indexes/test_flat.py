@@ -54,12 +54,10 @@ def oracle_keys(index, q):
     keys = np.zeros((len(q), n), np.float32)
     if "shifts" in arena.columns:
         keys += arena.take("shifts", np.arange(n))
-    from polarindex.codes import panels_of
-
-    panels = index.quantizer.split(panels_of(arena.take("codes", np.arange(n))))
+    parts = index.quantizer.split(index._coding.words(arena, np.arange(n)))
     scales = arena.take("scales", np.arange(n))
     for s, stage in enumerate(index.quantizer.stages):
-        levels = stage.levels(panels[s])[:n, : stage.map.dims].astype(np.int64)
+        levels = stage.levels(parts[s])[:, : stage.map.dims].astype(np.int64)
         dots = queries[s].levels.astype(np.int64) @ levels.T
         keys = keys + (dots.astype(np.float32) * queries[s].gains[:, None]) * scales[:, s]
     return keys
@@ -93,9 +91,7 @@ def test_distances_are_those_of_the_decoded_vectors(quantizer, bits, metric):
     index = pi.FlatIndex(DIM, metric, bits, quantizer)
     index.add(x)
     distances, ids = index.search(q, 400)
-    everyone = np.arange(400)
-    codes, scales = (index._arena.take(name, everyone) for name in ("codes", "scales"))
-    decoded = index._coding.decoded(codes, scales).astype(np.float64)
+    decoded = index._coding.decoded_at(index._arena, np.arange(400)).astype(np.float64)
     rows, queries = (v / np.linalg.norm(v, axis=1, keepdims=True) if metric == "cosine" else v for v in (x, q))
     products = queries.astype(np.float64) @ decoded.T
     if metric == "l2":
@@ -725,7 +721,7 @@ def test_info_counts_every_byte():
     index = pi.FlatIndex(DIM, bits=4, store="int8")
     index.add(clustered(1024))
     info = index.info()
-    assert info["bytes_per_vector"] == 12 + 4 + 4 + DIM + 4  # codes, scale, shift, original, its scale
+    assert info["bytes_per_vector"] == 16 + 4 + 4 + DIM + 4  # codes (4 words), scale, shift, original, its scale
     assert info["bits_per_dim"] == 8 * info["bytes_per_vector"] / DIM
     assert info["nbytes"] >= 1024 * info["bytes_per_vector"]
     assert len(repr(index)) < 120
@@ -797,4 +793,4 @@ def test_bytes_per_vector_do_not_count_rows_held_for_a_while():
     index = pi.FlatIndex(DIM)
     before = index.bytes_per_vector
     index.add(clustered(1024))
-    assert index.bytes_per_vector == before == 12 + 4 + 4
+    assert index.bytes_per_vector == before == 16 + 4 + 4

@@ -66,8 +66,10 @@ def test_files_are_plain_numpy_and_say_what_they_hold(tmp_path):
     (segment,) = manifest["segments"]
     folder = tmp_path / "index" / segment["name"]
     assert np.load(folder / "scales.npy").shape == (1050, 1)
-    assert np.load(folder / "codes.npy").shape == (66, 3, 16)
-    assert sorted(segment["files"]) == ["centre.npy", "codes.npy", "scales.npy", "shifts.npy"]
+    assert np.load(folder / "codes0.npy").shape == np.load(folder / "codes1.npy").shape == (66, 1, 16)
+    assert np.load(folder / "codes2.npy").shape == (1050, 2)
+    files = ["centre.npy", "codes0.npy", "codes1.npy", "codes2.npy", "scales.npy", "shifts.npy"]
+    assert sorted(segment["files"]) == files
     for file, facts in segment["files"].items():
         assert (folder / file).stat().st_size == facts["bytes"]
 
@@ -77,7 +79,7 @@ def test_removed_vectors_leave_nothing_in_the_file(tmp_path):
     index.add(rows(1100))
     index.remove(np.arange(1099))
     index.save(tmp_path / "index")
-    codes = np.load(next((tmp_path / "index").glob("segment-*/codes.npy")))
+    codes = np.load(next((tmp_path / "index").glob("segment-*/codes0.npy")))
     assert codes.shape[0] == 1 and not codes[0, :, 1:].any() and codes[0, :, 0].any()
 
 
@@ -221,7 +223,7 @@ def drop(*keys):
         drop("version"),
         drop("parameters", "dim"),
         drop("state", "next_id"),
-        drop("segments", 0, "files", "codes.npy", "bytes"),
+        drop("segments", 0, "files", "codes0.npy", "bytes"),
         drop("segments", 0),
         lambda manifest: manifest.update(version="1"),
         lambda manifest: manifest.update(block_bytes=7),

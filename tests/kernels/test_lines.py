@@ -1,119 +1,160 @@
 """The fused scan equals the plain one bit for bit, on every instruction set that can run here."""
 
+import itertools
 import os
 import subprocess
 import sys
+from functools import lru_cache
 
 import numpy as np
 import pytest
 
 import polarindex as pi
 from polarindex import kernels
-from polarindex.codes import LineLayout, panels_of
 from polarindex.kernels import reference
-from polarindex.kernels.limits import EMPTY_ID, MAX_DIMS
+from polarindex.kernels.limits import MAX_DIMS
 
 SETS = [name for name in kernels.available() if name != "generic"]
-pytestmark = pytest.mark.skipif(not SETS, reason="only plain loops can run here")
+needs_registers = pytest.mark.skipif(not SETS, reason="only plain loops can run here")
+BITS = (1, 2, 3, 4, 8)
+DIMS = (1, 3, 31, 32, 33, 70, 100, 127, 129, 513)
+COUNTS = (1, 15, 16, 17, 33, 200)
+ALL = np.empty(0, np.uint8)
+COUNTED = np.empty(0, np.int64)
 
 
-def arguments(name, rows, bits, codes, table, queries, gains, scales, shifts, ids, allowed, k):
-    """What kernels.scan_lines wants, laid out as indexes/lines.py does."""
-    isa = kernels.Isa(name, rows)
-    layout = LineLayout(codes.shape[1], bits)
-    panels = panels_of(layout.pack(codes))
-    last = layout.planes[-1]
-    nq, n = len(queries), len(codes)
-    held = -(-nq // rows) * rows
-    padded = np.zeros((held, last.words * (32 // last.width)), np.int8)
-    padded[:nq, : codes.shape[1]] = queries
-    quads = np.ascontiguousarray(padded.view(np.int32).reshape(held // rows, rows, -1).transpose(0, 2, 1))
-    all_gains = np.zeros(held, np.float32)
-    all_gains[:nq] = gains
-    room = 16 * len(panels)
-    factors = tuple(np.concatenate([part, np.full(room - n, np.nan, np.float32)]) for part in (scales, shifts))
-    best = np.full((held, k), -np.inf, np.float32), np.full((held, k), EMPTY_ID, np.int64)
-    planes = layout.words - last.words, last.width, last.words
-    prepared = quads, padded.sum(axis=1, dtype=np.int32), all_gains
-    return isa, (rows, isa.lanes, n), panels, planes, table, prepared, factors, ids, allowed, best
+@pytest.fixture(scope="module")
+def scan(lay_planes, padded_factors, empty_heaps):
+    """The k best keys and ids of codes by kernels.scan_lines, or by the oracle."""
+
+    def best_of(isa, table, codes, queries, gains, scales, shifts, names=(COUNTED, 0), allowed=ALL, k=1, oracle=False):
+        nq, dims = queries.shape
+        tiles, words = -(-nq // isa.rows), -(-dims // (4 if isa.planes == 8 else 32))
+        padded = np.zeros((tiles * isa.rows, words * (4 if isa.planes == 8 else 32)), np.int8)
+        padded[:nq, :dims] = queries
+        quads = np.ascontiguousarray(padded.view(np.int32).reshape(tiles, isa.rows, -1).transpose(0, 2, 1))
+        all_gains = np.concatenate([gains, np.zeros(tiles * isa.rows - nq, np.float32)])
+        asked = quads, padded.sum(axis=1, dtype=np.int32), all_gains
+        planes, factors = lay_planes(codes, isa.planes), padded_factors(scales, shifts)
+        best = empty_heaps(tiles * isa.rows, k)
+        given = isa, planes, len(codes), words, table, asked, factors, names, allowed, best
+        if oracle:
+            best = reference.scan_lines(*given)
+        else:
+            kernels.scan_lines(*given)
+            kernels.sort_rows(*best)
+        return best[0][:nq], best[1][:nq]
+
+    return best_of
 
 
-def scanned(given):
-    best = tuple(part.copy() for part in given[-1])
-    kernels.scan_lines(*given[:-1], best)
-    kernels.sort_rows(*best)
-    return best
+def cases():
+    """Every size with every tail; filters, ids, k and the number of queries take turns."""
+    for number, (dims, n) in enumerate(itertools.product(DIMS, COUNTS)):
+        turn = number + number // 6
+        yield number, dims, n, (1, 2, 9, 17)[turn % 4], (1, 3, n, n + 5)[turn // 2 % 4], turn % 2, turn // 4 % 2
 
 
-def table_of(bits):
-    """A table (16,) of uneven levels, extremes among them; 8 bits need none."""
-    if bits == 8:
-        return np.zeros(16, np.int8)
-    levels = np.sort(np.random.default_rng(bits).permutation(np.arange(-126, 127))[: 2**bits])
-    levels[0], levels[-1] = -127, 127
-    table = np.zeros(16, np.int8)
-    table[: 2**bits] = levels
-    return table
+def random_case(bits, table, number, dims, n, nq, k, filtered, named):
+    rng = np.random.default_rng([number, bits])
+    return {
+        "table": table,
+        "codes": rng.integers(1 if bits == 8 else 0, 2**bits, (n, dims), dtype=np.uint8),
+        "queries": rng.integers(-127, 128, (nq, dims)).astype(np.int8),
+        "gains": rng.random(nq, np.float32),
+        "scales": rng.random(n, np.float32),
+        "shifts": np.float32(1e4) * rng.standard_normal(n, np.float32),
+        "names": (rng.permutation(10 * n)[:n] if named else COUNTED, int(rng.integers(0, 10**9))),
+        "allowed": (rng.random(n) < 0.3).astype(np.uint8) if filtered else ALL,
+        "k": k,
+    }
 
 
+@pytest.fixture(scope="module")
+def wanted(scan, uneven_table):
+    """The cases of a width, each with what the oracle finds; it is the same for every set."""
+
+    @lru_cache
+    def answered(bits):
+        isa = kernels.Isa(SETS[0], 1, bits)
+        given = [random_case(bits, uneven_table(bits), *case) for case in cases()]
+        return [(case, scan(isa, **case, oracle=True)) for case in given]
+
+    return answered
+
+
+@needs_registers
 @pytest.mark.parametrize("rows", [1, 8])
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("name", SETS)
-def test_every_width_and_tail_equals_the_formula(name, bits, rows):
-    table = table_of(bits)
-    for seed, (n, dims, nq) in enumerate(
-        [(1, 1, 1), (15, 3, 2), (16, 4, 8), (17, 31, 9), (31, 32, 1), (33, 33, 7), (200, 100, 17), (300, 129, 3)]
-    ):
-        rng = np.random.default_rng(seed)
-        codes = rng.integers(1 if bits == 8 else 0, 2**bits, (n, dims), dtype=np.uint8)
-        queries = rng.integers(-127, 128, (nq, dims)).astype(np.int8)
-        gains, scales = rng.random(nq, np.float32), rng.random(n, np.float32)
-        shifts = np.float32(1e4) * rng.standard_normal(n, np.float32)
-        ids = rng.permutation(10 * n)[:n]
-        for allowed in (np.empty(0, np.uint8), (rng.random(n) < 0.3).astype(np.uint8)):
-            given = arguments(name, rows, bits, codes, table, queries, gains, scales, shifts, ids, allowed, min(n, 10))
-            for one, other in zip(reference.scan_lines(*given), scanned(given), strict=True):
-                np.testing.assert_array_equal(one, other)
+def test_every_width_size_and_tail_equals_the_formula(scan, wanted, name, bits, rows):
+    isa = kernels.Isa(name, rows, bits)
+    for given, (keys, ids) in wanted(bits):
+        got_keys, got_ids = scan(isa, **given)
+        np.testing.assert_array_equal(got_keys, keys)
+        np.testing.assert_array_equal(got_ids, ids)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+@needs_registers
+@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("name", SETS)
-def test_each_coordinate_meets_its_own_query_byte(name, bits):
+def test_each_coordinate_meets_its_own_query_byte(scan, name, bits, rows):
     """One code and one query byte are not zero at a time, so that swapped lanes cannot cancel."""
-    dims = 70
-    table, levels = np.zeros(16, np.int8), np.zeros(2**bits, np.int64)
-    if bits == 8:
-        levels = np.arange(-128, 128)
-    else:
-        table[2**bits - 1] = levels[-1] = 100
-    top, middle = 2**bits - 1, 128 if bits == 8 else 0
-    codes = np.full((dims, dims), middle, np.uint8)
-    codes[np.arange(dims), np.arange(dims)] = top
+    dims = 170  # more words than are transposed at a time
+    table = np.zeros(16, np.int8)
+    table[2**bits - 1 << (4 - bits) if bits < 8 else 0] = 100
+    codes = np.full((dims, dims), 128 if bits == 8 else 0, np.uint8)
+    codes[np.arange(dims), np.arange(dims)] = 228 if bits == 8 else 2**bits - 1
     queries = np.eye(dims, dtype=np.int8)
     ones, none = np.ones(dims, np.float32), np.zeros(dims, np.float32)
-    given = arguments(
-        name, 8, bits, codes, table, queries, ones, ones, none, np.arange(dims), np.empty(0, np.uint8), 1
-    )
-    keys, ids = (part[:dims] for part in scanned(given))
-    assert ids[:, 0].tolist() == list(range(dims)) and (keys == levels[-1]).all()
+    keys, ids = scan(kernels.Isa(name, rows, bits), table, codes, queries, ones, ones, none)
+    assert ids[:, 0].tolist() == list(range(dims)) and (keys == 100).all()
 
 
+@needs_registers
+@pytest.mark.parametrize("rows", [1, 8])
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_sums_are_exact_at_the_largest_dimension(name, sign):
+def test_sums_are_exact_at_the_largest_dimension(scan, name, sign, rows):
     """Every product is 127 * 127 at MAX_DIMS dimensions: nothing wraps or saturates."""
     table = np.full(16, 127 * sign, np.int8)
     codes = np.full((1, MAX_DIMS), 15, np.uint8)
     queries = np.full((1, MAX_DIMS), 127, np.int8)
     one = np.ones(1, np.float32)
-    keys, _ = scanned(
-        arguments(name, 1, 4, codes, table, queries, one, one, 0 * one, np.arange(1), np.empty(0, np.uint8), 1)
-    )
+    keys, _ = scan(kernels.Isa(name, rows, 4), table, codes, queries, one, one, 0 * one)
     assert keys[0, 0] == np.float32(sign * 127 * 127 * MAX_DIMS)
 
 
+@needs_registers
+@pytest.mark.parametrize("rows", [1, 8])
+def test_vectors_in_any_order_have_the_same_best(scan, uneven_table, rng, rows):
+    given = random_case(4, uneven_table(4), 0, 100, 200, 9, 20, False, True)
+    given["scales"] = np.round(given["scales"])  # many equal keys
+    order = rng.permutation(200)
+    other = given | {name: given[name][order] for name in ("codes", "scales", "shifts")}
+    other["names"] = given["names"][0][order], 0
+    isa = kernels.Isa(SETS[0], rows, 4)
+    for one, two in zip(scan(isa, **given), scan(isa, **other), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("nq", "dims", "rows"), [(1, 1, 1), (3, 31, 1), (8, 32, 8), (9, 70, 8), (17, 129, 4)])
+def test_queries_lie_four_coordinates_a_quad(rng, nq, dims, rows):
+    levels = rng.integers(-128, 128, (nq, dims)).astype(np.int8)
+    tiles, m = -(-nq // rows), -(-dims // 32) * 8
+    quads, sums = np.full((tiles, m, rows), 77, np.int32), np.full(tiles * rows, 77, np.int32)
+    kernels.tile_queries(levels, rows, quads, sums)
+    wanted_quads, wanted_sums = reference.tile_queries(levels, rows)
+    used = wanted_quads.shape[1]
+    np.testing.assert_array_equal(quads[:, :used], wanted_quads)
+    np.testing.assert_array_equal(sums, wanted_sums)
+    assert not quads[:, used:].any()
+
+
+@needs_registers
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("bits", BITS)
 def test_an_index_answers_the_same_on_every_instruction_set(monkeypatch, metric, bits):
     """20,000 rows: more than one block, removed rows, stored ids, filters, threads."""
     rng = np.random.default_rng(0)

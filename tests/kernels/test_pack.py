@@ -37,56 +37,52 @@ def test_pack_plane_is_the_dot_line_formula_at_every_dim(width):
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 31, 32, 33])
-def test_rows_become_panels_that_unpack_to_the_same_codes(width, n):
+def test_rows_unpack_to_the_same_codes(width, n):
     rng = np.random.default_rng(n)
     for dim in (1, 7, 31, 32, 33, 70):
         codes = random_codes(rng, n, dim)
         count = -(-dim * width // 32)
         words = poisoned(n, count)
         kernels.pack_plane(codes, 0, width, 0, words)
-        panels = np.zeros((-(-n // 16), count, 16), np.uint32)
-        kernels.to_panels(words, 0, panels)
-        assert_array_equal(panels, reference.to_panels(words, 0, np.zeros_like(panels)))
-        quads = np.zeros((16 * len(panels), count * (8 // width)), np.uint32)
-        kernels.unpack_plane(panels, 0, count, width, quads)
+        quads = np.zeros((n, count * (8 // width)), np.uint32)
+        kernels.unpack_plane(words, 0, count, width, quads)
         unpacked = quads.view(np.uint8)
-        assert_array_equal(unpacked[:n, :dim], codes & (2**width - 1))
-        assert not unpacked[:n, dim:].any() and not unpacked[n:].any()
+        assert_array_equal(unpacked[:, :dim], codes & (2**width - 1))
+        assert not unpacked[:, dim:].any()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_unpack_plane_is_the_dot_line_formula(width):
     """On random words: shifted onto what an earlier plane left, words outside the plane unread."""
     rng = np.random.default_rng(width)
-    panels = rng.integers(0, 2**32, (3, 9, 16), dtype=np.uint32)
+    words = rng.integers(0, 2**32, (48, 9), dtype=np.uint32)
     earlier = np.uint32((1 << (8 - width)) - 1) * np.uint32(0x01010101)  # what may be there: 8 - width bits a code
     for first, count in ((0, 9), (2, 5), (8, 1), (4, 0)):
         quads = rng.integers(0, 2**32, (48, 9 * (8 // width) + 1), dtype=np.uint32) & earlier
-        wanted = reference.unpack_plane(panels, first, count, width, quads)
-        kernels.unpack_plane(panels, first, count, width, quads)
+        wanted = reference.unpack_plane(words, first, count, width, quads)
+        kernels.unpack_plane(words, first, count, width, quads)
         assert_array_equal(quads, wanted)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_stacked_planes_give_back_codes_of_every_width(bits):
-    """Most significant plane first, as LineLayout stacks them, each with words of its own."""
+    """Planes of one bit, most significant first, each with words of its own; planes of other widths stack as well."""
     rng = np.random.default_rng(bits)
-    for dim in (1, 31, 32, 33, 64, 65, 100):
-        codes = rng.integers(0, 2**bits, (16, dim), dtype=np.uint8)
-        planes, first, shift = [], 0, bits
-        for width in (1, 2, 4, 8):
-            if bits & width:
+    for widths in ([1] * bits, [w for w in WIDTHS if bits & w]):
+        for dim in (1, 31, 32, 33, 64, 65, 100):
+            codes = rng.integers(0, 2**bits, (16, dim), dtype=np.uint8)
+            counts = [-(-dim * width // 32) for width in widths]
+            words, quads = poisoned(16, sum(counts)), np.zeros((16, 8 * sum(counts)), np.uint32)
+            first, shift = 0, bits
+            for width, count in zip(widths, counts, strict=True):
                 shift -= width
-                planes.append((shift, width, first))
-                first += -(-dim * width // 32)
-        words, panels = poisoned(16, first), poisoned(1, first, 16)
-        quads = np.zeros((16, 8 * first), np.uint32)
-        for shift, width, start in planes:
-            kernels.pack_plane(codes, shift, width, start, words)
-        kernels.to_panels(words, 0, panels)
-        for _, width, start in planes:
-            kernels.unpack_plane(panels, start, -(-dim * width // 32), width, quads)
-        assert_array_equal(quads.view(np.uint8)[:, :dim], codes)
+                kernels.pack_plane(codes, shift, width, first, words)
+                first += count
+            first = 0
+            for width, count in zip(widths, counts, strict=True):
+                kernels.unpack_plane(words, first, count, width, quads)
+                first += count
+            assert_array_equal(quads.view(np.uint8)[:, :dim], codes)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -46,13 +46,11 @@ def vnmse():
 @pytest.fixture(scope="session")
 def decode_integers():
     """x_hat (n, d) float64 of `encode_rows(x, integer=True)`: what an index scans and reconstructs."""
-    from polarindex.codes import panels_of
 
     def decode(quantizer, encoded) -> np.ndarray:
-        n = len(encoded.words)
-        parts = quantizer.split(panels_of(encoded.words))
+        parts = quantizer.split(encoded.words)
         scaled = [
-            stage.levels(part)[:n, : stage.map.dims] * encoded.scales[:, s, None]
+            stage.levels(part)[:, : stage.map.dims] * encoded.scales[:, s, None]
             for s, (stage, part) in enumerate(zip(quantizer.stages, parts, strict=True))
         ]
         return quantizer.join(scaled).astype(np.float64)

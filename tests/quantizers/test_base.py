@@ -266,10 +266,10 @@ def test_all_overhead_is_counted(which, made, gaussian_rows):
     [
         ("eden", 128, 4, 64 + 4),
         ("eden", 128, 1, 16 + 4),
-        ("eden", 100, 3, 4 * (4 + 7) + 4),  # planes of 1 and 2 bits, each padded to whole words
-        ("eden", 784, 7, 4 * (25 + 49 + 98) + 4),
+        ("eden", 100, 3, 3 * 16 + 4),  # three planes, each padded to whole words
+        ("eden", 784, 7, 7 * 100 + 4),
         ("turboquant-prod", 100, 1, 16 + 4),
-        ("turboquant-prod", 100, 4, 4 * (4 + 7) + 16 + 8),  # two scales: |x| and the residual's length
+        ("turboquant-prod", 100, 4, 3 * 16 + 16 + 8),  # two scales: |x| and the residual's length
         ("qjl", 100, 3, 40 + 4),  # 300 signs in 10 words
         ("polarquant-published", 128, 4, 64 + 4),  # 62 bits a block of 16, to whole words; a scale of 1
         ("polarquant-published", 100, 4, 56 + 4),  # padded to 112 = 7 blocks: 54.25 bytes, to whole words 56
@@ -288,8 +288,8 @@ def test_an_integer_is_no_index_of_codes(gaussian_rows):
 
 
 def test_codes_say_what_they_are(gaussian_rows):
-    codes = EDEN(8, 4).encode(gaussian_rows(3, 8))
-    assert repr(codes).startswith("Codes(n=3, dim=8, bits_per_dim=8.000, EDEN(dim=8, bits=4, seed=0")
+    codes = EDEN(32, 4).encode(gaussian_rows(3, 32))
+    assert repr(codes).startswith("Codes(n=3, dim=32, bits_per_dim=5.000, EDEN(dim=32, bits=4, seed=0")
 
 
 def test_empty_sets_are_coded(gaussian_rows):

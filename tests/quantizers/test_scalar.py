@@ -74,11 +74,11 @@ def test_a_coordinate_of_exactly_zero_counts_as_positive():
 # sha256 (16 digits) of the packed codes of dyadic rows, little-endian: what is stored, on every machine.
 PINNED_CODES = {
     (128, 1, True): "1b92b6b7ddf5fead",
-    (128, 3, True): "915c4f429315cdb5",
-    (128, 4, True): "b7d081baa3b6dab9",
+    (128, 3, True): "cae6cd052374361b",
+    (128, 4, True): "87bbe6220d2b5f9d",
     (128, 8, True): "8deca5efa148e889",
     (128, 8, False): "697579d66b5de4d9",
-    (100, 4, True): "72524657f173ec34",
+    (100, 4, True): "9935dc74d02b70d7",
 }
 
 
