@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.codebooks import FirstPlanes
 from polarindex.codes import PANEL
-from polarindex.indexes.arena import BLOCK_ROWS, Arena
+from polarindex.indexes.arena import Arena
 from polarindex.indexes.filters import Allowed
 from polarindex.indexes.firstpass import StageQueries, bounds
 from polarindex.kernels.limits import EMPTY_ID
@@ -79,7 +79,7 @@ def best_by_lines(
     keys = np.full((scan.held, k), -np.inf, np.float32)
     keys[scan.nq :] = np.inf  # nothing enters the heaps of the queries that fill up the last tile
     ids = np.full(keys.shape, EMPTY_ID, np.int64)
-    for span in arena.spans(BLOCK_ROWS, start, stop, whole_panels=True):
+    for span in arena.spans(arena.block_rows, start, stop, whole_panels=True):
         arrays = span.arrays
         mine = _ALL if allowed is None else allowed[span.start : span.start + span.rows]
         if allowed is not None and not mine.any():
@@ -110,7 +110,7 @@ class LineScan(Protocol):
 
 _ALL = np.empty(0, np.uint8)
 _NO_IDS = np.empty(0, np.int64)
-_NO_SHIFTS = np.zeros(BLOCK_ROWS, np.float32)
+_NO_SHIFTS = np.zeros(1 << 18, np.float32)  # as many as a block's rows at most
 _NO_LINES = np.empty((0, 0, PANEL), np.uint32)
 _NO_ROWS = np.empty((0, 0), np.uint32)
 
