@@ -12,9 +12,9 @@ from polarindex import checks
 from polarindex.indexes.arena import Arena, block_rows
 from polarindex.indexes.coding import METRICS, Centre, Coding, Columns
 from polarindex.indexes.filters import filter_groups
-from polarindex.indexes.firstpass import StageQueries
 from polarindex.indexes.ids import IdMap, Ids
 from polarindex.indexes.interrupts import uninterrupted
+from polarindex.indexes.lines import StageQueries
 from polarindex.indexes.originals import STORES, exact_scores, take_originals
 from polarindex.indexes.plan import IN_STEPS, Planner
 from polarindex.indexes.scan import QUERY_BITS, best_rows, integer_queries, key_blocks, rows_of
