@@ -29,7 +29,8 @@ _STAGED_FROM = 1 << 22  # rows x dimensions from which a first pass pays for its
 _FEW_DIMS = 64  # below, rotated coordinates are not Gaussian enough for the statistical bound
 _FULL, _FIRST = 1 / 210, 1 / 600  # a coordinate in a batch: VPDPBUSD, and nibble tables by the plane
 _READ = 1 / 20  # a byte of code from memory, which is what a query alone waits for
-_ROW, _ROW_DIM, _ROW_ALONE = 15.0, 0.035, 60.0  # the whole code of one row: fixed, a coordinate, out of cache
+_ROW, _ROW_DIM, _ROW_ALONE = 40.0, 0.1, 60.0  # the whole code of one row: fixed, a coordinate, out of cache
+_RAMP = 2.0  # rows read in full for each that would be if the k-th rank were known from the start
 
 Floats = NDArray[np.float32]
 
@@ -124,7 +125,7 @@ class Planner:
     def _cost(self, code: LineCode, nq: int, planes: int, survivors: float) -> float:
         alone = _ROW_ALONE / nq
         first = max(code.dims * planes * _FIRST, code.dims * planes / 8 * _READ / nq)
-        return first + survivors * (_ROW + alone + _ROW_DIM * code.dims)
+        return first + _RAMP * survivors * (_ROW + alone + _ROW_DIM * code.dims)
 
 
 class _Sample:

@@ -42,7 +42,6 @@ _FILES = {
     "selected": "dispatch",
     "GENERIC": "dispatch",
     "using": "dispatch",
-    "offer": "topk",
     "select": "topk",
     "sort_rows": "topk",
     "settle": "topk",

@@ -13,8 +13,10 @@ import numpy as np
 from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.simd import (
     biased,
+    keep,
     lanes_of,
     load,
+    lowest_bit,
     on_line,
     rows_of,
     start,
@@ -24,8 +26,8 @@ from polarindex.kernels.simd import (
     tile_start,
     tile_store,
 )
-from polarindex.kernels.topk import offer
-from polarindex.kernels.weave import AHEAD, PANEL, dot_panel, load_table, transpose4, weave_panel
+from polarindex.kernels.topk import ident_of, push
+from polarindex.kernels.weave import AHEAD, PANEL, dot_panel, fetch, load_table, transpose4, weave_panel
 
 
 @kernel
@@ -82,6 +84,7 @@ def dot_lines(isa, levels, queries, out):
             for half in range(0, PANEL, lanes):
                 acc = _dot_levels(isa, tile_start(isa, totals, t * rows), lines, half, m, asked, t * m * rows)
                 tile_store(acc, found, t * rows * out.shape[1] + first + half, out.shape[1])
+    keep(room)
 
 
 @inlined
@@ -93,7 +96,7 @@ def any_allowed(allowed, first, stop):
 
 
 @kernel
-def scan_lines(isa, planes, count, words, table, queries, factors, names, allowed, best):
+def scan_lines(isa, planes, count, words, table, queries, factors, names, allowed, heaps):
     """Offer the key of every vector to the k best of each query.
 
     planes = (first (p, words, 16), second (p, words, 16), rest (16 p, r)) uint32: codes of `count` vectors, the lines
@@ -102,20 +105,20 @@ def scan_lines(isa, planes, count, words, table, queries, factors, names, allowe
     queries = (quads (tiles, m, rows) int32, sums (rows tiles,) int32, gains (rows tiles,) float32): four coordinates
         of a query as bytes, the sum of all its bytes, and its gain.
     factors = (scales, shifts), each (16 p,) float32; names as in topk.ident_of; allowed (count,) uint8, (0,) for all.
-    best = (keys (rows tiles, k) float32, ids (rows tiles, k) int64), heaps as in topk.select.
+    heaps = (keys (rows tiles, k) float32, ids (rows tiles, k) int64), heaps as in topk.select.
     """
     quads, sums, gains = queries
     scales, shifts = factors
-    best_keys, best_ids = best
     rows, lanes = rows_of(isa), lanes_of(isa)
-    m = quads.shape[1]
+    tiles, m = quads.shape[:2]
     keys = np.empty((rows, lanes), np.float32)
-    thresholds = best_keys[:, 0].copy()
+    thresholds, k = heaps[0][:, 0].copy(), heaps[0].shape[1]
+    best, limits = (start(heaps[0]), start(heaps[1])), start(thresholds)
     register = load_table(isa, start(table))
     codes = (start(planes[0]), start(planes[1]), start(planes[2]))
     row_room, level_room = np.empty(128 + 16, np.uint32), np.empty(m * PANEL + 16 if rows > 1 else 16, np.uint32)
     asked, lines, held = start(quads), on_line(level_room), on_line(row_room)
-    per_query = start(sums), start(gains), start(thresholds)
+    per_query = start(sums), start(gains), limits
     per_vector = start(scales), start(shifts)
     out = start(keys)
     ahead = 1 + AHEAD // (words * PANEL)
@@ -125,8 +128,11 @@ def scan_lines(isa, planes, count, words, table, queries, factors, names, allowe
         if allowed.size and not any_allowed(allowed, first, stop):
             continue
         if rows > 1:
-            weave_panel(isa, codes, p, ahead, words, register, held, lines)
-        for t in range(quads.shape[0]):
+            weave_panel(isa, codes, p, words, register, held, lines)
+        for t in range(tiles):
+            if rows > 1:  # bit by bit, for memory is idle while tiles are multiplied
+                for g in range(t * words // tiles, (t + 1) * words // tiles):
+                    fetch(isa, codes, p + 1, words, g)
             for v in range(first, stop, lanes):
                 acc = tile_start(isa, per_query[0], t * rows)
                 if rows > 1:
@@ -136,11 +142,16 @@ def scan_lines(isa, planes, count, words, table, queries, factors, names, allowe
                 hits = tile_keys(
                     acc, per_query[1], per_query[2], t * rows, per_vector[0], per_vector[1], v, out
                 )
-                r = 0
                 while hits:
-                    if hits & 1:
-                        q = t * rows + r
-                        offer(keys[r], min(lanes, stop - v), v, names, allowed, best_keys[q], best_ids[q])
-                        thresholds[q] = best_keys[q, 0]
-                    hits >>= 1
-                    r += 1
+                    r = lowest_bit(hits)
+                    hits &= hits - np.uint64(1)
+                    q = t * rows + r
+                    for lane in range(min(lanes, stop - v)):
+                        key = out[r * lanes + lane]
+                        if key >= limits[q] and (allowed.size == 0 or allowed[v + lane]):
+                            push(key, ident_of(names, v + lane), best[0], best[1], q * k, k)
+                            limits[q] = best[0][q * k]
+    keep(keys)
+    keep(thresholds)
+    keep(row_room)
+    keep(level_room)

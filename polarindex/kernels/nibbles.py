@@ -128,16 +128,6 @@ def load_some(typing, isa, words, offset, count):
 
 
 @intrinsic
-def lowest_bit(typing, mask):
-    """The number of the lowest bit that is set."""
-
-    def code(context, builder, sig, args):
-        return call(builder, "llvm.cttz.i64", I64, [args[0], ir.Constant(ir.IntType(1), 1)])
-
-    return types.intp(types.uint64), code
-
-
-@intrinsic
 def group_hits(typing, group, steps, lifts, thresholds, first_query, scales, shifts, first_vector, many, bounds, hits):
     """Bounds (group * step_row + lift_row) * scale_v + shift_v in float32 against thresholds.
 

@@ -161,13 +161,23 @@ def start(typing, array):
     """The address of a C-contiguous array's first element.
 
     Kernels hand addresses to their parts: an array handed on in a loop is counted as a new reference, in an atomic
-    step, every time.
+    step, every time. An array that the kernel made itself must be kept (`keep`) until the address is used no more.
     """
 
     def code(context, builder, sig, args):
         return context.make_array(sig.args[0])(context, builder, args[0]).data
 
     return types.CPointer(array.dtype)(array), code
+
+
+@intrinsic
+def keep(typing, array):
+    """Nothing, at the end of a kernel: an array of which only the address is used is freed after its last mention."""
+
+    def code(context, builder, sig, args):
+        return context.get_dummy_value()
+
+    return types.none(array), code
 
 
 @intrinsic
@@ -198,6 +208,16 @@ def constant(choose: Any, kind: Any) -> Any:
 rows_of = constant(lambda isa: isa.rows, types.intp)
 lanes_of = constant(lambda isa: isa.nbytes // 4, types.intp)
 planes_of = constant(lambda isa: isa.planes, types.intp)
+
+
+@intrinsic
+def lowest_bit(typing, mask):
+    """The number of the lowest bit that is set."""
+
+    def code(context, builder, sig, args):
+        return call(builder, "llvm.cttz.i64", I64, [args[0], ir.Constant(ir.IntType(1), 1)])
+
+    return types.intp(types.uint64), code
 
 
 # --- registers

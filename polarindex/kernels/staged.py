@@ -22,9 +22,10 @@ from polarindex.kernels.nibbles import (
     group_hits,
     group_zero,
     load_some,
-    lowest_bit,
 )
 from polarindex.kernels.simd import (
+    keep,
+    lowest_bit,
     planes_of,
     prefetch,
     rows_of,
@@ -194,10 +195,10 @@ def _kth_largest(values, count, k, room):
 
 
 @kernel
-def scan_staged(isa, alone, planes, count, words, first_planes, table, first, queries, factors, names, allowed, best):
+def scan_staged(isa, alone, planes, count, words, first_planes, table, first, queries, factors, names, allowed, heaps):
     """Offer every vector's rank to the k best of each query.
 
-    isa, alone: tags of the tile of queries and of one query. planes, count, words, table, factors, names, allowed, best
+    isa, alone: tags of the tile of queries and of one query. planes, count, words, table, factors, names, allowed, heaps
         as in lines.scan_lines; first_planes, the planes that bounds are made of.
     first = (tables (tiles, first_planes * words, rows, 2, 64) uint8 on a cache line, steps, lifts (rows tiles,) f32)
     queries = (bytes (nq, 8 * words rounded up to 16) uint32, starts (nq,) int32, gains (nq,) float32): a query's bytes
@@ -206,21 +207,21 @@ def scan_staged(isa, alone, planes, count, words, first_planes, table, first, qu
     tables, steps, lifts = first
     asked, starts, gains = queries
     scales, shifts = factors
-    best_keys, best_ids = best
     rows, size = rows_of(isa), words * PANEL
     whole = first_planes == planes_of(isa)
-    k = best_keys.shape[1]
+    k = heaps[0].shape[1]
     group_bounds = np.empty((rows, GROUP * PANEL), np.float32)
     hits = np.empty(rows, np.uint64)
     found = np.empty((rows, BLOCK * PANEL), np.int64)  # vectors whose bound allows them, and the bounds
     bounds = np.empty((rows, BLOCK * PANEL), np.float32)
     room = np.empty(BLOCK * PANEL, np.float32)
     held = np.empty(rows, np.int64)
-    thresholds = best_keys[:, 0].copy()
+    thresholds = heaps[0][:, 0].copy()
+    best, limits = (start(heaps[0]), start(heaps[1])), start(thresholds)
     register = load_table(alone, start(table))
     codes = (start(planes[0]), start(planes[1]), start(planes[2]))
     entries, bytes_, lane_bounds, masks = start(tables), start(asked), start(group_bounds), start(hits)
-    per_query = start(steps), start(lifts), start(thresholds)
+    per_query = start(steps), start(lifts), limits
     per_vector = start(scales), start(shifts)
     ahead = AHEAD // size + GROUP
     panels = planes[0].shape[0]
@@ -275,14 +276,17 @@ def scan_staged(isa, alone, planes, count, words, first_planes, table, first, qu
                 for turn in range(2):
                     for i in range(held[r]):
                         bound = bounds[r, i]
-                        if (bound >= middle) == (turn == 1) or bound < thresholds[q]:
+                        if (bound >= middle) == (turn == 1) or bound < limits[q]:
                             continue
                         v = found[r, i]
                         dot = starts[q] + _dot_row(
                             alone, codes, v, words, register, bytes_, q * asked.shape[1]
                         )
                         key = np.float32(np.float32(np.float32(dot) * gains[q]) * scales[v]) + shifts[v]
-                        push(key if whole or key < bound else bound, ident_of(names, v), best_keys[q], best_ids[q])
-                        thresholds[q] = best_keys[q, 0]
+                        push(key if whole or key < bound else bound, ident_of(names, v), best[0], best[1], q * k, k)
+                        limits[q] = best[0][q * k]
                     if middle == -np.inf:
                         break
+    keep(group_bounds)
+    keep(hits)
+    keep(thresholds)

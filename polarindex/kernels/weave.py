@@ -191,8 +191,8 @@ def nibble_lines(isa, codes, p, count, g, half, rows):
 
 
 @inlined
-def weave_panel(isa, codes, p, ahead, count, table, rows, levels):
-    """Levels of panel p, line by line, and a request for panel p + ahead.
+def weave_panel(isa, codes, p, count, table, rows, levels):
+    """Levels of panel p, line by line.
 
     codes: addresses of the first plane's lines, the second's, and the rows of the others, uint32; count: words of a
     plane, or of a row at 8 bits. table: a register from load_table; rows (128,) uint32 is room for the planes that
@@ -200,13 +200,11 @@ def weave_panel(isa, codes, p, ahead, count, table, rows, levels):
     """
     if planes_of(isa) == 8:
         for g in range(count):
-            fetch(isa, codes, p + ahead, count, g)
             for half in range(0, PANEL, lanes_of(isa)):
                 line = load(isa, codes[0], (p * count + g) * PANEL + half)
                 store(grid_levels(isa, line), levels, g * PANEL + half)
         return
     for g in range(count):
-        fetch(isa, codes, p + ahead, count, g)
         if g % 4 == 0:
             lines_of_rows(isa, codes[2], p, count, g, rows)
         for half in range(0, PANEL, lanes_of(isa)):
