@@ -1,17 +1,23 @@
-"""Write the README's results from benchmarks/results/*.json: python benchmarks/readme_tables.py [--check]
+"""Write the results in README.md and docs/benchmarks.md from benchmarks/results/*.json.
 
-With --check nothing is written, and the exit code says whether the README shows what the results hold.
+    python benchmarks/readme_tables.py [--check]
+
+With --check nothing is written, and the exit code says whether both show what the results hold.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from kernel_tables import block
+
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- results:", "<!-- end of results -->"
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(<!-- results: ([^\n]*?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 METHODS = (
     "EDEN",
     "EDEN, no centre",
@@ -55,18 +61,35 @@ def footer(result: dict[str, Any]) -> str:
     )
 
 
+def readme() -> list[str]:
+    """Recall against bytes."""
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("recall-*.json"))]
+    return [*(line for result in results for line in (*table(result), "")), footer(results[0])]
+
+
+def filled(text: str) -> str:
+    """A page with every block between its marks as the results have it.
+
+    A block's mark names a table of kernel_tables, or this program: then it is the README's.
+    """
+    path = RESULTS / "kernels.json"
+    kernels = json.loads(path.read_text()) if path.exists() else None
+
+    def lines(found: re.Match[str]) -> str:
+        begin, name, end = found.groups()
+        held = readme() if name.startswith("benchmarks/readme_tables.py") else block(name, kernels)
+        return begin + "\n".join([*held, end])
+
+    return BLOCK.sub(lines, text)
+
+
 def main() -> int:
-    results = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("recall-*.json"))]
-    blocks = [line for result in results for line in (*table(result), "")]
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    head, rest = text.split(BEGIN, 1)
-    note, rest = rest.split("\n", 1)
-    tail = rest.split(END, 1)[1]
-    wanted = "\n".join([f"{head}{BEGIN}{note}", *blocks, footer(results[0]), f"{END}{tail}"])
+    pages = {path: path.read_text() for path in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")}
+    wanted = {path: filled(text) for path, text in pages.items()}
     if "--check" in sys.argv[1:]:
-        return int(wanted != text)
-    readme.write_text(wanted)
+        return int(wanted != pages)
+    for path, text in wanted.items():
+        path.write_text(text)
     return 0
 
 

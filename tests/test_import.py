@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import polarindex
@@ -57,6 +58,20 @@ def test_our_own_modules_import_fast(statement):
         return sum(int(match[1]) for match in ours) / 1000
 
     assert min(milliseconds() for _ in range(5)) < MOST_MILLISECONDS
+
+
+def test_a_search_loads_no_more_than_it_needs(tmp_path):
+    """Numba loads SciPy where it is installed."""
+    index = polarindex.FlatIndex(8)
+    index.add(np.eye(8))
+    index.save(tmp_path / "index")
+    program = f"""
+import sys
+import numpy as np, polarindex
+polarindex.load(sys.argv[1]).search(np.ones(8), 3)
+print(sorted(set(sys.modules) & (set({HEAVY}) - {{"llvmlite", "numba", "scipy"}})))
+"""
+    assert run("-c", program, str(tmp_path / "index")).stdout == "[]\n"
 
 
 def test_every_public_name_is_there_and_a_wrong_one_is_an_attribute_error():

@@ -66,6 +66,7 @@ class Arena:
         self.blocks: list[dict[str, Array]] = []
         self.n = 0
         self._staged = 0
+        self._goal = 0  # rows that were announced
 
     @property
     def nbytes(self) -> int:
@@ -77,6 +78,10 @@ class Arena:
 
     # --- writing
 
+    def expect(self, rows: int) -> None:
+        """So many rows will be staged: a block is made in its full size at once, not grown by copies."""
+        self._goal = self.n + self._staged + rows
+
     def stage(self, rows: Mapping[str, Array]) -> None:
         """Write rows after those staged before them; panels come as rows of words. Absent columns are undefined."""
         count = len(next(iter(rows.values())))
@@ -84,7 +89,7 @@ class Arena:
         while done < count:
             block, offset = divmod(self.n + self._staged, BLOCK_ROWS)
             taken = min(count - done, BLOCK_ROWS - offset)
-            self._reserve(block, offset + taken)
+            self._reserve(block, max(offset + taken, min(BLOCK_ROWS, self._goal - block * BLOCK_ROWS)))
             for name in rows:
                 self._write(self.blocks[block], name, slice(offset, offset + taken), rows[name][done : done + taken])
             done += taken
@@ -93,12 +98,12 @@ class Arena:
     def commit(self) -> int:
         """Make the staged rows part of the arena; returns the position of the first."""
         first = self.n
-        self.n, self._staged = self.n + self._staged, 0
+        self.n, self._staged, self._goal = self.n + self._staged, 0, 0
         return first
 
     def discard(self) -> None:
         """Forget the staged rows."""
-        self._staged = 0
+        self._staged = self._goal = 0
         self.truncate(self.n)
 
     def append(self, rows: Mapping[str, Array]) -> None:

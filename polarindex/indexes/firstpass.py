@@ -2,7 +2,7 @@
 
 Law:       with r the error that the remaining planes explain, <q, levels> = <q, estimate> + r, and r has mean 0 and
            deviation |q| * FirstPlanes.deviation over random rotations (papers: EDEN's and RaBitQ's error law for
-           nested codes). The bound is the estimate plus LIFT deviations; where the planes are the whole code, r = 0.
+           nested codes). The bound is the estimate plus FirstPlanes.lift deviations; where the planes are the whole code, r = 0.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.codebooks import FirstPlanes
 from polarindex.memory import aligned_zeros
-
-LIFT = 3.0  # deviations
 
 _SLACK = 2.0**-20  # of the largest sum: what float32 may lose between a bound and a key
 
@@ -59,5 +57,5 @@ def bounds(planes: FirstPlanes, queries: StageQueries, rows: int) -> Bounds:
     levels = queries.levels.astype(np.float64)
     sums = np.abs(levels).sum(axis=1) * (np.abs(planes.weights).sum() + abs(planes.base))
     lifts = offsets + planes.base * levels.sum(axis=1) + _SLACK * sums
-    lifts += LIFT * planes.deviation * np.sqrt((levels**2).sum(axis=1))
+    lifts += planes.lift * planes.deviation * np.sqrt((levels**2).sum(axis=1))
     return Bounds(tables, (steps * queries.gains).astype(np.float32), (lifts * queries.gains).astype(np.float32))

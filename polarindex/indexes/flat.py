@@ -16,8 +16,8 @@ from polarindex.indexes.firstpass import StageQueries
 from polarindex.indexes.ids import IdMap, Ids
 from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.originals import STORES, exact_scores, take_originals
-from polarindex.indexes.plan import Planner
-from polarindex.indexes.scan import best_rows, integer_queries, key_blocks
+from polarindex.indexes.plan import IN_STEPS, Planner
+from polarindex.indexes.scan import QUERY_BITS, best_rows, integer_queries, key_blocks, rows_of
 from polarindex.kernels.limits import EMPTY_ID, MAX_DIMS
 from polarindex.quantizers import make_quantizer
 
@@ -90,7 +90,7 @@ class FlatIndex:
         self._coding = Coding(self.quantizer, self.metric, self.store, self.center)
         self._arena = Arena(self._coding.columns())
         self._ids = IdMap(self._arena)
-        self._planner = Planner(self._arena, self._coding)
+        self._planner = Planner(self._coding)
         self._version = 0  # changes whenever rows do
 
     # --- what is in it
@@ -148,6 +148,10 @@ class FlatIndex:
             "center_frozen": centre.frozen,
             "energy_removed_by_center": centre.energy_removed,
             "expected_relative_error": self.quantizer.expected_error(integer=True),
+            "scan": {
+                "batch": self._planner.plan(self._arena, 64, 10, False).describe(),
+                "single": self._planner.plan(self._arena, 1, 10, False).describe(),
+            },
         }
 
     def parameters(self) -> dict[str, Any]:
@@ -269,6 +273,7 @@ class FlatIndex:
         rerank: int | None = None,
         num_threads: int | None = None,
         exact_scan: bool = False,
+        query_bits: int = 8,
         return_error: bool = False,
     ) -> tuple[NDArray[Any], ...]:
         """The k nearest vectors.
@@ -287,7 +292,12 @@ class FlatIndex:
         num_threads : int, optional
             Default: all cores for large searches, one for small. The result does not depend on it.
         exact_scan : bool
-            Score every code in full; a flat index always does.
+            Score every code in full, or skip only what cannot be among the k best. By default a first pass over one or
+            two planes of the codes may leave out vectors whose first planes make that unlikely; it costs less than
+            .0005 of the recall. `info()["scan"]` says which is used.
+        query_bits : {8, 16}
+            Bits of the query's coordinates. Rounding to 8 adds 6e-5 of the query's energy as noise; 16 adds nothing and
+            takes two and more times as long.
         return_error : bool
             Also return one standard error of each estimate (for biased quantizers, approximately: their bias is in
             it, the spread of their lengths is not).
@@ -305,9 +315,11 @@ class FlatIndex:
         threads = None if num_threads is None else checks.integer(num_threads, "num_threads", low=1)
         checks.flag(exact_scan, "exact_scan")
         checks.flag(return_error, "return_error")
+        if query_bits not in QUERY_BITS:
+            raise ValueError(f"query_bits must be 8 or 16, got {query_bits!r}")
         given = source.array()
         queries = self._coding.codable(given, source.name)
-        distances, ids = self._scan(queries, min(rerank * k if rerank else k, len(self)), filter, threads, exact_scan)
+        distances, ids = self._scan(queries, min(rerank * k if rerank else k, len(self)), filter, threads, exact_scan, query_bits)
         if rerank:
             distances, ids = self._rescored(given, ids, k)
         missing = k - ids.shape[1]
@@ -337,7 +349,7 @@ class FlatIndex:
         prepared = self._integer_queries(queries)
         constants = self._coding.constants(queries)
         for group, allowed in groups:
-            mine = [stage.rows(group) for stage in prepared]
+            mine = rows_of(prepared, group)
             for block in key_blocks(self._arena, self.quantizer, mine, allowed, 0, len(self)):
                 distances = self._coding.distances(block.keys, constants[group])
                 hits = distances <= radius if self.metric == "l2" else distances >= radius
@@ -377,6 +389,7 @@ class FlatIndex:
             held = self._arena.whole("held")
             centre = self._coding.learned(held, source)
             arena = self._recoded(held, centre)
+        arena.expect(added)
         at = 0
         try:
             for columns in self._coding.coded(source, centre):
@@ -450,22 +463,24 @@ class FlatIndex:
 
     # --- scores
 
-    def _integer_queries(self, queries: Floats) -> list[StageQueries]:
-        return integer_queries(self.quantizer, queries - self._coding.centre.mu, self._coding.factor)
+    def _integer_queries(self, queries: Floats, bits: int = 8) -> list[list[StageQueries]]:
+        return integer_queries(self.quantizer, queries - self._coding.centre.mu, self._coding.factor, bits)
 
-    def _scan(self, queries: Floats, k: int, filter: Any, threads: int | None, exact: bool) -> tuple[Floats, Ids]:
+    def _scan(
+        self, queries: Floats, k: int, filter: Any, threads: int | None, exact: bool, bits: int
+    ) -> tuple[Floats, Ids]:
         """The k <= n best over the codes; -1 where a filter allows fewer."""
         groups = filter_groups(filter, len(queries), self._ids, len(self), self._version)
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        plan = self._planner.plan(len(queries), k, exact)
-        prepared = self._integer_queries(queries)
+        plan = self._planner.plan(self._arena, len(queries), k, exact) if bits == 8 else IN_STEPS
+        prepared = self._integer_queries(queries, bits)
         if len(groups) == 1:
             keys, ids = best_rows(self._arena, self.quantizer, plan, prepared, k, groups[0][1], threads)
         else:
             keys, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
             for group, allowed in groups:
-                mine = [stage.rows(group) for stage in prepared]
+                mine = rows_of(prepared, group)
                 keys[group], ids[group] = best_rows(self._arena, self.quantizer, plan, mine, k, allowed, threads)
         return self._coding.ordered(keys, ids, self._coding.constants(queries)), ids
 

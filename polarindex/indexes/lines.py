@@ -4,7 +4,7 @@ Read:      codes of one table stage at 1, 2, 3, 4 or 8 bits, where the machine h
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,21 +67,17 @@ def line_code(quantizer: Quantizer, isa: str) -> LineCode | None:
     return LineCode(isa, stage, bits, stage.layout.planes[0].words, table)
 
 
+def prepared_scan(code: LineCode, first: FirstPlanes | None, queries: StageQueries) -> LineScan:
+    """A scan of some queries: full, or after a first pass."""
+    return _StagedScan(code, first, queries) if first else _FullScan(code, queries)
+
+
 def best_by_lines(
-    arena: Arena,
-    code: LineCode,
-    first: FirstPlanes | None,
-    queries: StageQueries,
-    k: int,
-    allowed: Allowed,
-    start: int,
-    stop: int,
+    arena: Arena, scan: LineScan, k: int, allowed: Allowed, start: int, stop: int
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Keys (nq, k) float32, best first, and ids (nq, k), of rows [start, stop): a full scan, or one after a first pass."""
-    scan = _StagedScan(code, first, queries) if first else _FullScan(code, queries)
-    nq = len(queries.levels)
+    """Keys (nq, k) float32, best first, and ids (nq, k), of rows [start, stop)."""
     keys = np.full((scan.held, k), -np.inf, np.float32)
-    keys[nq:] = np.inf  # nothing enters the heaps of the queries that fill up the last tile
+    keys[scan.nq :] = np.inf  # nothing enters the heaps of the queries that fill up the last tile
     ids = np.full(keys.shape, EMPTY_ID, np.int64)
     for span in arena.spans(BLOCK_ROWS, start, stop, whole_panels=True):
         arrays = span.arrays
@@ -91,7 +87,25 @@ def best_by_lines(
         factors = arrays["scales"].reshape(-1), arrays.get("shifts", _NO_SHIFTS)
         scan(_planes(arrays), span.rows, factors, (arrays.get("ids", _NO_IDS), span.start), mine, (keys, ids))
     kernels.sort_rows(keys, ids)
-    return keys[:nq], ids[:nq]
+    return keys[: scan.nq], ids[: scan.nq]
+
+
+class LineScan(Protocol):
+    """A kernel with its queries: nq of them, in tiles that hold `held`."""
+
+    nq: int
+    held: int
+
+    def __call__(
+        self,
+        planes: tuple[NDArray[np.uint32], ...],
+        count: int,
+        factors: tuple[Floats, Floats],
+        names: tuple[NDArray[np.int64], int],
+        allowed: NDArray[np.uint8],
+        best: tuple[Floats, NDArray[np.int64]],
+    ) -> None:
+        """Offer `count` vectors to the k best, as kernels.scan_lines says."""
 
 
 _ALL = np.empty(0, np.uint8)
@@ -111,7 +125,8 @@ class _FullScan:
 
     def __init__(self, code: LineCode, queries: StageQueries) -> None:
         rows = 1 if len(queries.levels) < _TILE_FROM else _TILE
-        tiles = -(-len(queries.levels) // rows)
+        self.nq = len(queries.levels)
+        tiles = -(-self.nq // rows)
         self.held = tiles * rows
         self._code = code
         self._isa = kernels.Isa(code.isa, rows, code.bits)
@@ -122,7 +137,7 @@ class _FullScan:
             gains = np.concatenate([gains, np.zeros(self.held - len(gains), np.float32)])
         self._queries = quads, sums, gains
 
-    def __call__(self, planes, count, factors, names, allowed, best) -> None:  # type: ignore[no-untyped-def]
+    def __call__(self, planes: Any, count: int, factors: Any, names: Any, allowed: Any, best: Any) -> None:
         code = self._code
         kernels.scan_lines(
             self._isa, planes, count, code.words, code.table, self._queries, factors, names, allowed, best
@@ -135,7 +150,7 @@ class _StagedScan:
     def __init__(self, code: LineCode, first: FirstPlanes, queries: StageQueries) -> None:
         rows = 1 if len(queries.levels) < _TILE_FROM else _GROUP
         padded = queries.padded(rows, code.dims)
-        self.held = len(padded.levels)
+        self.nq, self.held = len(queries.levels), len(padded.levels)
         self._code = code
         self._planes = len(first.weights)
         self._isa, self._alone = (kernels.Isa(code.isa, r, code.bits) for r in (rows, 1))
@@ -148,7 +163,7 @@ class _StagedScan:
         starts = -self._alone.bias * padded.levels.sum(axis=1, dtype=np.int32)
         self._queries = np.ascontiguousarray(rows_order).reshape(self.held, -1), starts, padded.gains
 
-    def __call__(self, planes, count, factors, names, allowed, best) -> None:  # type: ignore[no-untyped-def]
+    def __call__(self, planes: Any, count: int, factors: Any, names: Any, allowed: Any, best: Any) -> None:
         code = self._code
         kernels.scan_staged(
             self._isa, self._alone, planes, count, code.words, self._planes, code.table,

@@ -4,9 +4,9 @@ The choice is made here alone, from measured speeds and from what a sample of th
 first pass would leave. It depends on the index, k and the number of queries, not on threads or on earlier searches.
 
 Costs:     nanoseconds on one Zen 4 core; only their ratios matter.
-Sample:    2,048 rows spread over the index. Some of them, decoded, are taken as queries, for queries mostly resemble
-           what they look for; the share of rows whose bound reaches the rank that k has in the sample is the share
-           that a first pass leaves. It is taken again when the index has doubled."""
+Sample:    2,048 rows spread over the index, taken again when it has doubled. Some of them, decoded, are taken as
+           queries, for queries mostly resemble what they look for; the share of rows whose bound reaches the k-th
+           best key (extrapolated from the sample's) is what a first pass leaves."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from polarindex import kernels
 from polarindex.codebooks import FirstPlanes, first_planes
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.coding import Coding
-from polarindex.indexes.firstpass import LIFT
 from polarindex.indexes.lines import LineCode, line_code
 from polarindex.quantizers.base import TableStage
 
 SAMPLE_ROWS = 2048
 _SAMPLE_QUERIES = 16
+_PLANS = 64  # that are remembered
 _STAGED_FROM = 1 << 22  # rows x dimensions from which a first pass pays for its tables
 _FEW_DIMS = 64  # below, rotated coordinates are not Gaussian enough for the statistical bound
 _FULL, _FIRST = 1 / 210, 1 / 600  # a coordinate in a batch: VPDPBUSD, and nibble tables by the plane
@@ -35,11 +35,16 @@ Floats = NDArray[np.float32]
 
 
 class Plan(NamedTuple):
-    """first: what a first pass reads, or None for a full scan; survivors: the share of rows it is expected to leave."""
+    """How to scan.
+
+    code : how registers see the codes; None: they are decoded in steps
+    first : what a first pass reads; None: there is none
+    survivors : the share of rows that the first pass is expected to leave
+    """
 
     code: LineCode | None
-    first: FirstPlanes | None
-    survivors: float
+    first: FirstPlanes | None = None
+    survivors: float = 1.0
 
     def describe(self) -> str:
         if self.code is None:
@@ -53,33 +58,47 @@ class Plan(NamedTuple):
         return f"first pass over {planes} of {self.code.bits} planes ({self.code.isa}), {left}"
 
 
+IN_STEPS = Plan(None)
+
+
 class Planner:
     """The plans of one index."""
 
-    def __init__(self, arena: Arena, coding: Coding) -> None:
-        self._arena, self._coding = arena, coding
+    def __init__(self, coding: Coding) -> None:
+        self._coding = coding
         self._codes: dict[str, LineCode | None] = {}  # instruction set -> how it sees the code
         self._firsts: dict[int, FirstPlanes] = {}  # planes -> what they say
-        self._sampled_at = 0
-        self._errors: dict[int, tuple[Floats, Floats]] = {}  # planes -> (keys, bounds), each (queries, rows)
+        self._plans: dict[tuple[str, int, int, int, bool], Plan] = {}
+        self._sample: _Sample | None = None
 
-    def plan(self, nq: int, k: int, exact: bool) -> Plan:
+    def plan(self, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
         """The plan for nq queries; `exact`: only one whose answers are the full scan's, whatever the data."""
-        code = self._code(kernels.selected())
-        full = Plan(code, None, 1.0)
-        n = self._arena.n
+        isa = kernels.selected()
+        case = isa, arena.n, nq, k, exact
+        if case not in self._plans:
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[case] = self._made(self._code(isa), arena, nq, k, exact)
+        return self._plans[case]
+
+    def _made(self, code: LineCode | None, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
+        n = arena.n
         if code is None or not code.tables or n * code.dims < _STAGED_FROM:
-            return full
-        options = []
+            return Plan(code)
+        best, lowest = Plan(code), self._full_cost(code, nq)
+        sample = self._sampled(arena)
         for planes in (1, 2)[: code.bits]:
             first = self._first(code, planes)
             if first.deviation == 0:
-                options.append((self._cost(code, nq, planes, k / n), Plan(code, first, k / n)))
-            elif not exact and self._coding.quantizer.dim >= _FEW_DIMS:
-                survivors = self._survivors(code.stage, first, k)
-                options.append((self._cost(code, nq, planes, survivors), Plan(code, first, survivors)))
-        best = min(options, key=lambda option: option[0], default=None)
-        return best[1] if best and best[0] < self._full_cost(code, nq) else full
+                survivors = k / n
+            elif exact or self._coding.quantizer.dim < _FEW_DIMS:
+                continue
+            else:
+                survivors = sample.survivors(code.stage, first, k / n)
+            cost = self._cost(code, nq, planes, survivors)
+            if cost < lowest:
+                best, lowest = Plan(code, first, survivors), cost
+        return best
 
     def _code(self, isa: str) -> LineCode | None:
         if isa not in self._codes:
@@ -91,8 +110,15 @@ class Planner:
             self._firsts[planes] = first_planes(code.stage.table, code.stage.thresholds, planes)
         return self._firsts[planes]
 
+    def _sampled(self, arena: Arena) -> _Sample:
+        held = self._sample
+        if held is None or held.arena is not arena or not held.n <= arena.n < 2 * held.n:
+            held = self._sample = _Sample(self._coding, arena)
+        return held
+
+    # --- nanoseconds a row
+
     def _full_cost(self, code: LineCode, nq: int) -> float:
-        """Nanoseconds a row."""
         return max(code.dims * _FULL, code.dims * code.bits / 8 * _READ / nq)
 
     def _cost(self, code: LineCode, nq: int, planes: int, survivors: float) -> float:
@@ -100,34 +126,45 @@ class Planner:
         first = max(code.dims * planes * _FIRST, code.dims * planes / 8 * _READ / nq)
         return first + survivors * (_ROW + alone + _ROW_DIM * code.dims)
 
-    # --- the sample
 
-    def _survivors(self, stage: TableStage, first: FirstPlanes, k: int) -> float:
-        n = self._arena.n
-        if not self._sampled_at <= n < 2 * self._sampled_at:
-            self._sampled_at, self._errors = n, {}
+class _Sample:
+    """SAMPLE_ROWS rows of an index when it had n."""
+
+    def __init__(self, coding: Coding, arena: Arena) -> None:
+        self.arena, self.n = arena, arena.n
+        self._coding = coding
+        self._ranked: dict[int, tuple[Floats, Floats]] = {}  # planes -> keys, best first, and bounds: (queries, rows)
+        positions = np.unique(np.linspace(0, arena.n - 1, min(SAMPLE_ROWS, arena.n)).astype(np.int64))
+        names = [name for name in arena.columns if name in ("scales", "shifts") or name.startswith("codes")]
+        self.rows = Arena({name: arena.columns[name] for name in names})
+        self.rows.append({name: arena.take(name, positions) for name in names})
+
+    def survivors(self, stage: TableStage, first: FirstPlanes, share: float) -> float:
+        """The share of rows whose bound reaches the key that a `share` of rows reaches."""
         planes = len(first.weights)
-        if planes not in self._errors:
-            self._errors[planes] = self._keys_and_bounds(stage, first)
-        keys, bounds = self._errors[planes]
-        rank = min(max(round(k / n * keys.shape[1]), 2), keys.shape[1])
-        thresholds = -np.partition(-keys, rank - 1, axis=1)[:, rank - 1]
-        return float((bounds >= thresholds[:, None]).mean())
+        if planes not in self._ranked:
+            keys, bounds = self._keys_and_bounds(stage, first)
+            self._ranked[planes] = -np.sort(-keys, axis=1), bounds
+        ranked, bounds = self._ranked[planes]
+        rows = ranked.shape[1]
+        near, far = min(2, rows), min(max(32, round(share * rows)), rows)
+        low, high = ranked[:, far - 1], ranked[:, near - 1]
+        depth = [np.sqrt(-2 * np.log(part)) for part in (min(share, 1.0), near / rows, far / rows)]  # a normal tail
+        slope = (high - low) / (depth[1] - depth[2]) if far > near else 0
+        return float((bounds >= (low + slope * (depth[0] - depth[2]))[:, None]).mean())
 
     def _keys_and_bounds(self, stage: TableStage, first: FirstPlanes) -> tuple[Floats, Floats]:
-        """Of sample rows for sample queries; a query's own row is out of the running."""
-        coding, n = self._coding, self._arena.n
-        positions = np.unique(np.linspace(0, n - 1, min(SAMPLE_ROWS, n)).astype(np.int64))
-        words, scales = coding.words(self._arena, positions), self._arena.take("scales", positions)[:, 0]
-        chosen = np.linspace(0, len(positions) - 1, _SAMPLE_QUERIES).astype(np.int64)
-        queries = stage.map.forward(coding.decoded(words[chosen], scales[chosen, None]))
-        codes = stage.layout.unpack(words)[:, : stage.map.dims]
+        """Of all rows for some of them as queries; a query's own row is out of the running."""
+        coding, every = self._coding, np.arange(self.rows.n)
+        chosen = np.linspace(0, self.rows.n - 1, _SAMPLE_QUERIES).astype(np.int64)
+        queries = stage.map.forward(coding.decoded_at(self.rows, chosen))
+        codes = stage.layout.unpack(coding.words(self.rows, every))[:, : stage.map.dims]
         bits, planes = stage.layout.bits, len(first.weights)
         estimates = first.base + (codes[:, :, None] >> (bits - 1 - np.arange(planes)) & 1) @ first.weights
-        shifts = self._arena.take("shifts", positions) if "shifts" in self._arena.columns else np.float32(0)
-        factor = coding.factor * scales
-        keys = (queries @ stage.table[codes].astype(np.float32).T) * factor + shifts
-        lifts = LIFT * first.deviation * np.linalg.norm(queries, axis=1)
-        bounds = (queries @ estimates.astype(np.float32).T + lifts[:, None]) * factor + shifts
+        shifts = self.rows.take("shifts", every) if "shifts" in self.rows.columns else np.float32(0)
+        factors = coding.factor * self.rows.take("scales", every)[:, 0]
+        lifts = first.lift * first.deviation * np.linalg.norm(queries, axis=1)
+        keys = (queries @ stage.table[codes].astype(np.float32).T) * factors + shifts
+        bounds = (queries @ estimates.astype(np.float32).T + lifts[:, None]) * factors + shifts
         keys[np.arange(len(chosen)), chosen] = bounds[np.arange(len(chosen)), chosen] = -np.inf
         return keys.astype(np.float32), bounds.astype(np.float32)

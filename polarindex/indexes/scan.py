@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
-from polarindex.codes import Words
+from polarindex.codes import PANEL, Words
 from polarindex.indexes.arena import Arena, Span
 from polarindex.indexes.filters import Allowed
 from polarindex.indexes.firstpass import StageQueries
-from polarindex.indexes.lines import best_by_lines
+from polarindex.indexes.lines import best_by_lines, prepared_scan
 from polarindex.indexes.plan import Plan
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.kernels.limits import EMPTY_ID
@@ -29,24 +29,75 @@ from polarindex.quantizers import Quantizer
 
 STEP = 512  # rows decoded at a time: 400 kB of levels at d = 784, inside L2
 TILE = 256  # queries that share a decoded step
+TILE_ROWS = 8  # and of these a tile of registers
 _PARALLEL_FROM = 1 << 25  # multiply-adds below which a second thread costs more than it brings
 
 Floats = NDArray[np.float32]
 
 
-def integer_queries(quantizer: Quantizer, q: Floats, factor: float) -> list[StageQueries]:
+QUERY_BITS = (8, 16)
+_FINE = 255  # a 16-bit level is 255 high + low, each in -127 .. 127
+
+
+def integer_queries(quantizer: Quantizer, q: Floats, factor: float, bits: int = 8) -> list[list[StageQueries]]:
     """Each stage's integer form of centred queries q (nq, dim), `factor` folded into the gains.
 
-    Rounding to 255 steps of the largest coordinate adds about 6e-5 of the query's energy as noise: nothing beside
-    the codes' .0096 at 4 bits (RaBitQ's 4-bit queries add .017).
+    At 8 bits one level a coordinate; rounding to 255 steps of the largest adds about 6e-5 of the query's energy as
+    noise: nothing beside the codes' .0096 at 4 bits (RaBitQ's 4-bit queries add .017). At 16 bits two levels, whose
+    values add up, and 1e-9.
     """
     prepared = []
     for stage in quantizer.stages:
         y = stage.map.forward(q)
         levels, peaks = np.empty(y.shape, np.int8), np.empty(len(y), np.float32)
         kernels.round_rows(y, levels, peaks)
-        prepared.append(StageQueries(levels, peaks * np.float32(factor / 127)))
+        if bits == 8:
+            prepared.append([StageQueries(levels, peaks * np.float32(factor / 127))])
+            continue
+        step = np.divide(127 * _FINE + 127, peaks, out=np.zeros(len(y)), where=peaks > 0, dtype=np.float64)
+        whole = np.rint(y * step[:, None])
+        high = np.rint(whole / _FINE)
+        gains = (peaks * np.float64(factor / (127 * _FINE + 127))).astype(np.float32)
+        low = StageQueries((whole - _FINE * high).astype(np.int8), gains)
+        prepared.append([StageQueries(high.astype(np.int8), gains * np.float32(_FINE)), low])
     return prepared
+
+
+class _Dots:
+    """Integer products of one set of queries with decoded levels, at the best speed there is here."""
+
+    def __init__(self, queries: StageQueries) -> None:
+        isa = kernels.selected()
+        self._queries = queries
+        self._isa = None if isa == kernels.GENERIC else kernels.Isa(isa, TILE_ROWS, 8)
+        self._width = 0  # of the levels that the queries are laid out for
+
+    def __call__(self, levels: NDArray[np.int8]) -> NDArray[np.int32]:
+        """(at least nq, at least n) int32 for levels (n, c) int8; more rows and columns mean nothing."""
+        n, width = levels.shape[0], -(-levels.shape[1] // 4) * 4
+        if width != levels.shape[1]:
+            levels = np.pad(levels, ((0, 0), (0, width - levels.shape[1])))
+        if width != self._width:
+            self._lay_out(width)
+        if self._isa is None:
+            out = np.empty((len(self._padded), n), np.int32)
+            kernels.dot(levels, self._padded, out)
+            return out
+        out = np.empty((len(self._sums), -(-n // PANEL) * PANEL), np.int32)
+        kernels.dot_lines(self._isa, levels.view(np.uint32), (self._quads, self._sums), out)
+        return out
+
+    def _lay_out(self, width: int) -> None:
+        levels = self._queries.levels
+        self._width = width
+        if self._isa is None:
+            self._padded = np.zeros((len(levels), width), np.int8)
+            self._padded[:, : levels.shape[1]] = levels
+            return
+        tiles = -(-len(levels) // TILE_ROWS)
+        self._quads = np.empty((tiles, width // 4, TILE_ROWS), np.int32)
+        self._sums = np.empty(tiles * TILE_ROWS, np.int32)
+        kernels.tile_queries(levels, TILE_ROWS, self._quads, self._sums)
 
 
 def span_words(quantizer: Quantizer, span: Span) -> Words:
@@ -67,24 +118,23 @@ class KeyBlock(NamedTuple):
 
 
 def key_blocks(
-    arena: Arena, quantizer: Quantizer, queries: list[StageQueries], allowed: Allowed, start: int, stop: int
+    arena: Arena, quantizer: Quantizer, queries: list[list[StageQueries]], allowed: Allowed, start: int, stop: int
 ) -> Iterator[KeyBlock]:
     """Keys of rows [start, stop) for some queries, STEP rows at a time; steps with no allowed row are skipped."""
-    padded: list[NDArray[np.int8]] = []
+    products = [[(piece.gains, _Dots(piece)) for piece in pieces] for pieces in queries]
+    nq = len(queries[0][0].levels)
     for span in arena.spans(STEP, start, stop):
         mine = np.empty(0, np.uint8) if allowed is None else allowed[span.start : span.start + span.rows]
         if allowed is not None and not mine.any():
             continue
-        keys = np.empty((len(queries[0].levels), span.rows), np.float32)
+        keys = np.empty((nq, span.rows), np.float32)
         keys[:] = span.arrays["shifts"] if "shifts" in span.arrays else np.float32(0)
-        dots = np.empty(keys.shape, np.int32)
-        words = span_words(quantizer, span)
-        for s, (stage, part) in enumerate(zip(quantizer.stages, quantizer.split(words), strict=True)):
+        words = quantizer.split(span_words(quantizer, span))
+        for s, (stage, part, pieces) in enumerate(zip(quantizer.stages, words, products, strict=True)):
             levels = stage.levels(part)
-            if len(padded) == s:
-                padded.append(_padded(queries[s].levels, levels.shape[1]))
-            kernels.dot(levels, padded[s], dots)
-            kernels.add_scores(dots, queries[s].gains, np.ascontiguousarray(span.arrays["scales"][:, s]), keys)
+            scales = np.ascontiguousarray(span.arrays["scales"][:, s])
+            for gains, dots in pieces:
+                kernels.add_scores(dots(levels), gains, scales, keys)
         ids = span.arrays.get("ids")
         yield KeyBlock(keys, np.arange(span.start, span.start + span.rows) if ids is None else ids, mine)
 
@@ -93,7 +143,7 @@ def best_rows(
     arena: Arena,
     quantizer: Quantizer,
     plan: Plan,
-    queries: list[StageQueries],
+    queries: list[list[StageQueries]],
     k: int,
     allowed: Allowed,
     threads: int | None,
@@ -101,19 +151,20 @@ def best_rows(
     """Keys (nq, k) float32, best first, and their ids (nq, k); empty places are -inf and EMPTY_ID."""
 
     def task(part: _Part) -> tuple[Floats, NDArray[np.int64]]:
-        mine = [stage.rows(part.queries) for stage in queries]
+        mine = rows_of(queries, part.queries)
         if plan.code:
-            return best_by_lines(arena, plan.code, plan.first, mine[0], k, allowed, part.start, part.stop)
-        keys = np.full((len(mine[0].levels), k), -np.inf, np.float32)
+            scan = prepared_scan(plan.code, plan.first, mine[0][0])
+            return best_by_lines(arena, scan, k, allowed, part.start, part.stop)
+        keys = np.full((len(mine[0][0].levels), k), -np.inf, np.float32)
         ids = np.full(keys.shape, EMPTY_ID, np.int64)
         for block in key_blocks(arena, quantizer, mine, allowed, part.start, part.stop):
             kernels.select(block.keys, block.ids, block.allowed, keys, ids)
         kernels.sort_rows(keys, ids)
         return keys, ids
 
-    nq = len(queries[0].levels)
+    nq = len(queries[0][0].levels)
     if threads is None:
-        work = arena.n * nq * sum(stage.levels.shape[1] for stage in queries)
+        work = arena.n * nq * sum(piece.levels.shape[1] for pieces in queries for piece in pieces)
         threads = available_cores() if work >= _PARALLEL_FROM else 1
     ranges, tiles = _parts(arena.n, nq, threads)
     if len(ranges) == len(tiles) == 1:
@@ -121,6 +172,11 @@ def best_rows(
     results = run_all(task, [_Part(tile, *bounds) for tile in tiles for bounds in ranges], threads)
     merged = [_merge(results[i : i + len(ranges)], k) for i in range(0, len(results), len(ranges))]
     return np.concatenate([keys for keys, _ in merged]), np.concatenate([ids for _, ids in merged])
+
+
+def rows_of(queries: list[list[StageQueries]], chosen: NDArray[np.int64] | slice) -> list[list[StageQueries]]:
+    """Some of the queries."""
+    return [[piece.rows(chosen) for piece in pieces] for pieces in queries]
 
 
 class _Part(NamedTuple):
@@ -148,10 +204,3 @@ def _merge(
     ids = np.concatenate([ids for _, ids in results], axis=1)
     order = np.lexsort((ids, -keys))[:, :k]
     return np.take_along_axis(keys, order, 1), np.take_along_axis(ids, order, 1)
-
-
-def _padded(levels: NDArray[np.int8], width: int) -> NDArray[np.int8]:
-    """Queries padded with zeros to the width of unpacked codes, whose padding then does not count."""
-    out = np.zeros((len(levels), width), np.int8)
-    out[:, : levels.shape[1]] = levels
-    return out

@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import Any
 
 _FILES = {
+    "cache_folder": "compile",
+    "compiled": "compile",
+    "expect_compilation": "compile",
     "rotate": "hadamard",
     "rotate_back": "hadamard",
     "quantize": "scalar",
@@ -30,11 +33,14 @@ _FILES = {
     "add_scores": "scan",
     "scan_lines": "lines",
     "tile_queries": "lines",
+    "dot_lines": "lines",
     "scan_staged": "staged",
     "nibble_tables": "staged",
     "Isa": "simd",
     "available": "dispatch",
     "selected": "dispatch",
+    "GENERIC": "dispatch",
+    "using": "dispatch",
     "offer": "topk",
     "select": "topk",
     "sort_rows": "topk",

@@ -5,6 +5,8 @@ every machine.
 
 Cache: Numba keys a cached kernel on the time and size of the file that defines it, and so would keep it when a kernel
 or intrinsic that it calls changes in another file. Here the key is a hash of all kernel sources instead.
+Said:  the first compilation of a process is said in one line, for it is why a first call takes seconds; a cache that
+cannot be used in one more.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 import numba
 import xxhash
+from numba.core.sigutils import normalize_signature
 
 _LOG = logging.getLogger("polarindex")
 _OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
@@ -50,12 +53,24 @@ class _ForgivingCache:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)
 
-    def load_overload(self, *arguments: Any) -> Any:
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        """The kernel for these types, or None where it is to be compiled.
+
+        Two processes that compile at once can leave one's code under the other's types: Numba writes its index and
+        its files in two steps. So what is found is asked for its types.
+        """
         try:
-            return self._cache.load_overload(*arguments)
+            found = self._cache.load_overload(signature, target)
         except Exception as error:  # whatever a damaged pickle raises
             _warn_once(error)
-            return None
+            found = None
+        if found is not None and found.signature.args == normalize_signature(signature)[0]:
+            return found
+        _compiled.append(self._cache._py_func.__name__)
+        if not _said.is_set():
+            _said.set()
+            _LOG.warning(_COMPILING)
+        return None
 
     def save_overload(self, *arguments: Any) -> None:
         try:
@@ -64,7 +79,31 @@ class _ForgivingCache:
             _warn_once(error)
 
 
-_warned = threading.Event()
+_COMPILING = (
+    "compiling kernels for this machine, once: up to 15 s for a first search; `polarindex warmup` does it ahead of time"
+)
+_compiled: list[str] = []
+_said, _warned = threading.Event(), threading.Event()
+
+
+def compiled() -> tuple[str, ...]:
+    """Names of the kernels that this process compiled, those left out that it found in the cache."""
+    return tuple(_compiled)
+
+
+def expect_compilation() -> None:
+    """From here on nothing is said of compilations: they are what the caller wants."""
+    _said.set()
+
+
+def cache_folder() -> Path | None:
+    """The folder where kernels are kept; None where they cannot be."""
+    probe = numba.njit(cache_folder)
+    try:
+        probe.enable_caching()
+    except RuntimeError:
+        return None
+    return None if _warned.is_set() else Path(str(probe.stats.cache_path))
 
 
 def _warn_once(error: Exception) -> None:

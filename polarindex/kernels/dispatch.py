@@ -7,6 +7,8 @@ NUMBA_CPU_FEATURES) does not raise, it aborts the process.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 from numba.core.registry import cpu_target
@@ -32,3 +34,17 @@ def selected() -> str:
     if name not in available():
         raise ValueError(f"{VARIABLE} must be one of {', '.join(map(repr, available()))} here; got {name!r}")
     return name
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """`selected()` is this set while the block runs, in all threads."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before

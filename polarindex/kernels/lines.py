@@ -11,9 +11,21 @@ from __future__ import annotations
 import numpy as np
 
 from polarindex.kernels.compile import inlined, kernel
-from polarindex.kernels.simd import lanes_of, load, on_line, rows_of, start, tile_dot4, tile_keys, tile_start
+from polarindex.kernels.simd import (
+    biased,
+    lanes_of,
+    load,
+    on_line,
+    rows_of,
+    start,
+    store,
+    tile_dot4,
+    tile_keys,
+    tile_start,
+    tile_store,
+)
 from polarindex.kernels.topk import offer
-from polarindex.kernels.weave import AHEAD, PANEL, dot_panel, load_table, weave_panel
+from polarindex.kernels.weave import AHEAD, PANEL, dot_panel, load_table, transpose4, weave_panel
 
 
 @kernel
@@ -43,6 +55,33 @@ def _dot_levels(isa, acc, levels, half, m, quads, q):
     for i in range(m):
         acc = tile_dot4(isa, acc, load(isa, levels, i * PANEL + half), quads, q + i * rows_of(isa))
     return acc
+
+
+@kernel
+def dot_lines(isa, levels, queries, out):
+    """out[q, i] = <levels[i], query q>: levels that were decoded elsewhere, at the speed of the dot instruction.
+
+    levels (n, c / 4) uint32, four int8 levels a word; queries = (quads (tiles, c / 4, rows) int32, sums (rows tiles,)
+    int32); out (rows tiles, 16 p) int32, p = ceil(n / 16); what is beyond n means nothing.
+    """
+    quads, sums = queries
+    n, m = levels.shape
+    rows, lanes = rows_of(isa), lanes_of(isa)
+    room = np.empty(m * PANEL + 16, np.uint32)
+    codes, lines, asked, totals, found = start(levels), on_line(room), start(quads), start(sums), start(out)
+    for first in range(0, n, PANEL):
+        whole = m - m % 4 if first + PANEL <= n else 0
+        for g in range(0, whole, 4):
+            transpose4(codes, first * m + g, m, lines, g * PANEL)
+        for g in range(whole, m):
+            for v in range(min(PANEL, n - first)):
+                lines[g * PANEL + v] = codes[(first + v) * m + g]
+        for i in range(0, m * PANEL, lanes):
+            store(biased(isa, load(isa, lines, i)), lines, i)
+        for t in range(quads.shape[0]):
+            for half in range(0, PANEL, lanes):
+                acc = _dot_levels(isa, tile_start(isa, totals, t * rows), lines, half, m, asked, t * m * rows)
+                tile_store(acc, found, t * rows * out.shape[1] + first + half, out.shape[1])
 
 
 @inlined

@@ -26,8 +26,11 @@ def dot(levels, queries, out):
 
 @kernel
 def add_scores(dots, gains, scales, out):
-    """out[q, i] += (float32(dots[q, i]) * gains[q]) * scales[i], each operation rounded to float32, in this order."""
-    for q in range(dots.shape[0]):
+    """out[q, i] += (float32(dots[q, i]) * gains[q]) * scales[i], each operation rounded to float32, in this order.
+
+    out (nq, n) float32; dots int32, at least as large; gains (nq,), scales (n,) float32.
+    """
+    for q in range(out.shape[0]):
         gain = gains[q]
-        for i in range(dots.shape[1]):
+        for i in range(out.shape[1]):
             out[q, i] += np.float32(np.float32(np.float32(dots[q, i]) * gain) * scales[i])

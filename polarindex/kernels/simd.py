@@ -244,6 +244,16 @@ def grid_levels(typing, isa, codes):
     return codes(isa, codes), code
 
 
+@intrinsic
+def biased(typing, isa, levels):
+    """Signed levels as the set's dot instruction takes them."""
+
+    def code(context, builder, sig, args):
+        return builder.xor(args[1], every(I8, isa.nbytes, isa.bias)) if isa.bias else args[1]
+
+    return levels(isa, levels), code
+
+
 # --- tiles
 
 
@@ -326,6 +336,21 @@ def tile_total(typing, tile):
         return call(builder, f"llvm.vector.reduce.add.v{tile.lanes}i32", I32, [lanes])
 
     return types.int32(tile), code
+
+
+@intrinsic
+def tile_store(typing, tile, out, offset, stride):
+    """out[offset + row * stride + lane] = tile, int32."""
+
+    def code(context, builder, sig, args):
+        acc, out_, at, step = args
+        for r in range(tile.rows):
+            value = builder.extract_value(acc, r)
+            builder.store(value, pointer(builder, out_, at, value.type), align=4)
+            at = builder.add(at, step)
+        return context.get_dummy_value()
+
+    return types.none(tile, out, types.intp, types.intp), code
 
 
 @intrinsic

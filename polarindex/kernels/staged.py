@@ -35,8 +35,9 @@ from polarindex.kernels.simd import (
     tile_zero,
 )
 from polarindex.kernels.topk import ident_of, push
-from polarindex.kernels.weave import AHEAD, PANEL, four_lines, load_table, nibble_levels, zeros
+from polarindex.kernels.weave import AHEAD, PANEL, fetch, four_lines, load_table, nibble_levels, zeros
 
+FETCH_FROM = 16  # queries
 BLOCK = 32  # panels over which all queries pass before the next: 98 kB of a plane at d = 1536
 
 
@@ -111,6 +112,17 @@ def _dot_row(isa, codes, v, count, table, asked, q):
 
 
 @inlined
+def _fetch_row(isa, codes, v, count):
+    """Ask for what _dot_row reads of vector v and the first pass does not."""
+    if planes_of(isa) > 1:
+        for g in range(count):
+            prefetch(codes[1], (v // PANEL * count + g) * PANEL)
+    stride = (planes_of(isa) - 2) * count
+    for g in range(0, stride, PANEL):
+        prefetch(codes[2], v * stride + g)
+
+
+@inlined
 def _kth_largest(values, count, k, room):
     """The k-th largest of values[:count], 1 <= k <= count; by quickselect in room[:count]."""
     for i in range(count):
@@ -168,6 +180,8 @@ def scan_staged(isa, alone, planes, count, words, first_planes, table, first, qu
     per_vector = start(scales), start(shifts)
     ahead = AHEAD // size + GROUP
     panels = planes[0].shape[0]
+    # many queries read most of what the first pass does not: it is asked for with the rest, else row by row
+    all_planes = tables.shape[0] * rows >= FETCH_FROM and first_planes == 1
     for block in range(0, panels, BLOCK):
         end = min(block + BLOCK, panels)
         for t in range(tables.shape[0]):
@@ -187,7 +201,10 @@ def scan_staged(isa, alone, planes, count, words, first_planes, table, first, qu
                     for g in range(words):
                         if t == 0:
                             for panel in range(GROUP):
-                                prefetch(plane_lines, at + ahead * size + panel * stride + g * PANEL)
+                                if all_planes:
+                                    fetch(alone, codes, p + ahead + panel, words, g)
+                                else:
+                                    prefetch(plane_lines, (p + ahead + panel) * size + g * PANEL)
                         line = (t * first_planes + plane) * words + g
                         group = group_add(group, plane_lines, at + g * PANEL, stride, entries, line * rows * TABLE)
                 if group_hits(
@@ -201,6 +218,8 @@ def scan_staged(isa, alone, planes, count, words, first_planes, table, first, qu
                             mask &= mask - np.uint64(1)
                             if allowed.size == 0 or allowed[v0 + lane]:
                                 found[r, held[r]] = v0 + lane
+                                if not all_planes:
+                                    _fetch_row(alone, codes, v0 + lane, words)
                                 bounds[r, held[r]] = lane_bounds[r * GROUP * PANEL + lane]
                                 held[r] += 1
             for r in range(rows):

@@ -1,10 +1,13 @@
 """The thread pool: order kept, errors passed on, forks survived, Ctrl-C held back where a change must be whole."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +47,34 @@ def test_a_forked_child_searches_with_threads_of_its_own():
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_spawned_processes_search_an_index_from_a_file(tmp_path):
+    index = pi.FlatIndex(16)
+    x = np.random.default_rng(0).standard_normal((2000, 16))
+    index.add(x)
+    index.save(tmp_path / "index")
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import json, multiprocessing, sys
+import numpy as np, polarindex as pi
+def search(path):
+    index = pi.load(path, mmap=True)
+    return index.search(index.reconstruct([5]), 3, num_threads=2)[1].tolist()
+if __name__ == "__main__":
+    here = search(sys.argv[1])
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        print(json.dumps([here, *pool.map(search, [sys.argv[1]] * 2)]))
+""",
+        encoding="utf-8",
+    )
+    places = os.environ | {"PYTHONPATH": str(Path(pi.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "index")], env=places, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [index.search(index.reconstruct([5]), 3)[1].tolist()] * 3
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to the process itself")
