@@ -245,8 +245,9 @@ def dot(levels: Array, queries: Array) -> Array:
 
 
 def add_scores(dots: Array, gains: Array, scales: Array, out: Array) -> Array:
-    """out_qi + (dots_qi * gains_q) * scales_i, every operation in float32, in this order."""
-    return out + (dots.astype(np.float32) * gains[:, None]) * scales
+    """out_qi + (dots_qi * gains_q) * scales_i, every operation in float32, in this order; other dots do not count."""
+    singles = dots[: len(out), : out.shape[1]].astype(np.float32)
+    return out + (singles * gains[:, None]) * scales
 
 
 # --- topk.py
@@ -314,6 +315,17 @@ def tile_queries(levels: Array, rows: int) -> tuple[Array, Array]:
     return quads, padded.sum(axis=1, dtype=np.int32)
 
 
+def _asked(quads: Array) -> Array:
+    """Levels (rows tiles, 4 m) of the quads of tile_queries."""
+    tiles, m, rows = quads.shape
+    return np.ascontiguousarray(quads.transpose(0, 2, 1)).view(np.int8).reshape(tiles * rows, 4 * m)
+
+
+def dot_lines(isa: Any, levels: Array, queries: tuple[Array, Array]) -> Array:
+    """`dot` of levels (n, c / 4) uint32, four a word, and of quads; whatever the instruction set."""
+    return dot(levels.view(np.int8), _asked(queries[0]))
+
+
 def scan_lines(
     isa: Any,
     planes: tuple[Array, Array, Array],
@@ -328,8 +340,7 @@ def scan_lines(
 ) -> tuple[Array, Array]:
     """Unpack the planes, look up the levels, multiply, score, select; whatever the instruction set."""
     quads, _, gains = queries
-    asked = np.ascontiguousarray(quads.transpose(0, 2, 1)).view(np.int8).reshape(len(gains), -1)
-    keys = _keys(_levels(isa, planes, count, words, table), asked, gains, factors)
+    keys = _keys(_levels(isa, planes, count, words, table), _asked(quads), gains, factors)
     return select(keys, _ids(names, count), allowed, *best)
 
 

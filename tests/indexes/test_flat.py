@@ -45,10 +45,11 @@ def recall(ids, x, q, metric, k=10):
     return np.mean([len(set(a) & set(b)) / k for a, b in zip(ids, order, strict=True)])
 
 
-def oracle_keys(index, q):
+def oracle_keys(index, q, bits=8):
     """The scan's keys (nq, n) float32, computed by NumPy with the operations of the law in their order."""
     rows = unit(q) if index.metric == "cosine" else q
-    queries = integer_queries(index.quantizer, rows.astype(np.float32) - index._coding.centre.mu, index._coding.factor)
+    centred = rows.astype(np.float32) - index._coding.centre.mu
+    queries = integer_queries(index.quantizer, centred, index._coding.factor, bits)
     n = len(index)
     arena = index._arena
     keys = np.zeros((len(q), n), np.float32)
@@ -58,8 +59,9 @@ def oracle_keys(index, q):
     scales = arena.take("scales", np.arange(n))
     for s, stage in enumerate(index.quantizer.stages):
         levels = stage.levels(parts[s])[:, : stage.map.dims].astype(np.int64)
-        dots = queries[s].levels.astype(np.int64) @ levels.T
-        keys = keys + (dots.astype(np.float32) * queries[s].gains[:, None]) * scales[:, s]
+        for piece in queries[s]:
+            dots = piece.levels.astype(np.int64) @ levels.T
+            keys = keys + (dots.astype(np.float32) * piece.gains[:, None]) * scales[:, s]
     return keys
 
 

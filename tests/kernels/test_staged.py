@@ -152,7 +152,7 @@ def full_scan(lay_planes, padded_factors, empty_heaps):
     return best_of
 
 
-def random_case(seed, bits, planes, dims, n, nq, k, filtered=False, named=True, lift=1.0):
+def random_case(seed, bits, planes, dims, n, nq, k, filtered=False, named=True, lift=2.8):
     rng = np.random.default_rng([seed, bits, planes])
     grid = integer_codebook(normal_codebook(bits))
     first = first_planes(grid.table, grid.thresholds, planes)
@@ -160,7 +160,7 @@ def random_case(seed, bits, planes, dims, n, nq, k, filtered=False, named=True, 
     table[:: 16 >> bits] = grid.table
     return Case(
         bits,
-        replace(first, deviation=lift * first.deviation),
+        replace(first, lift=lift),
         table,
         rng.integers(0, 2**bits, (n, dims), dtype=np.uint8),
         rng.integers(-127, 128, (nq, dims)).astype(np.int8),
@@ -191,7 +191,7 @@ def wanted(scan):
             if n == 1200 and dims not in (32, 100):
                 continue
             nq, k = (1, 2, 4, 9)[turn % 4], (1, 3, n, n + 5)[turn // 2 % 4] if n < 1000 else 20
-            lift = (1.0, 0.2, -0.5)[turn % 3]
+            lift = (2.8, 0.6, -1.5)[turn % 3]
             given.append(random_case(number, bits, planes, dims, n, nq, k, turn % 2, turn // 4 % 2, lift))
         return [(case, scan(case, 1, oracle=True)) for case in given]
 
@@ -231,7 +231,7 @@ def test_with_all_planes_in_the_bound_it_is_the_full_scan(scan, full_scan, bits,
 @pytest.mark.parametrize(("bits", "planes"), [(2, 2), (4, 1), (4, 2)])
 def test_vectors_in_any_order_have_the_same_best(scan, rng, bits, planes):
     """Also where many ranks are equal."""
-    for lift, filtered in itertools.product((1.0, 0.1), (False, True)):
+    for lift, filtered in itertools.product((2.8, 0.3), (False, True)):
         case = random_case(1, bits, planes, 100, 700, 5, 30, filtered, lift=lift)
         case = case._replace(scales=np.round(2 * case.scales) / 2, shifts=np.round(case.shifts / 1e4) * np.float32(100))
         before = scan(case, 4)
@@ -273,7 +273,7 @@ def test_the_whole_code_is_read_coordinate_by_coordinate(scan, bits):
     codes = np.zeros((dims, dims), np.uint8)
     codes[np.arange(dims), np.arange(dims)] = 2**bits - 1
     ones, none = np.ones(dims, np.float32), np.zeros(dims, np.float32)
-    far = FirstPlanes(0.0, np.ones(1), 1e6)  # every bound allows
+    far = FirstPlanes(0.0, np.ones(1), 1.0, 1e6)  # every bound allows
     case = Case(bits, far, table, codes, np.eye(dims, dtype=np.int8), ones, ones, none, np.arange(dims), ALL, 1)
     keys, ids = scan(case, 1)
     assert (keys == 100).all()
