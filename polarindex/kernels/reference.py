@@ -406,7 +406,7 @@ def scan_staged(
     """`select` by min(key, bound) of every vector, or by key alone where all planes are in the bound."""
     (tables, steps, lifts), (quads, _, gains) = first, queries
     # of sixteen words, first the quads of their coordinates 0 .. 3, then of 4 .. 7, ...
-    asked = quads.view(np.int32).reshape(len(gains), -1, 8, 16).transpose(0, 1, 3, 2)
+    asked: Array = quads.view(np.int32).reshape(len(gains), -1, 8, 16).transpose(0, 1, 3, 2)
     asked = np.ascontiguousarray(asked).view(np.int8).reshape(len(gains), -1)[:, : 32 * words]
     ranks = _keys(_levels(isa, planes, count, words, table), asked, gains, factors)
     if first_planes < isa.planes:

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 import polarindex as pi
@@ -260,6 +262,40 @@ def test_staged_answers_do_not_depend_on_the_order_of_rows_or_their_history(quer
     for found in answers:
         for other in found:
             assert_same(answers[0][0], other)
+
+
+@needs_tables
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["add", "remove", "update"]), st.integers(1, 300)), min_size=1, max_size=8),
+    st.sampled_from([(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2)]),
+    st.sampled_from(METRICS),
+)
+def test_any_history_gives_the_staged_answers_of_an_index_built_at_once(history, code, metric):
+    """The other rows of panels, removed or never there, are not found."""
+    (bits, planes), dim = code, 40
+    with pytest.MonkeyPatch.context() as patched:
+        index, at_once = (pi.FlatIndex(dim, metric, bits) for _ in range(2))
+        for one in (index, at_once):
+            one.fit(clusters(50, 7, dim))
+        made = index._planner._code(ISA)
+        always(patched, Plan(made, index._planner._first(made, planes), 0.1))
+        model: dict[int, np.ndarray] = {}
+        for step, (what, count) in enumerate(history):
+            rows = clusters(count, step, dim)
+            chosen = np.random.default_rng(step).permutation(sorted(model))[:count].astype(np.int64)
+            if what == "add":
+                model.update(zip(index.add(rows).tolist(), rows, strict=True))
+            elif what == "remove":
+                index.remove(chosen)
+                model = {one: row for one, row in model.items() if one not in chosen}
+            else:
+                index.update(chosen, rows[: len(chosen)])
+                model.update(zip(chosen.tolist(), rows, strict=False))
+        at_once.add(np.reshape(list(model.values()), (len(model), dim)).astype(np.float32), list(model))
+        q = clusters(5, 1000, dim)
+        for k, nq in ((1, 5), (12, 5), (400, 1)):
+            assert_same(index.search(q[:nq], k), at_once.search(q[:nq], k))
 
 
 # --- the bound
