@@ -15,7 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 import polarindex
+from polarindex import kernels
 from polarindex.cli import app
+from polarindex.indexes import warmup
 from polarindex.sweep import peers, report, run
 from polarindex.sweep.dataset import SAMPLES, Dataset, dataset_names, write_dataset
 from polarindex.sweep.groundtruth import exact_neighbors
@@ -227,6 +229,25 @@ def test_dataset_get_says_where_the_file_is_and_how_far_it_is_checked(monkeypatc
     monkeypatch.setattr(download, "download", fetched)
     done = call("dataset", "get", "glove-25-angular", "--force")
     assert done.stdout == "here.hdf5\nsha256 abc: matches the published checksum\n"
+
+
+def test_warmup_says_how_long_it_took_and_where_kernels_are(monkeypatch, tmp_path):
+    asked = []
+    result = warmup.Warmed(("dot", "select"), 3.2, tmp_path)
+    monkeypatch.setattr(warmup, "warmup", lambda isas, progress: asked.append(isas) or result)
+    done = call("warmup")
+    assert (done.exit_code, done.stdout) == (0, f"compiled 2 kernels in 3 s; they are in {tmp_path}\n")
+    result = warmup.Warmed((), 3.2, tmp_path)
+    assert call("warmup", "--all-isas").stdout == f"all kernels were there in 3 s; they are in {tmp_path}\n"
+    assert asked == [None, kernels.available()]
+
+
+def test_warmup_compiles_nothing_that_it_cannot_keep(monkeypatch):
+    monkeypatch.setattr(kernels, "cache_folder", lambda: None)
+    monkeypatch.setattr(warmup, "warmup", lambda *arguments: pytest.fail("compiled"))
+    done = call("warmup")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "NUMBA_CACHE_DIR" in done.stderr
 
 
 def test_python_m_polarindex_is_the_command():

@@ -1,6 +1,6 @@
 """Where an index keeps its rows: columns in blocks of fixed size, so that growing copies nothing that is full.
 
-A position is a row number 0 .. n - 1. The block that is being filled grows by eighths up to BLOCK_ROWS; what is
+A position is a row number 0 .. n - 1. The block that is being filled grows by eighths up to its full size; what is
 allocated but unused counts in `nbytes`. Code columns are panels (codes.py); all others have one entry a row.
 """
 
@@ -17,7 +17,8 @@ from polarindex import kernels
 from polarindex.codes import PANEL
 from polarindex.memory import aligned_zeros
 
-BLOCK_ROWS = 16_384
+BLOCK_ROWS = 16_384  # where nothing else is asked for
+BLOCK_BYTES = 1 << 24
 _STEP = 64
 
 Array = NDArray[Any]
@@ -47,6 +48,11 @@ class Column:
         return len(array) * PANEL if self.lined else len(array)
 
 
+def block_rows(row_bytes: int) -> int:
+    """Rows of about 16 MB, a power of two: large enough that a scan's call costs nothing, small enough to copy."""
+    return 1 << min(max((BLOCK_BYTES // max(row_bytes, 1)).bit_length() - 1, 10), 18)
+
+
 class Span(NamedTuple):
     """Rows start .. start + rows - 1 of the arena; arrays hold them, panels possibly with rows beyond."""
 
@@ -58,11 +64,14 @@ class Span(NamedTuple):
 class Arena:
     """Rows of named columns.
 
+    block_rows : rows of a block, a multiple of 64.
+
     Rows are first staged beyond `n`, where nobody reads, and become part of the arena when `n` moves at `commit`.
     """
 
-    def __init__(self, columns: Mapping[str, Column]) -> None:
+    def __init__(self, columns: Mapping[str, Column], block_rows: int | None = None) -> None:
         self.columns = dict(columns)
+        self.block_rows = block_rows or BLOCK_ROWS
         self.blocks: list[dict[str, Array]] = []
         self.n = 0
         self._staged = 0
@@ -87,9 +96,9 @@ class Arena:
         count = len(next(iter(rows.values())))
         done = 0
         while done < count:
-            block, offset = divmod(self.n + self._staged, BLOCK_ROWS)
-            taken = min(count - done, BLOCK_ROWS - offset)
-            self._reserve(block, max(offset + taken, min(BLOCK_ROWS, self._goal - block * BLOCK_ROWS)))
+            block, offset = divmod(self.n + self._staged, self.block_rows)
+            taken = min(count - done, self.block_rows - offset)
+            self._reserve(block, max(offset + taken, min(self.block_rows, self._goal - block * self.block_rows)))
             for name in rows:
                 self._write(self.blocks[block], name, slice(offset, offset + taken), rows[name][done : done + taken])
             done += taken
@@ -132,9 +141,9 @@ class Arena:
     def truncate(self, n: int) -> None:
         """Forget rows from n on. Empty blocks are given back, and a last block that is three quarters empty shrinks."""
         self.n = n
-        del self.blocks[-(-n // BLOCK_ROWS) :]
-        used = n - BLOCK_ROWS * (len(self.blocks) - 1)
-        if self.blocks and self._capacity(self.blocks[-1]) >= 4 * _rounded(used):
+        del self.blocks[-(-n // self.block_rows) :]
+        used = n - self.block_rows * (len(self.blocks) - 1)
+        if self.blocks and self._capacity(self.blocks[-1]) >= 4 * _rounded(used, self.block_rows):
             self.blocks[-1] = self._resized(self.blocks[-1], used)
 
     def add_column(self, name: str, column: Column, rows: Array) -> None:
@@ -142,7 +151,7 @@ class Arena:
         arrays = []
         for number, block in enumerate(self.blocks):
             array = column.allocate(self._capacity(block))
-            part = rows[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
+            part = rows[number * self.block_rows : (number + 1) * self.block_rows]
             array[: len(part)] = part
             arrays.append(array)
         self.columns[name] = column
@@ -157,11 +166,11 @@ class Arena:
     def adopt(self, arrays: Mapping[str, Array], n: int) -> None:
         """Become n rows held in whole arrays (panels as panels): what `load` does. Only the last block is copied."""
         self.blocks = []
-        for start in range(0, n, BLOCK_ROWS):
-            panels = slice(start // PANEL, (start + BLOCK_ROWS) // PANEL)
-            rows = slice(start, start + BLOCK_ROWS)
+        for start in range(0, n, self.block_rows):
+            panels = slice(start // PANEL, (start + self.block_rows) // PANEL)
+            rows = slice(start, start + self.block_rows)
             block = {name: arrays[name][panels if column.lined else rows] for name, column in self.columns.items()}
-            self.blocks.append(block if start + BLOCK_ROWS <= n else self._resized(block, n - start))
+            self.blocks.append(block if start + self.block_rows <= n else self._resized(block, n - start))
         self.n = n
 
     # --- reading
@@ -177,7 +186,7 @@ class Arena:
 
     def whole(self, name: str) -> Array:
         """All n rows of a column that is not panels: a copy."""
-        parts = [span.arrays[name] for span in self.spans(BLOCK_ROWS)]
+        parts = [span.arrays[name] for span in self.spans(self.block_rows)]
         column = self.columns[name]
         return np.concatenate(parts) if parts else np.empty((0, *column.shape), column.dtype)
 
@@ -190,8 +199,8 @@ class Arena:
         """
         at, stop = start, self.n if stop is None else stop
         while at < stop:
-            block, offset = divmod(at, BLOCK_ROWS)
-            count = min(step, stop - at, BLOCK_ROWS - offset)
+            block, offset = divmod(at, self.block_rows)
+            count = min(step, stop - at, self.block_rows - offset)
             panels = slice(offset // PANEL, -(-(offset + count) // PANEL))
             rows = slice(offset, panels.stop * PANEL if whole_panels else offset + count)
             arrays = {
@@ -209,14 +218,15 @@ class Arena:
     def _reserve(self, block: int, rows: int) -> None:
         """Make room for `rows` rows in a block, growing the last one where it is short."""
         if block == len(self.blocks):
-            self.blocks.append({name: column.allocate(_rounded(rows)) for name, column in self.columns.items()})
+            room = _rounded(rows, self.block_rows)
+            self.blocks.append({name: column.allocate(room) for name, column in self.columns.items()})
             return
         if self._capacity(self.blocks[block]) < rows:
             self.blocks[block] = self._resized(self.blocks[block], rows)
 
     def _resized(self, block: Mapping[str, Array], rows: int) -> dict[str, Array]:
         """A copy of a block with room for `rows` rows and little more."""
-        copy = {name: column.allocate(_rounded(rows)) for name, column in self.columns.items()}
+        copy = {name: column.allocate(_rounded(rows, self.block_rows)) for name, column in self.columns.items()}
         for name, array in copy.items():
             common = min(len(array), len(block[name]))
             array[:common] = block[name][:common]
@@ -233,12 +243,12 @@ class Arena:
 
     def _by_block(self, positions: Positions) -> Iterator[tuple[int, NDArray[np.int64], Positions]]:
         """(block, which of the positions, their rows inside the block)."""
-        blocks = positions // BLOCK_ROWS
+        blocks = positions // self.block_rows
         for block in np.unique(blocks):
             mine = np.flatnonzero(blocks == block)
-            yield int(block), mine, positions[mine] % BLOCK_ROWS
+            yield int(block), mine, positions[mine] % self.block_rows
 
 
-def _rounded(rows: int) -> int:
-    """The capacity for `rows`: an eighth more in steps of 64, at most BLOCK_ROWS; growth by it is amortised."""
-    return min(BLOCK_ROWS, -(-(rows + rows // 8) // _STEP) * _STEP)
+def _rounded(rows: int, most: int) -> int:
+    """The capacity for `rows`: an eighth more in steps of 64, but no more than `most`; growth by it is amortised."""
+    return min(most, -(-(rows + rows // 8) // _STEP) * _STEP)

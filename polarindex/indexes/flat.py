@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks
-from polarindex.indexes.arena import Arena
+from polarindex.indexes.arena import Arena, block_rows
 from polarindex.indexes.coding import METRICS, Centre, Coding, Columns
 from polarindex.indexes.filters import filter_groups
-from polarindex.indexes.firstpass import StageQueries
 from polarindex.indexes.ids import IdMap, Ids
 from polarindex.indexes.interrupts import uninterrupted
+from polarindex.indexes.lines import StageQueries
 from polarindex.indexes.originals import STORES, exact_scores, take_originals
 from polarindex.indexes.plan import IN_STEPS, Planner
 from polarindex.indexes.scan import QUERY_BITS, best_rows, integer_queries, key_blocks, rows_of
@@ -88,7 +88,7 @@ class FlatIndex:
         if widest > MAX_DIMS:
             raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
         self._coding = Coding(self.quantizer, self.metric, self.store, self.center)
-        self._arena = Arena(self._coding.columns())
+        self._arena = Arena(self._coding.columns(), block_rows(4 * self.quantizer.words))
         self._ids = IdMap(self._arena)
         self._planner = Planner(self._coding)
         self._version = 0  # changes whenever rows do
@@ -419,7 +419,7 @@ class FlatIndex:
         """
         columns = {name: column for name, column in self._arena.columns.items() if name != "held"}
         everyone = np.arange(len(self))
-        arena = Arena(columns)
+        arena = Arena(columns, self._arena.block_rows)
         kept = {name: self._arena.take(name, everyone) for name in columns}
         arena.append(kept | self._coding.code_columns(held, centre))
         return arena

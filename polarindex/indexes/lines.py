@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.codebooks import FirstPlanes
 from polarindex.codes import PANEL
-from polarindex.indexes.arena import BLOCK_ROWS, Arena
+from polarindex.indexes.arena import Arena
 from polarindex.indexes.filters import Allowed
-from polarindex.indexes.firstpass import StageQueries, bounds
 from polarindex.kernels.limits import EMPTY_ID
+from polarindex.memory import aligned_zeros
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.base import TableStage
 
@@ -25,6 +25,16 @@ _TILE_FROM = 3  # queries from which a whole tile is faster than one at a time
 _GROUP = 4  # queries that share a tile in the first pass
 
 Floats = NDArray[np.float32]
+
+
+class StageQueries(NamedTuple):
+    """Queries as one stage's integers: levels (nq, dims) int8, gains (nq,) float32 with value = gain * level."""
+
+    levels: NDArray[np.int8]
+    gains: Floats
+
+    def rows(self, chosen: NDArray[np.int64] | slice) -> StageQueries:
+        return StageQueries(self.levels[chosen], self.gains[chosen])
 
 
 class LineCode(NamedTuple):
@@ -79,7 +89,7 @@ def best_by_lines(
     keys = np.full((scan.held, k), -np.inf, np.float32)
     keys[scan.nq :] = np.inf  # nothing enters the heaps of the queries that fill up the last tile
     ids = np.full(keys.shape, EMPTY_ID, np.int64)
-    for span in arena.spans(BLOCK_ROWS, start, stop, whole_panels=True):
+    for span in arena.spans(arena.block_rows, start, stop, whole_panels=True):
         arrays = span.arrays
         mine = _ALL if allowed is None else allowed[span.start : span.start + span.rows]
         if allowed is not None and not mine.any():
@@ -110,7 +120,7 @@ class LineScan(Protocol):
 
 _ALL = np.empty(0, np.uint8)
 _NO_IDS = np.empty(0, np.int64)
-_NO_SHIFTS = np.zeros(BLOCK_ROWS, np.float32)
+_NO_SHIFTS = np.zeros(1 << 18, np.float32)  # as many as a block's rows at most
 _NO_LINES = np.empty((0, 0, PANEL), np.uint32)
 _NO_ROWS = np.empty((0, 0), np.uint32)
 
@@ -145,27 +155,47 @@ class _FullScan:
 
 
 class _StagedScan:
-    """kernels.scan_staged with its queries."""
+    """kernels.scan_staged with its queries.
+
+    The bound: with r the share of a sum that the remaining planes explain, r has mean 0 and deviation
+    |q| * FirstPlanes.deviation over random rotations; FirstPlanes.lift deviations are added to the estimate.
+    """
 
     def __init__(self, code: LineCode, first: FirstPlanes, queries: StageQueries) -> None:
         rows = 1 if len(queries.levels) < _TILE_FROM else _GROUP
-        padded = queries.padded(rows, code.dims)
-        self.nq, self.held = len(queries.levels), len(padded.levels)
+        self.nq = len(queries.levels)
+        tiles = -(-self.nq // rows)
+        self.held = tiles * rows
         self._code = code
         self._planes = len(first.weights)
-        self._isa, self._alone = (kernels.Isa(code.isa, r, code.bits) for r in (rows, 1))
-        self._first = bounds(first, padded, rows)
-        lanes = self._alone.lanes
-        registers = -(-code.words // lanes)
-        quads = np.zeros((self.held, registers * lanes, 8), np.int32)
-        quads[:, : code.words] = padded.levels.view(np.int32).reshape(self.held, code.words, 8)
-        rows_order = quads.reshape(self.held, registers, lanes, 8).transpose(0, 1, 3, 2)
-        starts = -self._alone.bias * padded.levels.sum(axis=1, dtype=np.int32)
-        self._queries = np.ascontiguousarray(rows_order).reshape(self.held, -1), starts, padded.gains
+        self._isa, self._alone = kernels.Isa(code.isa, rows, code.bits), kernels.Isa(code.isa, 1, code.bits)
+        tables = aligned_zeros((tiles, self._planes * code.words, rows, 2, 64), np.uint8)
+        steps, lifts = np.empty(self.held, np.float32), np.empty(self.held, np.float32)
+        starts = np.empty(self.held, np.int32)
+        asked = np.empty((self.held, -(-code.words // PANEL) * 8 * PANEL), np.uint32)
+        estimate = first.base, first.weights, first.lift * first.deviation
+        kernels.stage_queries(
+            queries.levels, queries.gains, estimate, self._alone.bias, tables, steps, lifts, asked, starts
+        )
+        gains = queries.gains
+        if self.nq < self.held:
+            gains = np.concatenate([gains, np.zeros(self.held - self.nq, np.float32)])
+        self._first, self._queries = (tables, steps, lifts), (asked, starts, gains)
 
     def __call__(self, planes: Any, count: int, factors: Any, names: Any, allowed: Any, best: Any) -> None:
         code = self._code
         kernels.scan_staged(
-            self._isa, self._alone, planes, count, code.words, self._planes, code.table,
-            self._first, self._queries, factors, names, allowed, best,
+            self._isa,
+            self._alone,
+            planes,
+            count,
+            code.words,
+            self._planes,
+            code.table,
+            self._first,
+            self._queries,
+            factors,
+            names,
+            allowed,
+            best,
         )

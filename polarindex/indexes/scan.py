@@ -20,8 +20,7 @@ from polarindex import kernels
 from polarindex.codes import PANEL, Words
 from polarindex.indexes.arena import Arena, Span
 from polarindex.indexes.filters import Allowed
-from polarindex.indexes.firstpass import StageQueries
-from polarindex.indexes.lines import best_by_lines, prepared_scan
+from polarindex.indexes.lines import StageQueries, best_by_lines, prepared_scan
 from polarindex.indexes.plan import Plan
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.kernels.limits import EMPTY_ID

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from polarindex import checks
 from polarindex.codes import PANEL
 from polarindex.errors import FormatError
-from polarindex.indexes.arena import BLOCK_ROWS, Arena
+from polarindex.indexes.arena import Arena
 from polarindex.indexes.coding import Centre
 from polarindex.indexes.flat import FlatIndex
 from polarindex.memory import aligned_copy
@@ -202,7 +202,7 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
 
 
 def _parts(arena: Arena, name: str) -> Iterator[NDArray[Any]]:
-    for span in arena.spans(BLOCK_ROWS):
+    for span in arena.spans(arena.block_rows):
         array = span.arrays[name]
         beyond = span.rows % PANEL
         if arena.columns[name].lined and beyond:

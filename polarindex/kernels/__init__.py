@@ -36,6 +36,7 @@ _FILES = {
     "dot_lines": "lines",
     "scan_staged": "staged",
     "nibble_tables": "staged",
+    "stage_queries": "staged",
     "Isa": "simd",
     "available": "dispatch",
     "selected": "dispatch",

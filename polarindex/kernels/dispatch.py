@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from numba.core.registry import cpu_target
 
+from polarindex.kernels.neon import emits_sdot, is_arm64
 from polarindex.kernels.simd import SETS
 
 GENERIC = "generic"  # plain loops, no register types
@@ -22,8 +23,11 @@ VARIABLE = "POLARINDEX_ISA"
 @lru_cache(maxsize=1)
 def available() -> tuple[str, ...]:
     """Instruction sets that can run here, best first; "generic" always can."""
-    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-    held = {feature[1:] for feature in features if feature.startswith("+")}
+    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    if is_arm64(triple):
+        held = {"neon", "dotprod"} if emits_sdot(triple, cpu, features) else set()
+    else:
+        held = {feature[1:] for feature in features.split(",") if feature.startswith("+")}
     able = (name for name, facts in SETS.items() if any(wanted <= held for wanted in facts.features))
     return (*able, GENERIC)
 

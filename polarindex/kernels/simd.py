@@ -1,16 +1,17 @@
-"""SIMD registers for kernels, chosen by a tag: with weave.py and nibbles.py the only files that name LLVM.
+"""SIMD registers for kernels, chosen by a tag: with weave.py, nibbles.py and neon.py the only files that name LLVM.
 
 An `Isa` value is a kernel's first argument. Its Numba *type* names the instruction set, so one kernel text compiles
 for every set, several can run in one process, and Numba's disk cache keeps them apart.
 
 Law:       registers hold whole 128-bit lanes; a dot accumulator has one int32 a vector, so a 64-byte line of levels
-           (16 vectors x 4 bytes) is one register of 512 bits or two of 256.
+           (16 vectors x 4 bytes) is one register of 512 bits, two of 256 or four of 128.
 Exact:     every set computes the same integers. The sets with VPDPBUSD multiply unsigned levels (level + 128) and
            start their accumulators at -128 sum(q); avx2 multiplies |level| <= 127 by sign-corrected queries, whose
-           pair sums, at most 2 * 127 * 127 = 32,258, cannot saturate 16 bits."""
+           pair sums, at most 2 * 127 * 127 = 32,258, cannot saturate 16 bits; neon multiplies signed by signed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -19,6 +20,8 @@ from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.extending import NativeValue, intrinsic, typeof_impl, unbox
+
+from polarindex.kernels import neon
 
 I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 
@@ -37,6 +40,7 @@ SETS = {  # best first
     "avx512vnni": Instructions(64, 128, (frozenset({"avx512bw", "avx512vnni"}),)),  # Cascade Lake: no VBMI
     "avxvnni": Instructions(32, 128, (frozenset({"avx2", "avxvnni"}), frozenset({"avx512vl", "avx512vnni"}))),
     "avx2": Instructions(32, 0, (frozenset({"avx2"}),)),
+    "neon": Instructions(neon.NBYTES, 0, (frozenset({"neon", "dotprod"}),)),  # ARM64 from Armv8.2 on, Apple M1
 }
 
 
@@ -135,6 +139,8 @@ def pointer(builder: ir.IRBuilder, data: ir.Value, offset: ir.Value | int, to: i
 def dot4(isa: IsaType, builder: ir.IRBuilder, acc: ir.Value, levels: ir.Value, query: ir.Value) -> ir.Value:
     """acc[lane] += the four products of the lane's levels and the query's four bytes."""
     n = isa.nbytes
+    if n == neon.NBYTES:
+        return neon.sdot(builder, acc, levels, query)
     if isa.bias:
         if llvm_version_info < (22,):
             levels, query = (builder.bitcast(part, acc.type) for part in (levels, query))
@@ -299,6 +305,18 @@ def tile_add(typing, one, other):
     return one(one, one), code
 
 
+def _repeated(builder: ir.IRBuilder, quads: ir.Value, isa: IsaType) -> Iterator[ir.Value]:
+    """A register for each row, that has the row's quad in every lane."""
+    lanes = isa.nbytes // 4
+    for r in range(isa.rows):
+        if isa.nbytes == neon.NBYTES and isa.rows % 4 == 0:  # sdot multiplies by one lane: four rows share a load
+            if r % 4 == 0:
+                four = builder.load(pointer(builder, quads, r, vector(I32, 4)), align=4)
+            yield builder.shuffle_vector(four, four, every(I32, lanes, r % 4))
+        else:
+            yield splat(builder, builder.load(pointer(builder, quads, r, I32), align=4), lanes)
+
+
 @intrinsic
 def tile_dot4(typing, isa, tile, levels, queries, offset):
     """tile[row] += dot4(levels, the query quad at queries[offset + row]) for every row; queries is int32 quads."""
@@ -306,9 +324,8 @@ def tile_dot4(typing, isa, tile, levels, queries, offset):
     def code(context, builder, sig, args):
         _, acc, values, quads, first = args
         at = pointer(builder, quads, first, I32)
-        for r in range(tile.rows):
-            quad = builder.load(pointer(builder, at, r, I32), align=4)
-            query = builder.bitcast(splat(builder, quad, tile.lanes), values.type)
+        for r, repeated in enumerate(_repeated(builder, at, isa)):
+            query = builder.bitcast(repeated, values.type)
             acc = builder.insert_value(acc, dot4(isa, builder, builder.extract_value(acc, r), values, query), r)
         return acc
 

@@ -37,6 +37,7 @@ from polarindex.kernels.simd import (
 from polarindex.kernels.topk import ident_of, push
 from polarindex.kernels.weave import AHEAD, PANEL, fetch, four_lines, load_table, nibble_levels, zeros
 
+SLACK = 2.0**-20  # of the largest sum: what float32 may lose between a bound and a key
 FETCH_FROM = 16  # queries
 BLOCK = 32  # panels over which all queries pass before the next: 98 kB of a plane at d = 1536
 
@@ -85,6 +86,49 @@ def nibble_tables(levels, weights, up, tables, steps, offsets):
                             table[16 * t + i] = min(int(np.ceil(scaled) if up else scaled + 0.5), 127)
         steps[q] = step
         offsets[q] = offset
+
+
+@kernel
+def stage_queries(levels, gains, estimate, bias, tables, steps, lifts, asked, starts):
+    """Queries as scan_staged takes them.
+
+    levels (nq, d) int8, gains (nq,) float32; estimate = (base, weights (planes,), margin) float64: a level is
+    base + sum of weights * bits of the first planes, and margin times |q| is added to a bound; 0: tables are rounded
+    up, and float32's rounding allowed for. tables (tiles, planes * w, rows, 2, 64) as of nibble_tables; steps, lifts
+    (rows tiles,) float32; asked (rows tiles, 128 c) uint32, c registers of 16 words; starts (rows tiles,) int32.
+    """
+    nq, d = levels.shape
+    base, weights, margin = estimate
+    held, rows = steps.size, tables.shape[2]
+    words = tables.shape[1] // weights.size
+    padded = np.zeros((held, 32 * words), np.int8)
+    for q in range(nq):
+        for j in range(d):
+            padded[q, j] = levels[q, j]
+    exact_steps, offsets = np.empty(held), np.empty(held)
+    nibble_tables(padded, weights, margin == 0, tables, exact_steps, offsets)
+    widest = abs(base)
+    for weight in weights:
+        widest += abs(weight)
+    for q in range(held):
+        total, size, energy = 0, 0, 0
+        for j in range(padded.shape[1]):
+            level = np.int64(padded[q, j])
+            total += level
+            size += abs(level)
+            energy += level * level
+        lift = offsets[q] + base * total + margin * np.sqrt(np.float64(energy)) + SLACK * size * widest
+        gain = np.float64(gains[q]) if q < nq else 0.0
+        steps[q] = exact_steps[q] * gain
+        lifts[q] = lift * gain
+        starts[q] = -bias * total
+        for i in range(asked.shape[1]):
+            g, s = i // 128 * 16 + i % 16, i // 16 % 8  # of 16 words, first the bytes of s = 0, then of s = 1, ...
+            quad = np.uint32(0)
+            if g < words:
+                for t in range(4):
+                    quad |= np.uint32(np.uint8(padded[q, 32 * g + 4 * s + t])) << np.uint32(8 * t)
+            asked[q, i] = quad
 
 
 @inlined

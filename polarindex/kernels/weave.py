@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from polarindex.kernels import neon
 from polarindex.kernels.compile import inlined
 from polarindex.kernels.simd import (
     I16,
@@ -94,7 +95,10 @@ def nibble_levels(typing, isa, table, nibbles, upper):
             x = builder.bitcast(builder.lshr(builder.bitcast(x, vector(I16, n // 2)), every(I16, n // 2, 4)), x.type)
         if isa.tables:  # looks at six bits; the table repeats every four
             return call(builder, "llvm.x86.avx512.permvar.qi.512", x.type, [levels, x])
-        return call(builder, shuffles[n], x.type, [levels, builder.and_(x, every(ir.IntType(8), n, 15))])
+        x = builder.and_(x, every(ir.IntType(8), n, 15))
+        if n == neon.NBYTES:
+            return neon.tbl(builder, levels, x)
+        return call(builder, shuffles[n], x.type, [levels, x])
 
     return table(isa, table, nibbles, upper), code
 

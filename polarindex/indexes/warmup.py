@@ -1,0 +1,159 @@
+"""Compiling ahead of time: tiny indexes are filled, changed, searched, saved and loaded in every way there is.
+
+Law:       what was done here compiles nothing when it is done again, with data of any size, in this process or in a
+           later one of the same Numba on the same machine.
+Why so:    what really runs is really compiled; a list of kernels and types would be wrong at the next change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex import kernels
+from polarindex.indexes.coding import METRICS
+from polarindex.indexes.flat import FlatIndex
+from polarindex.indexes.originals import STORES
+from polarindex.indexes.storage import load
+from polarindex.quantizers import CELLS, make_quantizer
+from polarindex.rotations import ROTATIONS, SKETCHES
+
+_DIM = 48  # not a power of two, and with a last word that is not full
+_ROWS = 40
+_PATHS = ("eden", "polarquant")  # scanned in registers, and by decoding
+_TILES = (1, 2, 4, 9)  # numbers of queries: every way to fill a tile of registers
+
+Floats = NDArray[np.float32]
+Progress = Callable[[int, int, str], None]
+
+
+class Warmed(NamedTuple):
+    """What `warmup` did.
+
+    compiled : names of the kernels that were not in the cache, one each time
+    seconds : wall clock
+    folder : where the kernels are kept, or None where nothing can be kept
+    """
+
+    compiled: tuple[str, ...]
+    seconds: float
+    folder: Path | None
+
+
+def warmup(isas: Sequence[str] | None = None, progress: Progress | None = None) -> Warmed:
+    """Compile what indexes and quantizers need here, and keep it in Numba's cache.
+
+    Parameters
+    ----------
+    isas : sequence of str, optional
+        Instruction sets, of kernels.available(); default: the one in use.
+    progress : callable, optional
+        Called with (done, total, what is next).
+    """
+    kernels.expect_compilation()
+    before, started = len(kernels.compiled()), time.perf_counter()
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((_ROWS, _DIM)).astype(np.float32)
+    steps = [(isa, *step) for isa in isas or [kernels.selected()] for step in _steps(x)]
+    for number, (isa, label, step) in enumerate(steps):
+        if progress:
+            progress(number, len(steps), f"{isa}, {label}")
+        with kernels.using(isa):
+            step()
+    if progress:
+        progress(len(steps), len(steps), "")
+    return Warmed(kernels.compiled()[before:], time.perf_counter() - started, kernels.cache_folder())
+
+
+def _steps(x: Floats) -> list[tuple[str, Callable[[], None]]]:
+    """What there is to do: names and functions. The first that uses a kernel waits for it."""
+    cells = [(name, bits) for name, all_bits in CELLS.items() for bits in all_bits]
+    cases: list[dict[str, Any]] = [
+        *({"metric": metric, "center": center} for metric in METRICS for center in (True, False)),
+        *({"store": store} for store in STORES[1:]),
+    ]
+    settings = [{"quantizer": name, **case} for case in cases for name in _PATHS]
+    return [
+        *((f"{name} {bits} bit", partial(_use_cell, x, name, bits)) for name, bits in cells),
+        *((", ".join(map(str, one.values())), partial(_use_saved, x, one)) for one in settings),
+        *((f"{one} rotation", partial(_encode, x, "eden", {"rotation": one})) for one in ROTATIONS),
+        *((f"{one} matrix", partial(_encode, x, "qjl", {"matrix": one})) for one in SKETCHES),
+    ]
+
+
+def _use_cell(x: Floats, name: str, bits: int) -> None:
+    _encode(x, name, {"bits": bits})
+    _encode(_read_only(x), name, {"bits": bits})
+    _use(x, {"bits": bits, "quantizer": name})
+
+
+def _encode(x: Floats, name: str, options: dict[str, Any]) -> None:
+    """A quantizer without an index: one row, many rows; codes are read-only, as those off a wire are, if x is."""
+    quantizer = make_quantizer(name, _DIM, **options)
+    for rows in (x, x[:1]):
+        codes = quantizer.encode(rows)
+        for array in (codes.rows, codes.factors):
+            array.flags.writeable = rows.flags.writeable
+        quantizer.decode(codes)
+        quantizer.scores(rows, codes)
+        quantizer.code_scores(codes, codes)
+
+
+def _use(x: Floats, arguments: dict[str, Any]) -> FlatIndex:
+    """An index's life, with the caller's arrays writable and read-only."""
+    index = FlatIndex(_DIM, **arguments)
+    fixed = _read_only(x)
+    index.add(x[:1])  # with no centre yet
+    index.add(fixed[1:4])
+    if index.center:
+        index.fit(fixed)
+    _search(index, x)
+    index.add(fixed)
+    index.add(x, ids=_read_only(np.arange(100, 100 + len(x))))  # ids are stored from here on
+    index.upsert(np.arange(99, 99 + len(x)), x)
+    index.update([99], fixed[:1])
+    index.remove(_read_only(np.arange(100, 103)))
+    index.add(x[:1], ids=[1000])
+    _search(index, x)
+    _search(index, fixed)
+    return index
+
+
+def _use_saved(x: Floats, arguments: dict[str, Any]) -> None:
+    """The same, and a life after a file; apart, for every save waits for the disk."""
+    index = _use(x, arguments)
+    with TemporaryDirectory() as folder:
+        index.save(Path(folder) / "index")
+        for mmap in (False, True):
+            again = load(Path(folder) / "index", mmap=mmap)
+            _search(again, x)
+            again.add(x)
+            del again  # Windows does not remove files that are mapped
+
+
+def _search(index: FlatIndex, x: Floats) -> None:
+    mask = np.ones(len(index), bool)
+    mask[0] = False
+    for count in _TILES:
+        for exact_scan in (False, True):
+            index.search(x[:count], 3, exact_scan=exact_scan)
+            index.search(x[:count], 3, exact_scan=exact_scan, filter=mask)
+    index.search(x[0], 3, filter=index.ids, return_error=True)
+    index.search(x[:2], 3, filter=[mask, None])
+    index.range_search(x[:2], 1.0)
+    index.range_search(x[:2], 1.0, filter=mask)
+    index.reconstruct(index.ids[:1])
+    index.reconstruct(_read_only(index.ids))
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view that cannot be written, for which Numba compiles anew."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

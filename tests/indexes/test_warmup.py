@@ -1,0 +1,89 @@
+"""After a warm-up nothing is compiled, whatever is asked."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import polarindex as pi
+from polarindex import kernels
+from polarindex.indexes import warmup
+
+# Indexes of many sizes in many ways, drawn at random; not those of the warm-up. Prints what was compiled and logged.
+PROGRAM = """
+import json, logging, sys
+import numpy as np, polarindex as pi
+from polarindex import kernels
+messages = []
+class Keep(logging.Handler):
+    def emit(self, record):
+        messages.append(record.getMessage())
+logging.getLogger("polarindex").addHandler(Keep())
+rng = np.random.default_rng(1)
+def vectors(n, dim):
+    x = rng.standard_normal((n, dim))
+    x = [x, x.astype(np.float32), np.asfortranarray(x, np.float32), x.astype(np.float32)[::-1]][rng.integers(4)]
+    x.flags.writeable = bool(rng.integers(2))
+    return x
+cells = [(name, bits) for name, all_bits in pi.CELLS.items() for bits in all_bits]
+for number, (name, bits) in enumerate(2 * cells):
+    dim, n = int(rng.choice([1, 2, 33, 64, 100])), int(rng.choice([1, 15, 16, 300, 1500]))
+    store = rng.choice(["none", "none", "float32", "float16", "int8"])
+    metric = ["l2", "ip", "cosine"][number % 3]
+    index = pi.FlatIndex(dim, metric, bits, name, center=bool(rng.integers(2)), store=str(store))
+    x = vectors(n, dim)
+    index.add(x) if rng.integers(2) else index.add(x, ids=rng.permutation(n) + 7)
+    for nq in (1, 2, 3, 5, 8, 9, 30):
+        mask = rng.random(len(index)) < 0.7
+        for allowed in (None, mask, index.ids[mask], pi.IdFilter(index.ids[mask]), [mask] * nq):
+            index.search(vectors(nq, dim), int(rng.integers(1, 20)), filter=allowed, num_threads=1 + nq % 2,
+                         exact_scan=bool(rng.integers(2)), return_error=bool(rng.integers(2)))
+    index.range_search(vectors(2, dim), 0.5, filter=mask)
+    index.remove(index.ids[: n // 3])
+    index.upsert(np.arange(5, 10), vectors(5, dim))
+    index.update([9], vectors(1, dim))
+    index.reconstruct([9, 5])
+    if number % 5 == 0:
+        index.save(sys.argv[1])
+        again = pi.load(sys.argv[1], mmap=bool(rng.integers(2)))
+        again.search(vectors(1, dim), 5)
+        again.search(vectors(9, dim), 5)
+        again.add(vectors(20, dim))
+    quantizer = pi.make_quantizer(name, dim, bits)
+    codes = quantizer.encode(vectors(n, dim))
+    quantizer.decode(codes)
+    quantizer.scores(vectors(3, dim), codes[: n // 2])
+print(json.dumps([kernels.compiled(), messages]))
+"""
+
+
+@pytest.mark.slow
+def test_after_a_warmup_nothing_is_compiled(tmp_path):
+    places = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(Path(pi.__file__).parents[1])}
+
+    def run(*arguments):
+        done = subprocess.run([sys.executable, *arguments], env=places, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    first = run("-m", "polarindex", "warmup")
+    assert first.stdout.startswith("compiled ") and str(tmp_path / "cache") in first.stdout
+    assert first.stderr == ""
+    assert json.loads(run("-c", PROGRAM, str(tmp_path / "index")).stdout) == [[], []]
+    assert run("-m", "polarindex", "warmup").stdout.startswith("all kernels were there")
+
+
+def test_each_step_is_told_before_it_is_done_and_runs_under_its_set(monkeypatch):
+    seen, told = [], []
+    steps = [("one", lambda: seen.append(kernels.selected())), ("two", lambda: seen.append(kernels.selected()))]
+    monkeypatch.setattr(warmup, "_steps", lambda x: steps)
+    monkeypatch.delenv("POLARINDEX_ISA", raising=False)
+    sets = list(dict.fromkeys((kernels.available()[0], "generic")))
+    warmup.warmup(sets, lambda *what: told.append(what))
+    assert seen == [name for name in sets for _ in steps]
+    assert [done for done, _, _ in told] == list(range(2 * len(sets) + 1))
+    assert told[0][2] == f"{sets[0]}, one"
+    assert "POLARINDEX_ISA" not in os.environ
