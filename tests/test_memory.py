@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import polarindex as pi
+from polarindex.indexes import flat
 from polarindex.memory import LINE, aligned_copy, aligned_zeros
 
 SHAPES = [(), (0,), (1,), (7,), (64,), (3, 0, 5), (5, 3), (2, 3, 16)]
@@ -38,11 +39,13 @@ def test_a_copy_begins_on_a_cache_line_and_is_its_own(rng, shape, dtype):
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
-def test_codes_of_a_loaded_index_begin_on_a_cache_line(tmp_path, rng, bits):
+def test_codes_of_a_loaded_index_begin_on_a_cache_line(tmp_path, monkeypatch, rng, bits):
+    monkeypatch.setattr(flat, "block_rows", lambda row_bytes: 1024)
     index = pi.FlatIndex(70, bits=bits)
-    index.add(rng.standard_normal((17_000, 70), np.float32))  # more than a block
+    index.add(rng.standard_normal((3000, 70), np.float32))
     index.save(tmp_path / "index")
     for loaded in (pi.load(tmp_path / "index"), index):
         for block in loaded._arena.blocks:
+            assert len(loaded._arena.blocks) == 3
             for name, array in block.items():
                 assert on_a_line(array) or not name.startswith("codes"), name

@@ -11,6 +11,7 @@ import pytest
 
 import polarindex as pi
 from polarindex import kernels
+from polarindex.indexes import flat
 from polarindex.kernels import reference
 from polarindex.kernels.limits import MAX_DIMS
 
@@ -171,7 +172,8 @@ def test_decoded_levels_are_multiplied_exactly(rng, name):
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 @pytest.mark.parametrize("bits", BITS)
 def test_an_index_answers_the_same_on_every_instruction_set(monkeypatch, metric, bits):
-    """20,000 rows: more than one block, removed rows, stored ids, filters, threads."""
+    """Several blocks, removed rows, stored ids, filters, threads."""
+    monkeypatch.setattr(flat, "block_rows", lambda row_bytes: 4096)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((20_000, 40)).astype(np.float32)
     q = rng.standard_normal((33, 40)).astype(np.float32)
