@@ -9,6 +9,7 @@ from scipy import integrate, special, stats
 
 from polarindex.codebooks import (
     Codebook,
+    first_planes,
     integer_codebook,
     normal_codebook,
     polar_codebook,
@@ -280,6 +281,52 @@ def test_eight_bits_are_the_best_uniform_grid_of_255_steps():
     steps = np.arange(-127, 127) + 0.5
     for unit in (grid.unit * 0.98, grid.unit * 1.02):
         assert normal_error(np.arange(-127, 128) * unit, steps * unit) > grid.distortion
+
+
+# --- the first planes of a code
+
+
+def planes_of(bits, planes):
+    grid = integer_codebook(normal_codebook(bits))
+    return grid, first_planes(grid.table, grid.thresholds, planes)
+
+
+def estimates_of(first, prefixes):
+    """By the law: base + the weights of the bits that are set, most significant first."""
+    planes = len(first.weights)
+    return first.base + (prefixes[..., None] >> (planes - 1 - np.arange(planes)) & 1) @ first.weights
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_two_planes_estimate_the_level_additively(bits):
+    """Four prefixes have three numbers: each is c times its own mean level, by symmetry of the table."""
+    grid, first = planes_of(bits, 2)
+    mass, means = normal_cells(grid.thresholds)
+    levels, mass = grid.table.astype(float).reshape(4, -1), mass.reshape(4, -1)
+    own = (mass * levels).sum(axis=1) / mass.sum(axis=1)
+    ratios = estimates_of(first, np.arange(4)) / own
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-9)
+    if bits == 2:
+        assert ratios[0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+def test_all_planes_are_the_level_itself(planes):
+    grid, first = planes_of(planes, planes)
+    np.testing.assert_allclose(estimates_of(first, np.arange(2**planes)), grid.table, atol=1e-12)
+    assert first.deviation == 0
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5])
+def test_first_planes_are_unbiased_and_state_their_deviation(bits, planes):
+    """E[y estimate] = E[y L], and the root of E(L - estimate)^2, over N(0, 1): each within 4 standard errors."""
+    grid, first = planes_of(bits, planes)
+    y = np.random.default_rng(bits).standard_normal(1_000_000)
+    codes = np.searchsorted(grid.thresholds, y, side="right")
+    gaps = grid.table[codes] - estimates_of(first, codes >> (bits - planes))
+    for samples, wanted in ((y * gaps, 0.0), (gaps**2, first.deviation**2)):
+        assert abs(samples.mean() - wanted) <= 4 * samples.std() / 1000
 
 
 def test_codebooks_are_computed_once():

@@ -3,8 +3,8 @@
 Convention: a function has its kernel's name and takes the kernel's arguments but those that are only filled,
 which it returns as new arrays. What a kernel reads and changes (`words`, `quads`, `panels`, the scores of
 `add_scores`, the k best) is an argument too and left as it was; the changed copy is returned. Where a kernel
-is free, there is a normal form here: the k best of `select` and of the scans come sorted, the tables of
-`nibble_tables` a query, without tiles, and a hash table is a dict.
+is free, there is a normal form here: the k best of `select` and of the scans come sorted, tables
+and staged queries a query, without tiles, and a hash table is a dict.
 """
 
 from __future__ import annotations
@@ -245,8 +245,9 @@ def dot(levels: Array, queries: Array) -> Array:
 
 
 def add_scores(dots: Array, gains: Array, scales: Array, out: Array) -> Array:
-    """out_qi + (dots_qi * gains_q) * scales_i, every operation in float32, in this order."""
-    return out + (dots.astype(np.float32) * gains[:, None]) * scales
+    """out_qi + (dots_qi * gains_q) * scales_i, every operation in float32, in this order; other dots do not count."""
+    singles = dots[: len(out), : out.shape[1]].astype(np.float32)
+    return out + (singles * gains[:, None]) * scales
 
 
 # --- topk.py
@@ -314,6 +315,17 @@ def tile_queries(levels: Array, rows: int) -> tuple[Array, Array]:
     return quads, padded.sum(axis=1, dtype=np.int32)
 
 
+def _asked(quads: Array) -> Array:
+    """Levels (rows tiles, 4 m) of the quads of tile_queries."""
+    tiles, m, rows = quads.shape
+    return np.ascontiguousarray(quads.transpose(0, 2, 1)).view(np.int8).reshape(tiles * rows, 4 * m)
+
+
+def dot_lines(isa: Any, levels: Array, queries: tuple[Array, Array]) -> Array:
+    """`dot` of levels (n, c / 4) uint32, four a word, and of quads; whatever the instruction set."""
+    return dot(levels.view(np.int8), _asked(queries[0]))
+
+
 def scan_lines(
     isa: Any,
     planes: tuple[Array, Array, Array],
@@ -328,8 +340,7 @@ def scan_lines(
 ) -> tuple[Array, Array]:
     """Unpack the planes, look up the levels, multiply, score, select; whatever the instruction set."""
     quads, _, gains = queries
-    asked = np.ascontiguousarray(quads.transpose(0, 2, 1)).view(np.int8).reshape(len(gains), -1)
-    keys = _keys(_levels(isa, planes, count, words, table), asked, gains, factors)
+    keys = _keys(_levels(isa, planes, count, words, table), _asked(quads), gains, factors)
     return select(keys, _ids(names, count), allowed, *best)
 
 
@@ -377,6 +388,29 @@ def nibble_tables(levels: Array, weights: Array, up: bool) -> tuple[Array, Array
     return tables.reshape(len(levels), -1, 2, 64), steps, _in_order(lowest.reshape(len(levels), -1))
 
 
+def stage_queries(
+    levels: Array, gains: Array, estimate: tuple[float, Array, float], bias: int
+) -> tuple[Array, Array, Array, Array, Array]:
+    """A query's tables, its step and lift in units of the key, its bytes in a row's order, and -bias times their sum.
+
+    The lift is what a bound adds to the looked-up steps: the tables' offset, the base of every level, the margin, and
+    what float32 may lose.
+    """
+    base, weights, margin = estimate
+    nq, d = levels.shape
+    padded = np.zeros((nq, -(-d // 512) * 512), np.int8)
+    padded[:, :d] = levels
+    tables, steps, offsets = nibble_tables(padded[:, : -(-d // 32) * 32], weights, margin == 0)
+    exact = levels.astype(np.float64)
+    widest = np.cumsum([abs(base), *np.abs(weights)])[-1]
+    lifts = offsets + base * exact.sum(axis=1) + margin * np.sqrt((exact * exact).sum(axis=1))
+    lifts = lifts + 2.0**-20 * np.abs(exact).sum(axis=1) * widest
+    single = [(part * gains.astype(np.float64)).astype(np.float32) for part in (steps, lifts)]
+    # of sixteen words, first the quads of their coordinates 0 .. 3, then of 4 .. 7, ...
+    asked = padded.view(np.uint32).reshape(nq, -1, 16, 8).transpose(0, 1, 3, 2).reshape(nq, -1)
+    return tables, *single, asked, -bias * levels.sum(axis=1, dtype=np.int32)
+
+
 def scan_staged(
     isa: Any,
     alone: Any,
@@ -394,8 +428,7 @@ def scan_staged(
 ) -> tuple[Array, Array]:
     """`select` by min(key, bound) of every vector, or by key alone where all planes are in the bound."""
     (tables, steps, lifts), (quads, _, gains) = first, queries
-    # of sixteen words, first the quads of their coordinates 0 .. 3, then of 4 .. 7, ...
-    asked = quads.view(np.int32).reshape(len(gains), -1, 8, 16).transpose(0, 1, 3, 2)
+    asked: Array = quads.view(np.int32).reshape(len(gains), -1, 8, 16).transpose(0, 1, 3, 2)
     asked = np.ascontiguousarray(asked).view(np.int8).reshape(len(gains), -1)[:, : 32 * words]
     ranks = _keys(_levels(isa, planes, count, words, table), asked, gains, factors)
     if first_planes < isa.planes:

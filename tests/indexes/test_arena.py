@@ -18,7 +18,7 @@ from numpy.testing import assert_array_equal
 
 from polarindex import kernels
 from polarindex.indexes import arena as module
-from polarindex.indexes.arena import Arena, Column
+from polarindex.indexes.arena import Arena, Column, block_rows
 
 CODES = Column(np.dtype(np.uint32), (3,), lined=True)
 SCALES = Column(np.dtype(np.float32), (2,))
@@ -255,6 +255,36 @@ def test_real_blocks_grow_by_eighths_up_to_their_size():
         seen.append(arena.nbytes // arena.bytes_per_row)
     assert seen == [64, 64, 128, 4672, 16_384, 16_384 + 64]
     assert module.BLOCK_ROWS == 16_384
+
+
+def test_announced_rows_are_never_copied(small_blocks):
+    arena, rows = Arena(COLUMNS), new_rows(1, 150)
+    append(arena, {name: values[:5] for name, values in rows.items()})
+    arena.expect(145)
+    blocks = []
+    for at in range(5, 150, 5):
+        arena.stage({name: values[at : at + 5] for name, values in rows.items()})
+        blocks.append([dict(block) for block in arena.blocks])
+    for one in blocks:
+        for block, last in zip(one, blocks[-1], strict=False):
+            assert all(block[name] is last[name] for name in COLUMNS)
+    arena.commit()
+    assert_holds(arena, rows)
+
+
+@pytest.mark.parametrize(
+    ("row_bytes", "rows"),
+    [(0, 2**18), (1, 2**18), (64, 2**18), (65, 2**17), (200, 2**16), (20_000, 2**10), (10**6, 2**10)],
+)
+def test_a_block_has_about_16_mb_of_codes(row_bytes, rows):
+    assert block_rows(row_bytes) == rows
+
+
+def test_an_arena_may_have_blocks_of_its_own_size():
+    arena, rows = Arena(COLUMNS, 128), new_rows(1, 300)
+    append(arena, rows)
+    assert_holds(arena, rows)
+    assert [len(block["shifts"]) for block in arena.blocks] == [128, 128, 64]
 
 
 def test_removed_rows_give_their_memory_back(small_blocks):

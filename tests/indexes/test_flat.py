@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import polarindex as pi
-from polarindex import checks
+from polarindex import checks, kernels
 from polarindex.indexes.flat import CENTRE_ROWS
 from polarindex.indexes.scan import integer_queries
 
@@ -45,10 +45,11 @@ def recall(ids, x, q, metric, k=10):
     return np.mean([len(set(a) & set(b)) / k for a, b in zip(ids, order, strict=True)])
 
 
-def oracle_keys(index, q):
+def oracle_keys(index, q, bits=8):
     """The scan's keys (nq, n) float32, computed by NumPy with the operations of the law in their order."""
     rows = unit(q) if index.metric == "cosine" else q
-    queries = integer_queries(index.quantizer, rows.astype(np.float32) - index._coding.centre.mu, index._coding.factor)
+    centred = rows.astype(np.float32) - index._coding.centre.mu
+    queries = integer_queries(index.quantizer, centred, index._coding.factor, bits)
     n = len(index)
     arena = index._arena
     keys = np.zeros((len(q), n), np.float32)
@@ -58,8 +59,9 @@ def oracle_keys(index, q):
     scales = arena.take("scales", np.arange(n))
     for s, stage in enumerate(index.quantizer.stages):
         levels = stage.levels(parts[s])[:, : stage.map.dims].astype(np.int64)
-        dots = queries[s].levels.astype(np.int64) @ levels.T
-        keys = keys + (dots.astype(np.float32) * queries[s].gains[:, None]) * scales[:, s]
+        for piece in queries[s]:
+            dots = piece.levels.astype(np.int64) @ levels.T
+            keys = keys + (dots.astype(np.float32) * piece.gains[:, None]) * scales[:, s]
     return keys
 
 
@@ -70,17 +72,54 @@ CELLS += [("turboquant-prod", 1), ("turboquant-prod", 3), ("polarquant", 3), ("p
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(("quantizer", "bits"), CELLS)
 def test_search_is_the_score_law_bit_for_bit(quantizer, bits, metric):
-    x, q = clustered(1300), clustered(9, seed=1)
     index = pi.FlatIndex(DIM, metric, bits, quantizer)
-    index.add(x)
-    distances, ids = index.search(q, 20)
-    keys = oracle_keys(index, q)
+    index.add(clustered(1300))
+    q = clustered(9, seed=1)
+    assert_score_law(index, q, oracle_keys(index, q), index.search(q, 20))
+
+
+def assert_score_law(index, q, keys, answers):
+    """The 20 best of 1300 rows are those of the keys, by distance and then by id."""
+    (distances, ids), metric = answers, index.metric
     best = np.lexsort((np.broadcast_to(np.arange(1300), keys.shape), -keys))[:, :20]
     constants = index._coding.constants(unit(q) if metric == "cosine" else q)
     wanted = index._coding.distances(np.take_along_axis(keys, best, 1), constants)
     order = np.lexsort((best, wanted if metric == "l2" else -wanted))  # keys that round to one distance: by id
     np.testing.assert_array_equal(ids, np.take_along_axis(best, order, 1))
     np.testing.assert_array_equal(distances, np.take_along_axis(wanted, order, 1))
+
+
+@pytest.mark.parametrize("isa", [kernels.available()[0], "generic"])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("quantizer", "bits"), [("eden", 4), ("eden", 8), ("turboquant-prod", 3), ("polarquant", 3)])
+def test_queries_of_16_bits_obey_the_score_law(monkeypatch, quantizer, bits, metric, isa):
+    monkeypatch.setenv("POLARINDEX_ISA", isa)
+    index = pi.FlatIndex(DIM, metric, bits, quantizer)
+    index.add(clustered(1300))
+    q = clustered(9, seed=1)
+    assert_score_law(index, q, oracle_keys(index, q, 16), index.search(q, 20, query_bits=16))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_queries_of_16_bits_add_no_noise_to_speak_of(metric):
+    """Against the decoded vectors, as below; a zero query is no trouble."""
+    index = pi.FlatIndex(DIM, metric, 4, center=False)
+    index.add(clustered(400))
+    q = clustered(5, seed=1)
+    if metric != "cosine":
+        q[2] = 0
+    decoded = index._coding.decoded_at(index._arena, np.arange(400)).astype(np.float64)
+    products = (unit(q) if metric == "cosine" else q).astype(np.float64) @ decoded.T
+    gaps = []
+    for bits in (8, 16):
+        distances, ids = index.search(q, 400, query_bits=bits)
+        if metric == "l2":
+            energies = (clustered(400).astype(np.float64) ** 2).sum(1)
+            distances = ((q.astype(np.float64) ** 2).sum(1)[:, None] + energies[ids] - distances) / 2
+        gaps.append(np.abs(distances - np.take_along_axis(products, ids, 1)).max() / np.abs(products).max())
+    assert gaps[0] > 1e-4 and gaps[1] < 2e-5
+    with pytest.raises(ValueError, match="query_bits must be 8 or 16, got 4"):
+        index.search(q, query_bits=4)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -228,11 +267,11 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
-@given(operations, st.sampled_from(["none", "int8"]), st.sampled_from(METRICS), st.booleans())
-def test_any_history_equals_an_index_built_at_once(history, store, metric, fitted):
+@settings(max_examples=80, deadline=None)
+@given(operations, st.integers(1, 8), st.sampled_from(["none", "int8"]), st.sampled_from(METRICS), st.booleans())
+def test_any_history_equals_an_index_built_at_once(history, bits, store, metric, fitted):
     """Add, remove, update and upsert in any order leave what building from the surviving rows would."""
-    index = pi.FlatIndex(DIM, metric, store=store)
+    index = pi.FlatIndex(DIM, metric, bits, store=store)
     if fitted:
         index.fit(clustered(50, seed=7))
     model: dict[int, np.ndarray] = {}
@@ -259,7 +298,7 @@ def test_any_history_equals_an_index_built_at_once(history, store, metric, fitte
         return
     ids = np.array(sorted(model))
     rows = np.stack([model[one] for one in ids])
-    at_once = pi.FlatIndex(DIM, metric, store=store)
+    at_once = pi.FlatIndex(DIM, metric, bits, store=store)
     if fitted:
         at_once.fit(clustered(50, seed=7))
     at_once.add(rows, ids)

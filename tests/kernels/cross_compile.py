@@ -56,7 +56,7 @@ def assembly(triple: str, name: str, features: str, isa: str, rows: int, planes:
         return types.Array(kind, ndim, "C")
 
     lines, rest = array(types.uint32, 3), array(types.uint32, 2)
-    floats, words = array(types.float32, 1), array(types.uint32, 1)
+    floats = array(types.float32, 1)
     kernels.scan_lines.compile(
         (
             IsaType(isa, rows, planes),
@@ -66,10 +66,9 @@ def assembly(triple: str, name: str, features: str, isa: str, rows: int, planes:
             array(types.int8, 1),
             types.Tuple((array(types.int32, 3), array(types.int32, 1), floats)),
             types.UniTuple(floats, 2),
-            array(types.int64, 1),
+            types.Tuple((array(types.int64, 1), types.int64)),
             array(types.uint8, 1),
             types.Tuple((array(types.float32, 2), array(types.int64, 2))),
-            types.UniTuple(words, 2),
         )
     )
     return machine.emit_assembly(compiled[-1]._final_module)

@@ -11,6 +11,7 @@ import pytest
 
 import polarindex as pi
 from polarindex import kernels
+from polarindex.indexes import flat
 from polarindex.kernels import reference
 from polarindex.kernels.limits import MAX_DIMS
 
@@ -153,10 +154,26 @@ def test_queries_lie_four_coordinates_a_quad(rng, nq, dims, rows):
 
 
 @needs_registers
+@pytest.mark.parametrize("name", SETS)
+def test_decoded_levels_are_multiplied_exactly(rng, name):
+    isa = kernels.Isa(name, 8, 8)
+    for n, dims, nq in itertools.product((1, 15, 16, 17, 40), (4, 12, 16, 20, 100), (1, 8, 11)):
+        levels, queries = (rng.integers(-127, 128, (m, dims)).astype(np.int8) for m in (n, nq))
+        tiles = -(-nq // 8)
+        asked = np.empty((tiles, dims // 4, 8), np.int32), np.empty(tiles * 8, np.int32)
+        kernels.tile_queries(queries, 8, *asked)
+        out = np.full((tiles * 8, -(-n // 16) * 16), 77, np.int32)
+        kernels.dot_lines(isa, levels.view(np.uint32), asked, out)
+        np.testing.assert_array_equal(out[:, :n], reference.dot_lines(isa, levels.view(np.uint32), asked))
+        np.testing.assert_array_equal(out[:nq, :n], reference.dot(levels, queries))
+
+
+@needs_registers
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 @pytest.mark.parametrize("bits", BITS)
 def test_an_index_answers_the_same_on_every_instruction_set(monkeypatch, metric, bits):
-    """20,000 rows: more than one block, removed rows, stored ids, filters, threads."""
+    """Several blocks, removed rows, stored ids, filters, threads."""
+    monkeypatch.setattr(flat, "block_rows", lambda row_bytes: 4096)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((20_000, 40)).astype(np.float32)
     q = rng.standard_normal((33, 40)).astype(np.float32)

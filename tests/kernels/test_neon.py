@@ -17,7 +17,6 @@ from polarindex.codes import PANEL, LineLayout
 from polarindex.kernels import dispatch
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.kernels.neon import emits_sdot, is_arm64
-from polarindex.memory import aligned_zeros
 
 ARM64 = ("aarch64-unknown-linux-gnu", "generic", "+dotprod,+neon")
 AVX_VNNI = ("x86_64-unknown-linux-gnu", "x86-64", "+avx2,+avxvnni")
@@ -129,9 +128,8 @@ def scanned(name, rows, bits, codes, table, queries, gains, factors, ids, allowe
     )
     factors = tuple(np.concatenate([part, np.full(room, np.nan, np.float32)]) for part in factors)
     best = np.full((held, k), -np.inf, np.float32), np.full((held, k), EMPTY_ID, np.int64)
-    scratch = aligned_zeros((128,), np.uint32), aligned_zeros((PANEL * layout.padded // 4,), np.uint32)
     prepared = quads, padded.sum(axis=1, dtype=np.int32), all_gains
-    kernels.scan_lines(isa, planes, len(codes), words, table, prepared, factors, ids, allowed, best, scratch)
+    kernels.scan_lines(isa, planes, len(codes), words, table, prepared, factors, (ids, 0), allowed, best)
     kernels.sort_rows(*best)
     return tuple(part[: len(queries)] for part in best)
 

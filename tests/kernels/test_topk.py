@@ -139,3 +139,72 @@ def test_sort_rows_sorts_any_heap(k):
     kernels.sort_rows(heap_scores, heap_ids)
     assert_array_equal(heap_scores, scores)
     assert_array_equal(heap_ids, ids)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("filtered", [False, True])
+def test_offers_of_a_part_carry_the_ids_of_its_vectors(named, filtered):
+    rng = np.random.default_rng(5)
+    names = (rng.permutation(1000)[:60] if named else np.empty(0, np.int64)), 7_000
+    allowed = (rng.random(60) < 0.5).astype(np.uint8) if filtered else ALL
+    for first, count in ((0, 60), (16, 16), (44, 16), (50, 1), (60, 0)):
+        scores = rng.integers(0, 5, 16 if count < 16 else count).astype(np.float32)
+        heap = empty(1, 7)
+        wanted = reference.offer(scores, count, first, names, allowed, heap[0][0], heap[1][0])
+        kernels.offer(scores, count, first, names, allowed, heap[0][0], heap[1][0])
+        kernels.sort_rows(*heap)
+        assert_array_equal(heap[0][0], wanted[0])
+        assert_array_equal(heap[1][0], wanted[1])
+
+
+# --- from keys to distances
+
+
+def settled(keys, ids, constants, negate):
+    keys, ids = keys.copy(), ids.copy()
+    distances = np.full(keys.shape, 77, np.float32)
+    kernels.settle(keys, ids, constants, negate, distances)
+    return ids, distances
+
+
+def best_first(rng, nq, k, scale=1.0):
+    """Lists as sort_rows leaves them, with a few ties."""
+    keys = (rng.integers(0, 4 * k, (nq, k)) * np.float32(scale)).astype(np.float32)
+    return reference.sort_rows(keys, rng.permuted(np.tile(np.arange(k), (nq, 1)), axis=1))
+
+
+@pytest.mark.parametrize("negate", [False, True])
+@pytest.mark.parametrize("constant", [0.0, -3.3, 2.0**26, -(2.0**26), 2.0**40])
+@pytest.mark.parametrize("k", [1, 2, 3, 10, 33])
+def test_distances_are_settled_as_the_formula_says(k, constant, negate):
+    """Huge constants round unlike keys to one distance, of which the smaller id then comes first."""
+    rng = np.random.default_rng(k)
+    for scale in (0.25, 1.0, 1e6):
+        keys, ids = best_first(rng, 5, k, scale)
+        constants = constant * rng.uniform(0.5, 1, 5)
+        got_ids, distances = settled(keys, ids, constants, negate)
+        wanted_ids, wanted = reference.settle(keys, ids, constants, negate)
+        assert_array_equal(got_ids, wanted_ids)
+        assert_array_equal(distances, wanted)
+        assert (np.diff(distances) >= 0).all() if negate else (np.diff(distances) <= 0).all()
+
+
+@pytest.mark.parametrize(("negate", "distance"), [(False, 2.0**30), (True, 2.0**30)])
+def test_keys_that_round_to_one_distance_are_in_the_order_of_ids(negate, distance):
+    keys = np.array([[3, 2, 1, 0]], np.float32)
+    ids, distances = settled(keys, np.array([[9, 2, 7, 4]]), np.array([2.0**30]), negate)
+    assert ids.tolist() == [[2, 4, 7, 9]] and distances.tolist() == [[distance] * 4]
+
+
+@pytest.mark.parametrize(("negate", "worst"), [(False, -np.inf), (True, np.inf)])
+def test_empty_places_are_last_with_id_minus_one(negate, worst):
+    keys = np.array([[2, 1, -np.inf, -np.inf]], np.float32)
+    ids, distances = settled(keys, np.array([[8, 3, EMPTY_ID, EMPTY_ID]]), np.array([10.0]), negate)
+    assert ids.tolist() == [[8, 3, -1, -1]]
+    assert distances.tolist() == [[*((8, 9) if negate else (12, 11)), worst, worst]]
+
+
+def test_distances_are_rounded_once():
+    """In float64: 2^24 + 1 is kept until the one addition."""
+    ids, distances = settled(np.array([[-1.0]], np.float32), np.array([[0]]), np.array([2.0**24 + 1]), True)
+    assert distances.tolist() == [[2.0**24 + 2]]
