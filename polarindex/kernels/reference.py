@@ -266,22 +266,6 @@ def select(
     return sorted_scores[:, :k], sorted_ids[:, :k]
 
 
-def offer(
-    scores: Array,
-    count: int,
-    first: int,
-    names: tuple[Array, int],
-    allowed: Array,
-    best_scores: Array,
-    best_ids: Array,
-) -> tuple[Array, Array]:
-    """`select` for one query and the vectors from `first` on."""
-    part = slice(first, first + count)
-    ids = _ids(names, first + count)[part]
-    best = select(scores[None, :count], ids, allowed[part], best_scores[None], best_ids[None])
-    return best[0][0], best[1][0]
-
-
 def _ids(names: tuple[Array, int], count: int) -> Array:
     """Ids of vectors 0 .. count - 1: given, or counted from a base."""
     return names[0][:count] if len(names[0]) else names[1] + np.arange(count)

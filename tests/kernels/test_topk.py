@@ -141,22 +141,6 @@ def test_sort_rows_sorts_any_heap(k):
     assert_array_equal(heap_ids, ids)
 
 
-@pytest.mark.parametrize("named", [False, True])
-@pytest.mark.parametrize("filtered", [False, True])
-def test_offers_of_a_part_carry_the_ids_of_its_vectors(named, filtered):
-    rng = np.random.default_rng(5)
-    names = (rng.permutation(1000)[:60] if named else np.empty(0, np.int64)), 7_000
-    allowed = (rng.random(60) < 0.5).astype(np.uint8) if filtered else ALL
-    for first, count in ((0, 60), (16, 16), (44, 16), (50, 1), (60, 0)):
-        scores = rng.integers(0, 5, 16 if count < 16 else count).astype(np.float32)
-        heap = empty(1, 7)
-        wanted = reference.offer(scores, count, first, names, allowed, heap[0][0], heap[1][0])
-        kernels.offer(scores, count, first, names, allowed, heap[0][0], heap[1][0])
-        kernels.sort_rows(*heap)
-        assert_array_equal(heap[0][0], wanted[0])
-        assert_array_equal(heap[1][0], wanted[1])
-
-
 # --- from keys to distances
 
 

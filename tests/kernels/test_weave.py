@@ -6,7 +6,7 @@ import pytest
 
 from polarindex import kernels
 from polarindex.kernels import reference
-from polarindex.kernels.simd import on_line, start
+from polarindex.kernels.simd import keep, on_line, start
 from polarindex.kernels.weave import load_table, transpose4, weave_panel
 
 SETS = [name for name in kernels.available() if name != "generic"]
@@ -19,9 +19,11 @@ def woven(isa, planes, p, count, table, out):
     rows, levels = np.empty(128 + 16, np.uint32), np.empty(out.size + 16, np.uint32)
     codes = start(planes[0]), start(planes[1]), start(planes[2])
     lines = on_line(levels)
-    weave_panel(isa, codes, p, 1, count, load_table(isa, start(table)), on_line(rows), lines)
+    weave_panel(isa, codes, p, count, load_table(isa, start(table)), on_line(rows), lines)
     for i in range(out.size):
         out[i] = lines[i]
+    keep(rows)
+    keep(levels)
 
 
 # one to three planes are four with zeros among them; the scans' own tests run every set at every width
