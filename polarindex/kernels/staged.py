@@ -100,7 +100,7 @@ def stage_queries(levels, gains, estimate, bias, tables, steps, lifts, asked, st
     """
     nq, d = levels.shape
     base, weights, margin = estimate
-    held, rows = steps.size, tables.shape[2]
+    held = steps.size
     words = tables.shape[1] // weights.size
     padded = np.zeros((held, 32 * words), np.int8)
     for q in range(nq):
@@ -198,8 +198,8 @@ def _kth_largest(values, count, k, room):
 def scan_staged(isa, alone, planes, count, words, first_planes, table, first, queries, factors, names, allowed, heaps):
     """Offer every vector's rank to the k best of each query.
 
-    isa, alone: tags of the tile of queries and of one query. planes, count, words, table, factors, names, allowed, heaps
-        as in lines.scan_lines; first_planes, the planes that bounds are made of.
+    isa, alone: tags of the tile of queries and of one query. planes, count, words, table, factors, names, allowed,
+        heaps as in lines.scan_lines; first_planes, the planes that bounds are made of.
     first = (tables (tiles, first_planes * words, rows, 2, 64) uint8 on a cache line, steps, lifts (rows tiles,) f32)
     queries = (bytes (nq, 8 * words rounded up to 16) uint32, starts (nq,) int32, gains (nq,) float32): a query's bytes
         in the order of a row's levels, -bias times their sum, and its gain.
