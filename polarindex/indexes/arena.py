@@ -18,7 +18,7 @@ from polarindex.codes import PANEL
 from polarindex.memory import aligned_zeros
 
 BLOCK_ROWS = 16_384  # where nothing else is asked for
-BLOCK_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 25
 _STEP = 64
 
 Array = NDArray[Any]

@@ -319,8 +319,8 @@ class FlatIndex:
             raise ValueError(f"query_bits must be 8 or 16, got {query_bits!r}")
         given = source.array()
         queries = self._coding.codable(given, source.name)
-        candidates = min(rerank * k if rerank else k, len(self))
-        distances, ids = self._scan(queries, candidates, filter, threads, exact_scan, query_bits)
+        wanted = min(rerank * k if rerank else k, len(self))
+        distances, ids = self._scan(queries, wanted, filter, threads, exact_scan, query_bits)
         if rerank:
             distances, ids = self._rescored(given, ids, k)
         missing = k - ids.shape[1]

@@ -5,7 +5,7 @@ Law:       bound(q, v) = (sum of the first planes * step_q + lift_q) * scale_v +
            a vector whose bound is below the k-th rank so far cannot be in it: the answer is the same in whatever
            order the vectors come, however they are split.
 Loses:     with all planes in the first pass and sums rounded up, bound >= key and nothing; else the vectors near the
-           k-th whose key exceeds their bound, a share that the lift decides (codebooks.first_planes).
+           k-th whose key exceeds their bound, a share that the lift decides (indexes.firstpass).
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def stage_queries(levels, gains, estimate, bias, tables, steps, lifts, asked, st
     """
     nq, d = levels.shape
     base, weights, margin = estimate
-    held, words = steps.size, tables.shape[1] // weights.size
+    held = steps.size
+    words = tables.shape[1] // weights.size
     padded = np.zeros((held, 32 * words), np.int8)
     for q in range(nq):
         for j in range(d):
@@ -197,7 +198,7 @@ def _kth_largest(values, count, k, room):
 def scan_staged(isa, alone, planes, count, words, first_planes, table, first, queries, factors, names, allowed, heaps):
     """Offer every vector's rank to the k best of each query.
 
-    isa, alone: tags of the tile of queries and of one query. planes, count, words, table, factors, names, allowed and
+    isa, alone: tags of the tile of queries and of one query. planes, count, words, table, factors, names, allowed,
         heaps as in lines.scan_lines; first_planes, the planes that bounds are made of.
     first = (tables (tiles, first_planes * words, rows, 2, 64) uint8 on a cache line, steps, lifts (rows tiles,) f32)
     queries = (bytes (nq, 8 * words rounded up to 16) uint32, starts (nq,) int32, gains (nq,) float32): a query's bytes

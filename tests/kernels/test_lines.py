@@ -16,6 +16,8 @@ from polarindex.kernels import reference
 from polarindex.kernels.limits import MAX_DIMS
 
 SETS = [name for name in kernels.available() if name != "generic"]
+EVERYDAY = [name for name in SETS if name in (SETS[0], "avx2")]
+NAMED = [pytest.param(name, marks=[] if name in EVERYDAY else pytest.mark.isa) for name in SETS]  # 3 s a tag to compile
 needs_registers = pytest.mark.skipif(not SETS, reason="only plain loops can run here")
 BITS = (1, 2, 3, 4, 8)
 DIMS = (1, 3, 31, 32, 33, 70, 100, 127, 129, 513)
@@ -87,7 +89,7 @@ def wanted(scan, uneven_table):
 @needs_registers
 @pytest.mark.parametrize("rows", [1, 8])
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", NAMED)
 def test_every_width_size_and_tail_equals_the_formula(scan, wanted, name, bits, rows):
     isa = kernels.Isa(name, rows, bits)
     for given, (keys, ids) in wanted(bits):
@@ -99,7 +101,7 @@ def test_every_width_size_and_tail_equals_the_formula(scan, wanted, name, bits, 
 @needs_registers
 @pytest.mark.parametrize("rows", [1, 8])
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", NAMED)
 def test_each_coordinate_meets_its_own_query_byte(scan, name, bits, rows):
     """One code and one query byte are not zero at a time, so that swapped lanes cannot cancel."""
     dims = 170  # more words than are transposed at a time
@@ -115,7 +117,7 @@ def test_each_coordinate_meets_its_own_query_byte(scan, name, bits, rows):
 
 @needs_registers
 @pytest.mark.parametrize("rows", [1, 8])
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_sums_are_exact_at_the_largest_dimension(scan, name, sign, rows):
     """Every product is 127 * 127 at MAX_DIMS dimensions: nothing wraps or saturates."""
@@ -154,7 +156,7 @@ def test_queries_lie_four_coordinates_a_quad(rng, nq, dims, rows):
 
 
 @needs_registers
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", NAMED)
 def test_decoded_levels_are_multiplied_exactly(rng, name):
     isa = kernels.Isa(name, 8, 8)
     for n, dims, nq in itertools.product((1, 15, 16, 17, 40), (4, 12, 16, 20, 100), (1, 8, 11)):
@@ -169,9 +171,10 @@ def test_decoded_levels_are_multiplied_exactly(rng, name):
 
 
 @needs_registers
+@pytest.mark.parametrize("sets", [EVERYDAY, pytest.param(SETS, marks=pytest.mark.isa)], ids=["everyday", "all"])
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 @pytest.mark.parametrize("bits", BITS)
-def test_an_index_answers_the_same_on_every_instruction_set(monkeypatch, metric, bits):
+def test_an_index_answers_the_same_on_every_instruction_set(monkeypatch, metric, bits, sets):
     """Several blocks, removed rows, stored ids, filters, threads."""
     monkeypatch.setattr(flat, "block_rows", lambda row_bytes: 4096)
     rng = np.random.default_rng(0)
@@ -184,7 +187,7 @@ def test_an_index_answers_the_same_on_every_instruction_set(monkeypatch, metric,
         if changed:
             index.remove(rng.permutation(20_000)[:1000])
         found = []
-        for name in (*SETS, "generic"):
+        for name in (*sets, "generic"):
             monkeypatch.setenv("POLARINDEX_ISA", name)
             for threads in (1, 3):
                 found.append(

@@ -54,7 +54,7 @@ def called(lines):
     return {match[1] for line in lines if (match := re.match(r"\s+(?:bl|callq?)\s+(\w+)", line))}
 
 
-@pytest.mark.parametrize("planes", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("planes", [4, *(pytest.param(planes, marks=pytest.mark.isa) for planes in (1, 2, 3, 8))])
 def test_arm64_multiplies_by_sdot_and_looks_up_by_tbl(planes):
     tile, alone = assembly(ARM64, "neon", 8, planes), assembly(ARM64, "neon", 1, planes)
     (products,) = loops(tile, r"\bsdot\b")
@@ -68,7 +68,7 @@ def test_arm64_multiplies_by_sdot_and_looks_up_by_tbl(planes):
         assert not [name for name in called(lines) if not known.match(name)]
 
 
-@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.isa), 8])
 def test_avx_vnni_needs_no_avx512(rows):
     lines = assembly(AVX_VNNI, "avxvnni", rows, 4)
     products = [line for line in lines if "vpdpbusd" in line]
@@ -148,6 +148,7 @@ def formula(levels, queries, gains, factors, ids, allowed, k):
     return keys, names
 
 
+@pytest.mark.isa
 @pytest.mark.parametrize(("bits", "rows"), [*((bits, rows) for bits in (1, 2, 3, 4, 8) for rows in (1, 8)), (4, 3)])
 def test_neon_equals_the_formula_and_the_best_set_here(bits, rows):
     """Every dimension that pads differently, odd counts, extremes of levels and queries."""
@@ -173,6 +174,7 @@ def test_neon_equals_the_formula_and_the_best_set_here(bits, rows):
                     np.testing.assert_array_equal(one, other, err_msg=f"{name}, {n} vectors, {dims} dimensions")
 
 
+@pytest.mark.isa
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
 def test_an_index_answers_as_with_plain_loops(monkeypatch, metric, bits):
