@@ -5,7 +5,7 @@ Law:       bound(q, v) = (sum of the first planes * step_q + lift_q) * scale_v +
            a vector whose bound is below the k-th rank so far cannot be in it: the answer is the same in whatever
            order the vectors come, however they are split.
 Loses:     with all planes in the first pass and sums rounded up, bound >= key and nothing; else the vectors near the
-           k-th whose key exceeds their bound, a share that the lift decides (indexes.firstpass).
+           k-th whose key exceeds their bound, a share that the lift decides (codebooks.first_planes).
 """
 
 from __future__ import annotations

@@ -272,12 +272,12 @@ def test_announced_rows_are_never_copied(small_blocks):
     assert_holds(arena, rows)
 
 
-@pytest.mark.parametrize(
-    ("row_bytes", "rows"),
-    [(0, 2**18), (1, 2**18), (64, 2**18), (65, 2**17), (200, 2**16), (20_000, 2**10), (10**6, 2**10)],
-)
-def test_a_block_has_about_16_mb_of_codes(row_bytes, rows):
-    assert block_rows(row_bytes) == rows
+@pytest.mark.parametrize("row_bytes", [0, 1, 64, 65, 200, 768, 20_000, 10**6])
+def test_a_block_is_a_power_of_two_rows_that_fill_more_than_half_of_its_bytes(row_bytes):
+    rows = block_rows(row_bytes)
+    assert rows & (rows - 1) == 0 and 2**10 <= rows <= 2**18
+    assert rows == 2**10 or rows * row_bytes <= module.BLOCK_BYTES
+    assert rows == 2**18 or 2 * rows * row_bytes > module.BLOCK_BYTES
 
 
 def test_an_arena_may_have_blocks_of_its_own_size():
