@@ -1,10 +1,11 @@
 """Which scan a search uses: the full code of every vector, or a first pass over one or two planes.
 
 The choice is made here alone, from measured speeds and from what a sample of the index says of how many vectors a
-first pass would leave. It depends on the index, k and the number of queries, not on threads or on earlier searches.
+first pass would leave. It depends on the index, k and the number of queries, not on threads; on earlier searches only
+where rows of the sample were removed or replaced since.
 
 Costs:     nanoseconds on one Zen 4 core; only their ratios matter.
-Sample:    2,048 rows spread over the index, taken again when it has doubled. Some of them, decoded, are taken as
+Sample:    2,048 rows spread over the first 2^m, taken again when m grows. Some of them, decoded, are taken as
            queries, for queries mostly resemble what they look for; the share of rows whose bound reaches the k-th
            best key (extrapolated from the sample's) is what a first pass leaves."""
 
@@ -113,7 +114,7 @@ class Planner:
 
     def _sampled(self, arena: Arena) -> _Sample:
         held = self._sample
-        if held is None or held.arena is not arena or not held.n <= arena.n < 2 * held.n:
+        if held is None or held.arena is not arena or held.n != _whole(arena.n):
             held = self._sample = _Sample(self._coding, arena)
         return held
 
@@ -128,14 +129,19 @@ class Planner:
         return first + _RAMP * survivors * (_ROW + alone + _ROW_DIM * code.dims)
 
 
+def _whole(n: int) -> int:
+    """The largest power of two that is at most n."""
+    return 1 << (n.bit_length() - 1) if n else 0
+
+
 class _Sample:
-    """SAMPLE_ROWS rows of an index when it had n."""
+    """SAMPLE_ROWS of the first n rows of an index, n a power of two: the same whenever it is taken as rows are added."""
 
     def __init__(self, coding: Coding, arena: Arena) -> None:
-        self.arena, self.n = arena, arena.n
+        self.arena, self.n = arena, _whole(arena.n)
         self._coding = coding
         self._ranked: dict[int, tuple[Floats, Floats]] = {}  # planes -> keys, best first, and bounds: (queries, rows)
-        positions = np.unique(np.linspace(0, arena.n - 1, min(SAMPLE_ROWS, arena.n)).astype(np.int64))
+        positions = np.unique(np.linspace(0, self.n - 1, min(SAMPLE_ROWS, self.n)).astype(np.int64))
         names = [name for name in arena.columns if name in ("scales", "shifts") or name.startswith("codes")]
         self.rows = Arena({name: arena.columns[name] for name in names})
         self.rows.append({name: arena.take(name, positions) for name in names})
