@@ -21,7 +21,7 @@ from polarindex.quantizers.base import TableStage
 
 _BITS = (1, 2, 3, 4, 8)
 _TILE = 8  # queries that share a tile of registers in the full scan
-_TILE_FROM = 3  # queries from which a whole tile is faster than one at a time
+TILE_FROM = 3  # queries from which a whole tile is faster than one at a time
 _GROUP = 4  # queries that share a tile in the first pass
 
 Floats = NDArray[np.float32]
@@ -134,7 +134,7 @@ class _FullScan:
     """kernels.scan_lines with its queries."""
 
     def __init__(self, code: LineCode, queries: StageQueries) -> None:
-        rows = 1 if len(queries.levels) < _TILE_FROM else _TILE
+        rows = 1 if len(queries.levels) < TILE_FROM else _TILE
         self.nq = len(queries.levels)
         tiles = -(-self.nq // rows)
         self.held = tiles * rows
@@ -162,7 +162,7 @@ class _StagedScan:
     """
 
     def __init__(self, code: LineCode, first: FirstPlanes, queries: StageQueries) -> None:
-        rows = 1 if len(queries.levels) < _TILE_FROM else _GROUP
+        rows = 1 if len(queries.levels) < TILE_FROM else _GROUP
         self.nq = len(queries.levels)
         tiles = -(-self.nq // rows)
         self.held = tiles * rows

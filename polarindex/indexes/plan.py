@@ -20,7 +20,7 @@ from polarindex import kernels
 from polarindex.codebooks import FirstPlanes, first_planes
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.coding import Coding
-from polarindex.indexes.lines import LineCode, line_code
+from polarindex.indexes.lines import TILE_FROM, LineCode, line_code
 from polarindex.quantizers.base import TableStage
 
 SAMPLE_ROWS = 2048
@@ -29,6 +29,7 @@ _PLANS = 64  # that are remembered
 _STAGED_FROM = 1 << 22  # rows x dimensions from which a first pass pays for its tables
 _FEW_DIMS = 64  # below, rotated coordinates are not Gaussian enough for the statistical bound
 _FULL, _FIRST = 1 / 210, 1 / 600  # a coordinate in a batch: VPDPBUSD, and nibble tables by the plane
+_FULL_ALONE, _FIRST_ALONE = 1 / 100, 1 / 350  # and for one query, which shares its work with none
 _READ = 1 / 20  # a byte of code from memory, which is what a query alone waits for
 _ROW, _ROW_DIM, _ROW_ALONE = 40.0, 0.1, 60.0  # the whole code of one row: fixed, a coordinate, out of cache
 _RAMP = 2.0  # rows read in full for each that would be if the k-th rank were known from the start
@@ -55,7 +56,7 @@ class Plan(NamedTuple):
             return f"full scan ({self.code.isa})"
         planes = len(self.first.weights)
         if self.first.deviation == 0:
-            return f"lossless first pass over all {planes} planes ({self.code.isa})"
+            return f"lossless first pass over the whole code ({self.code.isa})"
         left = f"{self.survivors:.1%} read in full"
         return f"first pass over {planes} of {self.code.bits} planes ({self.code.isa}), {left}"
 
@@ -91,12 +92,9 @@ class Planner:
         sample = self._sampled(arena)
         for planes in (1, 2)[: code.bits]:
             first = self._first(code, planes)
-            if first.deviation == 0:
-                survivors = k / n
-            elif exact or self._coding.quantizer.dim < _FEW_DIMS:
+            if first.deviation > 0 and (exact or self._coding.quantizer.dim < _FEW_DIMS):
                 continue
-            else:
-                survivors = sample.survivors(code.stage, first, k / n)
+            survivors = sample.survivors(code.stage, first, k / n)
             cost = self._cost(code, nq, planes, survivors)
             if cost < lowest:
                 best, lowest = Plan(code, first, survivors), cost
@@ -121,11 +119,13 @@ class Planner:
     # --- nanoseconds a row
 
     def _full_cost(self, code: LineCode, nq: int) -> float:
-        return max(code.dims * _FULL, code.dims * code.bits / 8 * _READ / nq)
+        work = _FULL if nq >= TILE_FROM else _FULL_ALONE
+        return code.dims * max(work, code.bits / 8 * _READ / nq)
 
     def _cost(self, code: LineCode, nq: int, planes: int, survivors: float) -> float:
         alone = _ROW_ALONE / nq
-        first = max(code.dims * planes * _FIRST, code.dims * planes / 8 * _READ / nq)
+        work = _FIRST if nq >= TILE_FROM else _FIRST_ALONE
+        first = code.dims * planes * max(work, _READ / 8 / nq)
         return first + _RAMP * survivors * (_ROW + alone + _ROW_DIM * code.dims)
 
 
@@ -135,7 +135,7 @@ def _whole(n: int) -> int:
 
 
 class _Sample:
-    """SAMPLE_ROWS of the first n rows of an index, n a power of two: the same whenever it is taken as rows are added."""
+    """SAMPLE_ROWS of an index's first n rows, n a power of two: the same whenever it is taken as rows are added."""
 
     def __init__(self, coding: Coding, arena: Arena) -> None:
         self.arena, self.n = arena, _whole(arena.n)
@@ -171,6 +171,9 @@ class _Sample:
         shifts = self.rows.take("shifts", every) if "shifts" in self.rows.columns else np.float32(0)
         factors = coding.factor * self.rows.take("scales", every)[:, 0]
         lifts = first.lift * first.deviation * np.linalg.norm(queries, axis=1)
+        if first.deviation == 0:  # sums of four are rounded up to whole 127ths of the widest
+            fours = np.abs(queries[:, : queries.shape[1] // 4 * 4]).reshape(len(queries), -1, 4).sum(axis=2)
+            lifts = fours.max(axis=1) * np.abs(first.weights).max() / 127 / 2 * fours.shape[1] * planes
         keys = (queries @ stage.table[codes].astype(np.float32).T) * factors + shifts
         bounds = (queries @ estimates.astype(np.float32).T + lifts[:, None]) * factors + shifts
         keys[np.arange(len(chosen)), chosen] = bounds[np.arange(len(chosen)), chosen] = -np.inf

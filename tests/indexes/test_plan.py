@@ -29,9 +29,9 @@ def _the_set_with_tables(monkeypatch):
 
 
 def clusters(n, seed, dim=384):
-    centres = np.random.default_rng(99).standard_normal((64, dim))
+    centres = np.random.default_rng(99).standard_normal((640, dim))
     rng = np.random.default_rng(seed)
-    return (centres[rng.integers(0, 64, n)] + 0.7 * rng.standard_normal((n, dim))).astype(np.float32)
+    return (centres[rng.integers(0, 640, n)] + 0.7 * rng.standard_normal((n, dim))).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -133,21 +133,28 @@ def test_a_plan_says_what_it_is(index, monkeypatch):
     assert index.info()["scan"] == {"batch": plan.describe(), "single": plan_of(index, 1).describe()}
     signs = pi.FlatIndex(256, bits=1)
     signs.add(clusters(17_000, 1, 256))
-    assert plan_of(signs, 64).describe() == "lossless first pass over all 1 planes (avx512)"
+    assert plan_of(signs, 64).describe() == "lossless first pass over the whole code (avx512)"
 
 
 @needs_tables
-def test_the_sample_is_taken_anew_when_the_index_has_doubled_or_shrunk():
-    index = pi.FlatIndex(256)
+def test_the_sample_is_of_the_first_power_of_two_rows_whenever_it_is_taken():
+    index, late = pi.FlatIndex(256), pi.FlatIndex(256)
     rows = clusters(40_000, 1, 256)
     index.add(rows[:17_000])
     seen = []
-    for change in (None, lambda: index.add(rows[:16_000]), lambda: index.add(rows[:1000]), lambda: index.remove([0])):
-        if change:
-            change()
+    changes = (lambda: index.add(rows[17_000:30_000]), lambda: index.add(rows[30_000:]), lambda: index.remove([0]))
+    for change in (lambda: None, *changes):
+        change()
         plan_of(index, 100)
         seen.append(index._planner._sample.n)
-    assert seen == [17_000, 17_000, 34_000, 33_999]
+    assert seen == [2**14, 2**14, 2**15, 2**15]
+    early = pi.FlatIndex(256)
+    for made, parts in ((early, 2), (late, 1)):
+        for part in np.array_split(rows[:30_000], parts):
+            made.add(part)
+            if made is early:
+                plan_of(made, 100)
+    assert plan_of(early, 100).describe() == plan_of(late, 100).describe()
 
 
 # --- what it finds
