@@ -5,6 +5,7 @@ A load that straddles two lines takes twice the time; from an array off by 16, e
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ LINE = 64  # bytes
 def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """Zeros whose first byte is at a multiple of 64; pages that are never written cost no memory, as in np.zeros."""
     kind = np.dtype(dtype)
-    nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    nbytes = math.prod(shape) * kind.itemsize
     room = np.zeros(nbytes + LINE, np.uint8)
     start = -room.ctypes.data % LINE
     return room[start : start + nbytes].view(kind).reshape(shape)

@@ -134,7 +134,7 @@ class _FullScan:
     """kernels.scan_lines with its queries."""
 
     def __init__(self, code: LineCode, queries: StageQueries) -> None:
-        rows = 1 if len(queries.levels) < TILE_FROM else _TILE
+        rows = 1 if len(queries.levels) < TILE_FROM else _GROUP if len(queries.levels) <= _GROUP else _TILE
         self.nq = len(queries.levels)
         tiles = -(-self.nq // rows)
         self.held = tiles * rows

@@ -31,8 +31,8 @@ _FEW_DIMS = 64  # below, rotated coordinates are not Gaussian enough for the sta
 _FULL, _FIRST = 1 / 210, 1 / 600  # a coordinate in a batch: VPDPBUSD, and nibble tables by the plane
 _FULL_ALONE, _FIRST_ALONE = 1 / 100, 1 / 350  # and for one query, which shares its work with none
 _READ = 1 / 20  # a byte of code from memory, which is what a query alone waits for
-_ROW, _ROW_DIM, _ROW_ALONE = 40.0, 0.1, 60.0  # the whole code of one row: fixed, a coordinate, out of cache
-_RAMP = 2.0  # rows read in full for each that would be if the k-th rank were known from the start
+_ROW, _ROW_DIM, _ROW_ALONE = 45.0, 0.01, 10.0  # the whole code of one row: fixed, a coordinate, for one query
+_RAMP = 0.5  # times log(n / k): rows read in full for each that would be, were the k-th rank known from the start
 
 Floats = NDArray[np.float32]
 
@@ -95,7 +95,7 @@ class Planner:
             if first.deviation > 0 and (exact or self._coding.quantizer.dim < _FEW_DIMS):
                 continue
             survivors = sample.survivors(code.stage, first, k / n)
-            cost = self._cost(code, nq, planes, survivors)
+            cost = self._cost(code, nq, planes, _RAMP * np.log(max(n / k, np.e)) * survivors)
             if cost < lowest:
                 best, lowest = Plan(code, first, survivors), cost
         return best
@@ -126,7 +126,7 @@ class Planner:
         alone = _ROW_ALONE / nq
         work = _FIRST if nq >= TILE_FROM else _FIRST_ALONE
         first = code.dims * planes * max(work, _READ / 8 / nq)
-        return first + _RAMP * survivors * (_ROW + alone + _ROW_DIM * code.dims)
+        return first + survivors * (_ROW + alone + _ROW_DIM * code.dims)
 
 
 def _whole(n: int) -> int:

@@ -150,7 +150,7 @@ def best_rows(
     """Keys (nq, k) float32, best first, and their ids (nq, k); empty places are -inf and EMPTY_ID."""
 
     def task(part: _Part) -> tuple[Floats, NDArray[np.int64]]:
-        mine = rows_of(queries, part.queries)
+        mine = queries if part.whole else rows_of(queries, part.queries)
         if plan.code:
             scan = prepared_scan(plan.code, plan.first, mine[0][0])
             return best_by_lines(arena, scan, k, allowed, part.start, part.stop)
@@ -167,7 +167,7 @@ def best_rows(
         threads = available_cores() if work >= _PARALLEL_FROM else 1
     ranges, tiles = _parts(arena.n, nq, threads)
     if len(ranges) == len(tiles) == 1:
-        return task(_Part(tiles[0], *ranges[0]))
+        return task(_Part(tiles[0], *ranges[0], whole=True))
     results = run_all(task, [_Part(tile, *bounds) for tile in tiles for bounds in ranges], threads)
     merged = [_merge(results[i : i + len(ranges)], k) for i in range(0, len(results), len(ranges))]
     return np.concatenate([keys for keys, _ in merged]), np.concatenate([ids for _, ids in merged])
@@ -179,11 +179,12 @@ def rows_of(queries: list[list[StageQueries]], chosen: NDArray[np.int64] | slice
 
 
 class _Part(NamedTuple):
-    """Some queries, and rows start .. stop - 1."""
+    """Some queries, or all of them, and rows start .. stop - 1."""
 
     queries: slice
     start: int
     stop: int
+    whole: bool = False
 
 
 def _parts(n: int, nq: int, threads: int) -> tuple[list[tuple[int, int]], list[slice]]:
