@@ -24,6 +24,7 @@ from polarindex.checks import VectorSource
 from polarindex.codes import Words
 from polarindex.indexes.arena import Arena, Column, Positions
 from polarindex.indexes.originals import original_columns, pack_originals
+from polarindex.indexes.threads import available_cores, run_all
 from polarindex.quantizers import Quantizer
 from polarindex.vectors import bounded_rows, mean_and_energy, squared_norms, unit_rows
 
@@ -87,13 +88,28 @@ class Coding:
         return (unit_rows if self.metric == "cosine" else bounded_rows)(x, name, start)
 
     def coded(self, source: VectorSource, centre: Centre) -> Iterator[Columns]:
-        """Columns of the source's rows, chunk by chunk."""
-        for start, x in source.chunks():
-            rows = self.codable(x, source.name, start)
-            columns = self.code_columns(rows, centre, start) | pack_originals(x, self.store, start)
-            if not centre.frozen:
-                columns["held"] = rows
-            yield columns
+        """Columns of the source's rows, chunk by chunk; as many chunks at a time as there are cores.
+
+        The error of the first bad row is raised, whichever chunk is coded first.
+        """
+        cores = available_cores()
+        chunks = source.chunks()
+        while together := list(itertools.islice(chunks, cores)):
+            codable = [(start, self.codable(x, source.name, start)) for start, x in together]
+
+            def code(part: tuple[int, Floats]) -> Columns | Exception:
+                try:
+                    return self.code_columns(part[1], centre, part[0])
+                except Exception as error:
+                    return error
+
+            for (start, x), (_, rows), columns in zip(together, codable, run_all(code, codable, cores), strict=True):
+                if isinstance(columns, Exception):
+                    raise columns
+                columns |= pack_originals(x, self.store, start)
+                if not centre.frozen:
+                    columns["held"] = rows
+                yield columns
 
     def code_columns(self, rows: Floats, centre: Centre, start: int = 0) -> Columns:
         """Codes, scales and shifts of codable rows (n, dim) against a centre; `start` numbers the first in messages."""
