@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kernel_data import Floats, Setup, asking, faiss_index, index, isa, ours, peer, queries, rows, turbovec_index
+from kernel_data import Floats, Setup, asking, faiss_index, index, ours, peer, queries, rows, turbovec_index
 from kernel_peak import dot_call, read_calls
 from timing import Cell, Skip, alternating
 
@@ -126,7 +126,7 @@ def scan_cells(setup: Setup, n: int, d: int, bits: int, batch: int) -> Found:
 
 def within(name: str, call: Callable[[], object]) -> Callable[[], object]:
     def run() -> None:
-        with isa(name):
+        with kernels.using(name):
             call()
 
     return run

@@ -4,9 +4,7 @@ Law:       one seed, so that every run and every contender sees the same rows.""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
@@ -17,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import polarindex as pi
-from polarindex.kernels.dispatch import VARIABLE
 
 Floats = NDArray[np.float32]
 Search = Callable[[Floats], Any]
@@ -67,20 +64,6 @@ def index(n: int, d: int, bits: int) -> pi.FlatIndex:
     made = pi.FlatIndex(d, "ip", bits)
     made.add(rows(n, d))
     return made
-
-
-@contextmanager
-def isa(name: str) -> Iterator[None]:
-    """Make the kernels use an instruction set."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = name
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
 
 
 def asking(search: Search, q: Floats, batch: int) -> Callable[[], None]:

@@ -1,11 +1,17 @@
 """The README's Python runs as written, block after block, and its tables and those of docs/ are the results'."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import polarindex
+
 ROOT = Path(__file__).resolve().parents[1]
+RECALL = sorted((ROOT / "benchmarks" / "results").glob("recall-*.json"))
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
@@ -23,3 +29,14 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 def test_the_tables_of_the_pages_are_those_of_the_results():
     command = [sys.executable, str(ROOT / "benchmarks" / "readme_tables.py"), "--check"]
     assert subprocess.run(command).returncode == 0
+
+
+@pytest.mark.parametrize("path", RECALL, ids=lambda path: path.stem)
+def test_recall_tables_have_the_bytes_that_an_index_takes_today(path):
+    result = json.loads(path.read_text())
+    data = result["dataset"]
+    rows = [row for row in result["rows"] if row["method"] == "EDEN"]
+    assert {row["bits"] for row in rows} >= {1, 2, 3, 4}
+    for row in rows:
+        index = polarindex.FlatIndex(data["dim"], data["metric"], row["bits"])
+        assert row["bytes_per_vector"] == index.bytes_per_vector

@@ -18,7 +18,7 @@ from polarindex.codes import PANEL
 from polarindex.memory import aligned_zeros
 
 BLOCK_ROWS = 16_384  # where nothing else is asked for
-BLOCK_BYTES = 1 << 25
+BLOCK_BYTES = 1 << 25  # of codes: a plane of it is then large enough for huge pages
 _STEP = 64
 
 Array = NDArray[Any]
@@ -49,7 +49,7 @@ class Column:
 
 
 def block_rows(row_bytes: int) -> int:
-    """Rows of about 16 MB, a power of two: large enough that a scan's call costs nothing, small enough to copy."""
+    """A power of two rows, of at most BLOCK_BYTES: large, so that a scan is few calls, and small enough to copy."""
     return 1 << min(max((BLOCK_BYTES // max(row_bytes, 1)).bit_length() - 1, 10), 18)
 
 

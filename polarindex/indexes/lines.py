@@ -130,6 +130,11 @@ def _planes(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[np.uint32], ...]:
     return arrays["codes0"], arrays.get("codes1", _NO_LINES), arrays.get("codes2", _NO_ROWS)
 
 
+def _filled(gains: Floats, held: int) -> Floats:
+    """Gains with zeros for the places of the last tile that no query has."""
+    return gains if len(gains) == held else np.concatenate([gains, np.zeros(held - len(gains), np.float32)])
+
+
 class _FullScan:
     """kernels.scan_lines with its queries."""
 
@@ -142,10 +147,7 @@ class _FullScan:
         self._isa = kernels.Isa(code.isa, rows, code.bits)
         quads, sums = np.empty((tiles, code.dims // 4, rows), np.int32), np.empty(self.held, np.int32)
         kernels.tile_queries(queries.levels, rows, quads, sums)
-        gains = queries.gains
-        if len(gains) < self.held:
-            gains = np.concatenate([gains, np.zeros(self.held - len(gains), np.float32)])
-        self._queries = quads, sums, gains
+        self._queries = quads, sums, _filled(queries.gains, self.held)
 
     def __call__(self, planes: Any, count: int, factors: Any, names: Any, allowed: Any, best: Any) -> None:
         code = self._code
@@ -177,10 +179,7 @@ class _StagedScan:
         kernels.stage_queries(
             queries.levels, queries.gains, estimate, self._alone.bias, tables, steps, lifts, asked, starts
         )
-        gains = queries.gains
-        if self.nq < self.held:
-            gains = np.concatenate([gains, np.zeros(self.held - self.nq, np.float32)])
-        self._first, self._queries = (tables, steps, lifts), (asked, starts, gains)
+        self._first, self._queries = (tables, steps, lifts), (asked, starts, _filled(queries.gains, self.held))
 
     def __call__(self, planes: Any, count: int, factors: Any, names: Any, allowed: Any, best: Any) -> None:
         code = self._code
