@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
+from polarindex.kernels.limits import LONGEST
 
 Floats = NDArray[np.float32]
-LONGEST = float(np.sqrt(np.finfo(np.float32).max)) / 8
 
 
 def squared_norms(x: Floats) -> NDArray[np.float64]:

@@ -7,10 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from polarindex import kernels
 from polarindex.indexes.arena import Arena, Column, Positions
+from polarindex.kernels.limits import COSINE, INNER_PRODUCT, L2
 
 STORES = ("none", "float32", "float16", "int8")
-_NAMES = ("originals", "original_scales")
+METRIC_NUMBERS = {"l2": L2, "ip": INNER_PRODUCT, "cosine": COSINE}
+_KINDS = {  # the type of a kernel's elements by that of a column: the kernel takes float16 as its bits
+    np.dtype(column): np.empty(0, kernel)
+    for column, kernel in ((np.float32, np.float32), (np.float16, np.uint16), (np.int8, np.int8))
+}
+_NO_SCALES = np.empty(0, np.int64)
 
 
 def original_columns(store: str, dim: int) -> dict[str, Column]:
@@ -58,18 +65,37 @@ def exact_scores(
 
     Summed in float64. Skipped places get +inf (l2) or -inf.
     """
-    out = np.full(positions.shape, np.inf if metric == "l2" else -np.inf)
-    for i, q in enumerate(queries):
-        found = positions[i] >= 0
-        x = take_originals(arena, positions[i][found])
-        if metric == "l2":
-            difference = x - q
-            out[i, found] = np.einsum("ij,ij->i", difference, difference, dtype=np.float64)
-        else:
-            dots = np.einsum("ij,j->i", x, q, dtype=np.float64)
-            if metric == "cosine":
-                norms2 = np.einsum("ij,ij->i", x, x, dtype=np.float64)
-                lengths = np.sqrt(norms2 * float(np.dot(q.astype(np.float64), q)))
-                dots = np.divide(dots, lengths, out=np.zeros(len(x)), where=lengths > 0)  # a store may round to 0
-            out[i, found] = dots
+    kind, blocks, scales, shift = original_rows(arena)
+    out = np.empty(positions.shape)
+    kernels.rescore_rows(
+        kind, blocks, scales, shift, METRIC_NUMBERS[metric], _plain(positions), _plain(queries), out
+    )
     return out
+
+
+def score_rows(
+    rows: NDArray[np.float32],
+    numbers: NDArray[np.integer],
+    queries: NDArray[np.float32],
+    metric: int,
+    out: NDArray[np.float64],
+) -> None:
+    """out[q, i] = what row number numbers[q, i] of an array (n, dim) is to queries[q]: see kernels.rescore_rows."""
+    rows, positions = _plain(rows), _plain(numbers.astype(np.int64))
+    block = np.array([rows.__array_interface__["data"][0]], np.int64)
+    kernels.rescore_rows(rows[:0, 0].copy(), block, _NO_SCALES, 62, metric, positions, _plain(queries), out)
+
+
+def original_rows(arena: Arena) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64], int]:
+    """Where stored vectors are, as kernels take them: what they are of, addresses of blocks and of scales, block bits.
+
+    The addresses hold until the arena changes.
+    """
+    scales = arena.addresses("original_scales") if "original_scales" in arena.columns else _NO_SCALES
+    kind = _KINDS[arena.columns["originals"].dtype]
+    return kind, arena.addresses("originals"), scales, arena.block_rows.bit_length() - 1
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as kernels are compiled for: contiguous, aligned, writable; for others Numba would compile anew."""
+    return np.require(array, requirements=["C", "A", "W"])

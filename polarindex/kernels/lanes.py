@@ -1,4 +1,4 @@
-"""Sixteen rows side by side, one a lane: registers of 16 values that mean the same on every instruction set.
+"""Registers of 16 values, of sixteen rows or of one, that mean the same on every instruction set.
 
 LLVM's own vectors: one register of AVX-512, two of AVX2, four of 128 bits. Only whole loads and stores, + - * /, sqrt,
 comparisons and bit operations, each rounded as IEEE says, so a lane computes what a scalar loop over its row would.
@@ -12,6 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.core.errors import TypingError
 from numba.core.imputils import lower_builtin
@@ -60,6 +61,7 @@ _operator(operator.sub, None, _FLOATING, lambda builder, a, b: builder.fsub(a, b
 _operator(operator.mul, None, _FLOATING, lambda builder, a, b: builder.fmul(a, b))
 _operator(operator.truediv, None, _FLOATING, lambda builder, a, b: builder.fdiv(a, b))
 _operator(operator.ge, MASK, _FLOATING, lambda builder, a, b: builder.fcmp_ordered(">=", a, b))
+_operator(operator.and_, None, (MASK,), lambda builder, a, b: builder.and_(a, b))
 _operator(operator.add, None, _BITS, lambda builder, a, b: builder.add(a, b))
 _operator(operator.or_, None, _BITS, lambda builder, a, b: builder.or_(a, b))
 _operator(operator.and_, None, _BITS, lambda builder, a, b: builder.and_(a, b))
@@ -260,3 +262,239 @@ def transpose(typing, source, i, j, target, k, l):  # noqa: E741
         return context.get_dummy_value()
 
     return types.void(source, types.intp, types.intp, target, types.intp, types.intp), code
+
+
+# --- at addresses (simd.start, address_of), where rows lie as rows: a register is sixteen elements of one
+
+
+@intrinsic
+def address_of(typing, kind, address):
+    """An integer as the address of elements of kind's dtype; kind is a dtype (np.float32) or an address."""
+
+    def code(context, builder, sig, args):
+        return builder.inttoptr(args[1], context.get_value_type(sig.return_type))
+
+    return types.CPointer(kind.dtype)(kind, types.int64), code
+
+
+@intrinsic
+def moved(typing, address, count):
+    """The address `count` elements further on."""
+
+    def code(context, builder, sig, args):
+        return builder.gep(args[0], [args[1]])
+
+    return address(address, types.intp), code
+
+
+@intrinsic
+def prefetch(typing, address, offset):
+    """Ask for the cache line of element `offset` into the first-level cache."""
+
+    def code(context, builder, sig, args):
+        at = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [at.type, I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, near, data = (ir.Constant(I32, value) for value in (0, 3, 1))
+        builder.call(function, [at, read, near, data])
+        return context.get_dummy_value()
+
+    return types.none(address, types.intp), code
+
+
+def _halves(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+    """Finite float16 values, given as their bits, as float32.
+
+    The bits of |x| in the places where float32 has exponent and fraction are |x| / 2^112, subnormal where x is, and
+    the product by 2^112 is exact. Two conversions of a type that the machine lacks would be calls of a library.
+    """
+
+    def every(value: int) -> ir.Constant:
+        return ir.Constant(WORDS.vector, [value] * LANES)
+
+    words = builder.zext(bits, WORDS.vector)
+    magnitude = builder.bitcast(builder.shl(builder.and_(words, every(0x7FFF)), every(13)), FLOATS.vector)
+    magnitude = builder.fmul(magnitude, ir.Constant(FLOATS.vector, [2.0**112] * LANES))
+    sign = builder.shl(builder.and_(words, every(0x8000)), every(16))
+    return builder.bitcast(builder.or_(builder.bitcast(magnitude, WORDS.vector), sign), FLOATS.vector)
+
+
+def _as_floats(builder: ir.IRBuilder, kind: Any, values: ir.Value) -> ir.Value:
+    """Sixteen stored elements as float32, exactly."""
+    if kind is types.uint16:
+        return _halves(builder, values)
+    return builder.sitofp(values, FLOATS.vector) if kind is types.int8 else values
+
+
+def _stored(address: Any) -> Any:
+    """The type of the elements at an address."""
+    if not isinstance(address, types.CPointer) or address.dtype not in (types.float32, types.uint16, types.int8):
+        raise TypingError(f"an address of float32, float16 (as uint16) or int8 is wanted, got {address}")
+    return address.dtype
+
+
+@intrinsic
+def floats_at(typing, address, offset):
+    """Elements offset .. offset + 15 as float32; at the address are float32, float16 (as uint16) or int8."""
+    kind = _stored(address)
+
+    def code(context, builder, sig, args):
+        first = builder.gep(args[0], [args[1]])
+        vector = ir.VectorType(context.get_value_type(kind), LANES)
+        values = builder.load(builder.bitcast(first, vector.as_pointer()), align=kind.bitwidth // 8)
+        return _as_floats(builder, kind, values)
+
+    return FLOATS(address, types.intp), code
+
+
+@intrinsic
+def put_at(typing, address, offset, lanes):
+    """Write 16 float32 at an address of float32, from element `offset` on."""
+
+    def code(context, builder, sig, args):
+        first = builder.gep(args[0], [args[1]])
+        builder.store(args[2], builder.bitcast(first, FLOATS.vector.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.none(address, types.intp, lanes), code
+
+
+@intrinsic
+def words_at(typing, address, offset):
+    """16 uint32 from element `offset` on of an address of 4-byte integers."""
+
+    def code(context, builder, sig, args):
+        first = builder.gep(args[0], [args[1]])
+        return builder.load(builder.bitcast(first, WORDS.vector.as_pointer()), align=4)
+
+    return WORDS(address, types.intp), code
+
+
+@intrinsic
+def first_lanes(typing, count):
+    """A mask of the lanes below `count`."""
+
+    def code(context, builder, sig, args):
+        steps = ir.Constant(WORDS.vector, list(range(LANES)))
+        return builder.icmp_signed("<", steps, _splat(builder, builder.trunc(args[0], I32)))
+
+    return MASK(types.intp), code
+
+
+@intrinsic
+def lanes_set(typing, mask):
+    """How many lanes of a mask are set."""
+
+    def code(context, builder, sig, args):
+        bits = builder.zext(builder.bitcast(args[0], ir.IntType(LANES)), I64)
+        return builder.call(builder.module.declare_intrinsic("llvm.ctpop", [I64]), [bits])
+
+    return types.intp(mask), code
+
+
+@intrinsic
+def pack_at(typing, address, offset, lanes, mask):
+    """Write the lanes that a mask has one after the other from element `offset` on; what follows them, up to 16
+    elements from `offset` on, is overwritten too."""
+
+    def code(context, builder, sig, args):
+        where, at, values, chosen = args
+        first = builder.gep(where, [at])
+        if "+avx512f" in context.codegen().magic_tuple()[2]:
+            name = f"llvm.x86.avx512.mask.compress.v16{'f32' if values.type == FLOATS.vector else 'i32'}"
+            kind = ir.FunctionType(values.type, [values.type, values.type, chosen.type])
+            function = cgutils.get_or_insert_function(builder.module, kind, name)
+            packed = builder.call(function, [values, ir.Constant(values.type, ir.Undefined), chosen])
+            builder.store(packed, builder.bitcast(first, values.type.as_pointer()), align=4)
+            return context.get_dummy_value()
+        elements = builder.bitcast(first, values.type.element.as_pointer())
+        count = ir.Constant(I64, 0)
+        for v in range(LANES):
+            lane = ir.Constant(I32, v)
+            builder.store(builder.extract_element(values, lane), builder.gep(elements, [count]), align=4)
+            count = builder.add(count, builder.zext(builder.extract_element(chosen, lane), I64))
+        return context.get_dummy_value()
+
+    return types.none(address, types.intp, lanes, mask), code
+
+
+@intrinsic
+def few_floats_at(typing, address, count):
+    """Elements 0 .. count - 1, count < 16, in the last lanes, and 0 in those before; nothing else is read."""
+    kind = _stored(address)
+
+    def code(context, builder, sig, args):
+        first, count_ = args
+        element = context.get_value_type(kind)
+        vector = ir.VectorType(element, LANES)
+        room = cgutils.alloca_once(builder, vector)
+        builder.store(ir.Constant(vector, None), room)
+        lanes = builder.gep(builder.bitcast(room, element.as_pointer()), [builder.sub(ir.Constant(I64, LANES), count_)])
+        with cgutils.for_range(builder, count_) as loop:
+            builder.store(builder.load(builder.gep(first, [loop.index])), builder.gep(lanes, [loop.index]))
+        return _as_floats(builder, kind, builder.load(room))
+
+    return FLOATS(address, types.intp), code
+
+
+@intrinsic
+def last_lanes(typing, count):
+    """A mask of the last `count` lanes."""
+
+    def code(context, builder, sig, args):
+        wide = ir.VectorType(I64, LANES)
+        places = ir.Constant(wide, list(range(LANES, 0, -1)))
+        return builder.icmp_signed("<=", places, _splat(builder, args[0]))
+
+    return MASK(types.intp), code
+
+
+@intrinsic
+def add_products(typing, sums, one, other):
+    """sums + one * other: float64 sums of products of float32, which float64 holds exactly.
+
+    So the sum is rounded once whether or not the machine fuses the two, and is the same bits.
+    """
+
+    def code(context, builder, sig, args):
+        a, b = (builder.fpext(part, DOUBLES.vector) for part in args[1:])
+        kind = ir.FunctionType(DOUBLES.vector, [DOUBLES.vector] * 3)
+        function = builder.module.declare_intrinsic("llvm.fmuladd.v16f64", fnty=kind)
+        return builder.call(function, [a, b, args[0]])
+
+    return sums(sums, FLOATS, FLOATS), code
+
+
+@intrinsic
+def total(typing, lanes):
+    """The sum of all lanes: of the lower and the upper eight, then of the four sums of those two, and so on."""
+
+    def code(context, builder, sig, args):
+        (sums,) = args
+        half = LANES // 2
+        while half:
+            index = ir.VectorType(I32, half)
+            parts = [list(range(half)), list(range(half, 2 * half))]
+            lower, upper = (builder.shuffle_vector(sums, sums, ir.Constant(index, part)) for part in parts)
+            sums = builder.fadd(lower, upper)
+            half //= 2
+        return builder.extract_element(sums, ir.Constant(I32, 0))
+
+    return types.float64(lanes), code
+
+
+@intrinsic
+def butterflies(typing, lanes):
+    """The Walsh-Hadamard transform of a register's 16 lanes, levels 1, 2, 4 and 8: (a, b) -> (a + b, a - b)."""
+
+    def code(context, builder, sig, args):
+        x = args[0]
+        for half in (1, 2, 4, 8):
+            other = builder.shuffle_vector(
+                x, x, ir.Constant(ir.VectorType(I32, LANES), [lane ^ half for lane in range(LANES)])
+            )
+            signs = ir.Constant(x.type, [-1.0 if lane & half else 1.0 for lane in range(LANES)])
+            x = builder.fadd(other, builder.fmul(x, signs))
+        return x
+
+    return lanes(lanes), code

@@ -5,3 +5,9 @@ MAX_DIMS = (2**31 - 1) // (127 * 127)
 
 # The id of an empty place in a heap: larger than any that a caller may use.
 EMPTY_ID = 2**63 - 1
+
+# Vectors must be shorter, so that a squared distance, at most 4 times a squared length, stays within float32.
+LONGEST = (2.0**128 - 2.0**104) ** 0.5 / 8
+
+# How a stored row and a query compare.
+L2, INNER_PRODUCT, COSINE = 0, 1, 2
