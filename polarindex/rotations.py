@@ -96,6 +96,12 @@ class HadamardRotation:
         signs = np.where(words[1:] >> np.uint64(63), np.float32(-1), np.float32(1)).transpose(1, 0, 2).copy()
         return order, signs, starts, size, np.float32(1.0 / np.sqrt(size))
 
+    @cached_property
+    def flips(self) -> Floats:
+        """The signs as kernels.rotate_rows takes them."""
+        _, signs, starts, size, _ = self.plan
+        return np.asarray(kernels.flips_of(signs, starts, size))
+
     def forward(self, x: Floats) -> Floats:
         """R x of rows (n, dim) float32; (n, dim) float32, lengths kept."""
         order, signs, starts, size, norm = self.plan

@@ -44,6 +44,16 @@ def kernel(function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
+def entry(dispatcher: Any, *arguments: Any) -> Callable[..., Any]:
+    """A kernel's code for arguments of the types of these, or the kernel where it was not called with such yet.
+
+    It asks for no types and believes what it is given: 2 us a call less, an eighth of the shortest search.
+    """
+    kinds = tuple(numba.typeof(argument) for argument in arguments)
+    found = dispatcher.overloads.get(kinds)
+    return found.entry_point if found is not None else dispatcher
+
+
 class _ForgivingCache:
     """Numba's cache of one kernel, whose failures (full disk, damaged file) cost a compilation and not the call."""
 
@@ -80,7 +90,8 @@ class _ForgivingCache:
 
 
 _COMPILING = (
-    "compiling kernels for this machine, once: up to 15 s for a first search; `polarindex warmup` does it ahead of time"
+    "compiling kernels for this machine, once: up to half a minute for a first search; "
+    "`polarindex warmup` does it ahead of time"
 )
 _compiled: list[str] = []
 _said, _warned = threading.Event(), threading.Event()

@@ -9,9 +9,9 @@ import numpy as np
 
 from polarindex.kernels.compile import kernel
 from polarindex.kernels.hadamard import ROWS, flips_of, load_rows, rotate_block, store_rows
-from polarindex.kernels.lanes import choose, load, narrow, root, splat, store, widen
+from polarindex.kernels.lanes import choose, load, lookup, lookup16, narrow, root, splat, store, widen
 from polarindex.kernels.pack import pack_block
-from polarindex.kernels.scalar import quantize_block
+from polarindex.kernels.scalar import quantize_block, sixteen_of
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -26,6 +26,20 @@ def _centre(block, mu):
         exact = widen(r)
         norms2 = norms2 + exact * exact
         offsets = offsets + exact * splat(np.float64(mu[j]))
+    return norms2, offsets
+
+
+@kernel
+def _subtract(block, centres, d):
+    """block[j] -= centres[j]; returns |r|^2 and <c, r> of the rows r that remain, c a centre for each."""
+    norms2 = offsets = splat(0.0)
+    for j in range(d):
+        c = load(centres, j)
+        r = load(block, j) - c
+        store(block, j, r)
+        exact = widen(r)
+        norms2 = norms2 + exact * exact
+        offsets = offsets + exact * widen(c)
     return norms2, offsets
 
 
@@ -66,5 +80,54 @@ def encode(x, mu, plan, book, words, sums):
         store(totals, 2, dots)
         store(totals, 3, energies)
         for s in range(4):
+            for v in range(min(ROWS, n - i)):
+                sums[s, i + v] = totals[s, v]
+
+
+@kernel
+def _level_dots(quads, levels, vectors, d):
+    """<level of the codes in quads, vectors>, lane by lane, one term after the other; vectors (>= d, 16)."""
+    table = sixteen_of(levels)
+    byte = splat(np.uint32(255))
+    dots = splat(0.0)
+    for j in range(d):
+        code = (load(quads, j // 4) >> splat(np.uint32(8 * (j % 4)))) & byte
+        level = lookup16(table, code) if levels.size <= ROWS else lookup(levels, code)
+        dots = dots + widen(level) * widen(load(vectors, j))
+    return dots
+
+
+@kernel
+def encode_residuals(x, centres, rotated, plan, book, words, sums):
+    """words[i] = packed codes of R r_i, r_i = x_i - centres[i], as `encode` makes them of rows with one centre.
+
+    x, centres, rotated (n, d) float32, rotated[i] any vector in the coordinates of R r (a rotated centre); plan, book,
+    words as of encode; sums[:, i] = |r|^2, <c, r>, <R r, levels>, |levels|^2, <rotated, levels>; (5, n) float64.
+    """
+    n, d = x.shape
+    order, signs, starts, size, norm = plan
+    bits, thresholds, levels = book
+    flips = flips_of(signs, starts, size)
+    before = np.zeros((d + 3, ROWS), np.float32)
+    block = np.zeros((d + 3, ROWS), np.float32)
+    others = np.zeros((d + 3, ROWS), np.float32)
+    quads = np.empty(((d + 3) // 4, ROWS), np.uint32)
+    packed = np.empty((words.shape[1], ROWS), np.uint32)
+    totals = np.empty((5, ROWS), np.float64)
+    for i in range(0, n, ROWS):
+        load_rows(x, i, before)
+        load_rows(centres, i, others)
+        norms2, offsets = _subtract(before, others, d)
+        y = rotate_block(before, block, order, flips, starts, size, norm)
+        dots, energies = quantize_block(y, d, _gains(norms2, d), thresholds, levels, quads)
+        pack_block(quads, bits, packed)
+        store_rows(packed, i, words)
+        load_rows(rotated, i, others)
+        store(totals, 0, norms2)
+        store(totals, 1, offsets)
+        store(totals, 2, dots)
+        store(totals, 3, energies)
+        store(totals, 4, _level_dots(quads, levels, others, d))
+        for s in range(5):
             for v in range(min(ROWS, n - i)):
                 sums[s, i + v] = totals[s, v]

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from polarindex.kernels.compile import kernel
-from polarindex.kernels.lanes import load, splat, store, transpose
+from polarindex.kernels.compile import inlined, kernel
+from polarindex.kernels.lanes import butterflies, floats_at, load, moved, put_at, splat, store, transpose
+from polarindex.kernels.simd import keep, start
 
 ROWS = 16  # lanes; a (d, 16) block of d = 1536 is 98 kB, and two of them are inside L2
 NEAR = 256  # lines
@@ -214,6 +215,53 @@ def rotate_block(before, block, order, flips, starts, size, norm):
             _transform(block, same, flips[r, w], block, starts[w], size, norm)
         before, block = block, before
     return before
+
+
+@inlined
+def _transform_row(at, size, norm):
+    """H / sqrt(size) of the row of size >= 16 elements at an address; the sums of _transform, in its order."""
+    scale = splat(norm)
+    if size == ROWS:
+        put_at(at, 0, butterflies(floats_at(at, 0)) * scale)
+        return
+    for j in range(0, size, ROWS):
+        put_at(at, j, butterflies(floats_at(at, j)))
+    half = ROWS
+    while half < size:
+        last = 2 * half == size
+        for low in range(0, size, 2 * half):
+            for j in range(low, low + half, ROWS):
+                a, b = floats_at(at, j), floats_at(at, j + half)
+                total, difference = a + b, a - b
+                put_at(at, j, total * scale if last else total)
+                put_at(at, j + half, difference * scale if last else difference)
+        half *= 2
+
+
+@kernel
+def rotate_rows(x, order, flips, starts, size, norm, out):
+    """`rotate`, bit for bit, along each row: for fewer rows than there are lanes. size >= 16; flips from flips_of."""
+    n, d = x.shape
+    rounds, windows = flips.shape[:2]
+    room = np.empty(2 * d, np.float32)
+    signs, rows, results = start(flips), start(x), start(out)
+    for i in range(n):
+        before = moved(rows, i * d)
+        for r in range(rounds):
+            after = moved(results, i * d) if r == rounds - 1 else moved(start(room), r % 2 * d)
+            for j in range(d):
+                after[j] = signs[r * windows * d + j] * before[order[r, j]]
+            _transform_row(moved(after, starts[0]), size, norm)
+            for w in range(1, windows):
+                window, flip = moved(after, starts[w]), moved(signs, (r * windows + w) * d + starts[w])
+                for j in range(0, size, ROWS):
+                    put_at(window, j, floats_at(window, j) * floats_at(flip, j))
+                _transform_row(window, size, norm)
+            before = after
+        if rounds == 0:
+            for j in range(d):
+                out[i, j] = x[i, j]
+    keep(room)
 
 
 @kernel

@@ -4,7 +4,9 @@ Convention: a function has its kernel's name and takes the kernel's arguments bu
 which it returns as new arrays. What a kernel reads and changes (`words`, `quads`, `panels`, the scores of
 `add_scores`, the k best) is an argument too and left as it was; the changed copy is returned. Where a kernel
 is free, there is a normal form here: the k best of `select` and of the scans come sorted, tables
-and staged queries a query, without tiles, and a hash table is a dict.
+and staged queries a query, without tiles, and a hash table is a dict. Candidates (candidates.py) are a set: here the
+keep best of it, sorted, and the lists that a query probes are sorted by number. The chains of pages.py are tested
+against lists of rows (tests/kernels/test_pages.py) and have no function here.
 """
 
 from __future__ import annotations
@@ -34,6 +36,20 @@ def rotate(x: Array, order: Array, signs: Array, starts: Array, size: int, norm:
                 y[:, shared] *= signs[r, w, shared]
             _transform_window(y, first, size, norm)
     return y
+
+
+def rotate_rows(x: Array, order: Array, flips: Array, starts: Array, size: int, norm: np.float32) -> Array:
+    """As rotate: of the signs it reads only those that are also flips."""
+    return rotate(x, order, flips, starts, size, norm)
+
+
+def flips_of(signs: Array, starts: Array, size: int) -> Array:
+    """signs_rwj, but 1 where window w > 0 does not share coordinate j with the window before."""
+    flips = signs.copy()
+    j = np.arange(signs.shape[2])
+    for w in range(1, len(starts)):
+        flips[:, w, (j < starts[w]) | (j >= starts[w - 1] + size)] = 1
+    return flips
 
 
 def rotate_back(y: Array, order: Array, signs: Array, starts: Array, size: int, norm: np.float32) -> Array:
@@ -87,9 +103,31 @@ def encode(
     x: Array, mu: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array]
 ) -> tuple[Array, Array]:
     """Words and sums of r = x - mu: y = R r, codes of (sqrt(d) / |r|) y, then planes or, for 8 bits, bytes."""
-    bits, thresholds, levels = book
-    n, d = x.shape
     r = x - mu
+    words, (norms2, dots, energies), _ = _encode_rows(r, plan, book)
+    return words, np.stack([norms2, _in_order(r.astype(np.float64) * mu), dots, energies])
+
+
+def encode_residuals(
+    x: Array,
+    centres: Array,
+    rotated: Array,
+    plan: tuple[Array, Array, Array, int, np.float32],
+    book: tuple[int, Array, Array],
+) -> tuple[Array, Array]:
+    """As encode, of r_i = x_i - c_i, c = centres; after the sums with c_i one more, <rotated_i, levels_i>."""
+    r = x - centres
+    words, (norms2, dots, energies), chosen = _encode_rows(r, plan, book)
+    offsets = _in_order(r.astype(np.float64) * centres)
+    return words, np.stack([norms2, offsets, dots, energies, _in_order(chosen * rotated.astype(np.float64))])
+
+
+def _encode_rows(
+    r: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array]
+) -> tuple[Array, tuple[Array, Array, Array], Array]:
+    """Words, then |r|^2, <R r, levels> and |levels|^2, and the levels (n, d) float64."""
+    bits, thresholds, levels = book
+    n, d = r.shape
     exact = r.astype(np.float64)
     norms2 = _in_order(exact * exact)
     gains = np.divide(np.sqrt(d), np.sqrt(norms2), out=np.zeros(n), where=norms2 > 0)
@@ -100,7 +138,7 @@ def encode(
     words: Array = np.zeros((n, count * bits // width), np.uint32)
     for p in range(bits // width):
         words = pack_plane(codes, bits - width * (p + 1), width, p * count, words)
-    return words, np.stack([norms2, _in_order(exact * mu), dots, energies])
+    return words, (norms2, dots, energies), levels[codes].astype(np.float64)
 
 
 # --- moments.py
@@ -123,6 +161,52 @@ def normalise(x: Array) -> tuple[Array, Array]:
     exact = x.astype(np.float64)
     norms2 = _in_order(exact * exact)
     return (exact / np.sqrt(norms2)[:, None]).astype(np.float32), norms2
+
+
+# --- clusters.py
+
+
+def nearest_rows(
+    products: Array,
+    halves: Array,
+    slacks: Array,
+    x: Array,
+    centroids: Array,
+    first: int,
+    best: Array,
+    numbers: Array,
+    distances: Array,
+) -> tuple[Array, Array, Array]:
+    """best, numbers and distances after all centroids first .. first + k - 1, k of finite halves, were offered to rows.
+
+    Every distance is computed; which of them products and slacks spare is the kernel's affair.
+    """
+    offered = centroids[first : first + int(np.isfinite(halves).sum())].astype(np.float64)
+    squares = ((x.astype(np.float64)[:, None] - offered) ** 2).sum(axis=2)
+    found = squares.argmin(axis=1)
+    least = squares[np.arange(len(x)), found]
+    better = (least < distances) | ((least == distances) & (first + found < numbers))
+    return (
+        np.maximum(best, (products - halves).max(axis=1)),
+        np.where(better, first + found, numbers).astype(np.int32),
+        np.where(better, least, distances),
+    )
+
+
+def group_rows(numbers: Array, starts: Array) -> tuple[Array, Array]:
+    """starts and order: order[starts[j] : starts[j + 1]] are the rows whose number is j, ascending."""
+    order = [np.flatnonzero(numbers == j) for j in range(len(starts) - 1)]
+    return np.cumsum([0, *map(len, order)]), np.concatenate(order)
+
+
+def mean_rows(x: Array, starts: Array, order: Array, first: int, last: int, out: Array) -> Array:
+    """out with the means of clusters first .. last - 1, summed in float64 row by row; an empty one's row is kept."""
+    means = out.copy()
+    for j in range(first, last):
+        rows = x[order[starts[j] : starts[j + 1]]].astype(np.float64)
+        if len(rows):
+            means[j] = np.cumsum(rows, axis=0)[-1] / len(rows)
+    return means
 
 
 # --- pack.py
@@ -335,9 +419,13 @@ def _keys(levels: Array, asked: Array, gains: Array, factors: tuple[Array, Array
 
 def _levels(isa: Any, planes: tuple[Array, Array, Array], count: int, words: int, table: Array) -> Array:
     """Levels (count, dims) int8 of codes whose first planes are lines and whose others are rows."""
-    rows = _rows(planes, count)
+    return _levels_of_rows(isa, _rows(planes, count), words, table)
+
+
+def _levels_of_rows(isa: Any, rows: Array, words: int, table: Array) -> Array:
+    """Levels (n, dims) int8 of rows of words, plane after plane."""
     width = 8 if isa.planes == 8 else 1
-    quads: Array = np.zeros((count, words * 8 // width), np.uint32)
+    quads: Array = np.zeros((len(rows), words * 8 // width), np.uint32)
     for plane in range(isa.planes // width):
         quads = unpack_plane(rows, plane * words, words, width, quads)
     codes = quads.view(np.uint8).astype(np.int64)
@@ -429,6 +517,235 @@ def _nibble_sums(tables: Array, rows: Array) -> Array:
     line, half, t = np.ogrid[: rows.shape[1], :2, :4]
     entries = tables.transpose(0, 2, 1, 3, 4).reshape(-1, rows.shape[1], 2, 64)
     return np.array([each[line, half, 16 * t + nibbles].sum(axis=(1, 2, 3), dtype=np.int64) for each in entries])
+
+
+# --- rescore.py
+
+
+def rescore_rows(
+    kind: Array, blocks: Array, scales: Array, shift: int, metric: int, positions: Array, queries: Array
+) -> Array:
+    """|x - q|^2, <q, x> or <q, x> / (|q| |x|) of stored rows x in float32, summed in float64; metric 0, 1 or 2."""
+    d = queries.shape[1]
+    out = np.full(positions.shape, np.inf if metric == 0 else -np.inf)
+    for q, i in np.argwhere(positions >= 0):
+        block, row = divmod(int(positions[q, i]), 2**shift)
+        x = _memory(blocks[block] + row * d * kind.itemsize, d, kind.dtype)
+        if kind.dtype == np.int8:
+            x = x * _memory(scales[block] + row * 4, 1, np.dtype(np.float32))
+        elif kind.dtype == np.uint16:
+            x = x.view(np.float16).astype(np.float32)
+        if metric == 0:
+            out[q, i] = ((x - queries[q]).astype(np.float64) ** 2).sum()
+            continue
+        x, asked = x.astype(np.float64), queries[q].astype(np.float64)
+        dot, lengths = (x * asked).sum(), np.sqrt((x * x).sum() * (asked * asked).sum())
+        out[q, i] = dot if metric == 1 else dot / lengths if lengths > 0 else 0
+    return out
+
+
+def _memory(address: int, count: int, dtype: np.dtype[Any]) -> Array:
+    """What is at an address."""
+    room: Any = (np.ctypeslib.as_ctypes_type(np.uint8) * (count * dtype.itemsize)).from_address(int(address))
+    return np.frombuffer(room, dtype)
+
+
+# --- probe.py
+#
+# store = (blocks, page_bits, width, id_word): page p is width lines of 16 words, at page p % 2^page_bits of block
+# p >> page_bits, an address. found = (scores, places, held, floors), of which floors mean nothing here.
+
+
+def list_pages(chains: tuple[Array, Array], lists: Array) -> tuple[Array, Array]:
+    """The pages of each list, one list after the other, and where each list's end."""
+    heads, following = chains
+    pages, ends = [], []
+    for number in lists:
+        page = int(heads[number])
+        while page >= 0:
+            pages.append(page)
+            page = int(following[page])
+        ends.append(len(pages))
+    return np.array(pages, np.int32), np.array(ends, np.int64)
+
+
+def scan_lists(
+    isa: Any,
+    alone: Any,
+    store: tuple[Array, int, int, int],
+    code: tuple[int, Array, int, int],
+    chains: tuple[Array, Array],
+    jobs: tuple[Array, Array, Array, Array, Array],
+    queries: tuple[Array, Array, Array],
+    allowed: Array,
+    found: tuple[Array, Array, Array, Array],
+    keep_count: int,
+) -> tuple[Array, Array]:
+    """Scores (nq, keep) and places (nq, keep) of the best of what was held and of the rows of the lists' pages."""
+    words, table, scale_word, shift_word = code
+    lists, starts, members, offsets, sizes = jobs
+    quads, _, gains = queries
+    offered = [[pair] for pair in _held_candidates(found)]
+    for i, number in enumerate(lists):
+        pages, _ = list_pages(chains, lists[i : i + 1])
+        places = (16 * pages.astype(np.int64)[:, None] + np.arange(16)).ravel()
+        spare = -int(sizes[number]) % 16
+        places = np.delete(places, slice(16 - spare, 16) if spare else slice(0))  # of the first page
+        if allowed.size:
+            places = places[allowed[places] != 0]
+        rows, mine = _rows_at(store, places), members[starts[i] : starts[i + 1]]
+        levels = _levels_of_rows(isa, np.ascontiguousarray(rows[:, :scale_word]), words, table)
+        asked = np.ascontiguousarray(quads[mine]).view(np.int8)[:, : levels.shape[1]]
+        scales, shifts = (np.ascontiguousarray(rows[:, word]).view(np.float32) for word in (scale_word, shift_word))
+        keys = add_scores(dot(levels, asked), gains[mine], scales, np.tile(shifts, (len(mine), 1)))
+        for q, row in zip(mine, keys + offsets[starts[i] : starts[i + 1], None], strict=True):
+            offered[q].append((row[~np.isnan(row)], places[~np.isnan(row)]))
+    every = [tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True)) for pairs in offered]
+    return _best_candidates(every, store, keep_count)
+
+
+def _held_candidates(found: tuple[Array, Array, Array, Array]) -> list[tuple[Array, Array]]:
+    """Scores and places that each query holds."""
+    scores, places, held, _ = found
+    room = (len(scores) - 16) // len(held)
+    return [(scores[q * room :][:count], places[q * room :][:count]) for q, count in enumerate(held)]
+
+
+def _best_candidates(every: Any, store: tuple[Array, int, int, int], keep: int) -> tuple[Array, Array]:
+    """Scores and places (nq, keep) of the first of each query's by (score descending, id ascending).
+
+    What is missing is NaN and -1.
+    """
+    best = np.full((len(every), keep), np.nan, np.float32), np.full((len(every), keep), -1, np.int64)
+    for q, (scores, places) in enumerate(every):
+        order = np.lexsort((_ids_at(store, places), -scores))[:keep]
+        best[0][q, : len(order)], best[1][q, : len(order)] = scores[order], places[order]
+    return best
+
+
+def _rows_at(store: tuple[Array, int, int, int], places: Array) -> Array:
+    """Rows (n, width) uint32 at places."""
+    blocks, page_bits, width, _ = store
+    rows = np.zeros((len(places), width), np.uint32)
+    for row, place in zip(rows, places, strict=True):
+        block, page = divmod(int(place) // 16, 2**page_bits)
+        lines = _memory(blocks[block] + page * width * 64, 16 * width, np.dtype(np.uint32)).reshape(width, 16)
+        row[:] = lines[:, int(place) % 16]
+    return rows
+
+
+def _ids_at(store: tuple[Array, int, int, int], places: Array) -> Array:
+    """Ids of one word or two, the lower one first."""
+    words = _rows_at(store, places)[:, store[3] : store[3] + 2].astype(np.int64)
+    return words @ 2 ** (32 * np.arange(words.shape[1]))
+
+
+# --- candidates.py
+
+
+def candidate_room(keep: int) -> int:
+    """Twice as many as are kept and 64 more, a multiple of 16."""
+    return -(-(2 * keep + 64) // 16) * 16
+
+
+# --- search.py
+
+
+def round_queries(y: Array, m: int) -> tuple[Array, Array, Array]:
+    """Quads (nq, m) int32 of rint(y_qj * (127 / peak_q)), zeros beyond d; their sums; peak_q = max_j |y_qj|."""
+    nq, d = y.shape
+    peaks = np.abs(y).max(axis=1)
+    gains = np.divide(127, peaks, out=np.zeros(nq), where=peaks > 0, dtype=np.float64)
+    levels = np.zeros((nq, 4 * m), np.int8)
+    levels[:, :d] = np.rint(y * gains[:, None])
+    return levels.view(np.int32), levels.sum(axis=1, dtype=np.int32), peaks
+
+
+def nearest_lists(
+    isa: Any,
+    alone: Any,
+    coarse: tuple[Any, Any, Any, Array],
+    queries: tuple[Array, Array, Array],
+    nprobe: int,
+    gap: float,
+) -> tuple[Array, Array]:
+    """Lists (nq, nprobe) of the largest scores, ties by number, but none more than `gap` below the first; counts.
+
+    Sorted by number, -1 for none. Places are numbers.
+    """
+    store, code, chains, sizes = coarse
+    nq = len(queries[0])
+    jobs = np.zeros(1, np.int32), np.array([0, nq]), np.arange(nq), np.zeros(nq, np.float32), sizes
+    none = np.empty(16, np.float32), np.empty(16, np.int32), np.zeros(nq, np.int64), np.zeros(nq, np.float32)
+    scores, numbers = scan_lists(
+        isa, alone, store, code, chains, jobs, queries, np.empty(0, np.uint8), none, nprobe
+    )
+    near = scores >= scores[:, :1] - np.float32(gap)
+    counts = near.sum(axis=1)
+    lists = np.full((nq, nprobe), -1, np.int32)
+    for q, count in enumerate(counts):
+        lists[q, :count] = np.sort(numbers[q, near[q]])
+    return lists, counts
+
+
+def group_by_list(
+    metric: int, centres: Array, constants: Array, queries: Array, picked: tuple[Array, Array]
+) -> tuple[Array, Array, Array, Array]:
+    """Lists by number (of one query in its order), where each begins among the pairs, and the pairs' queries and
+    offsets: -|q - c|^2 (metric 0) or <q, c> + constant_l, rounded once."""
+    probes, counts = picked
+    pairs = [(int(probes[q, i]), q) for q in range(len(queries)) for i in range(counts[q])]
+    if len(queries) > 1:
+        pairs.sort()
+    lists = list(dict.fromkeys(number for number, _ in pairs))
+    starts = [0, *np.cumsum([sum(number == other for number, _ in pairs) for other in lists], dtype=np.int64)]
+    c = centres[[number for number, _ in pairs]].astype(np.float32)
+    asked = queries[[q for _, q in pairs]]
+    if metric == 0:
+        offsets = -((c - asked).astype(np.float64) ** 2).sum(axis=1)
+    else:
+        dots = (c.astype(np.float64) * asked.astype(np.float64)).sum(axis=1)
+        offsets = dots + constants[[number for number, _ in pairs]]
+    members = np.array([q for _, q in pairs], np.int32)
+    return np.array(lists, np.int32), np.array(starts), members, offsets.astype(np.float32)
+
+
+def best_by_codes(
+    store: tuple[Array, int, int, int], found: Any, constants: Array, sign: np.float32, k: int
+) -> tuple[Array, Array]:
+    """Distances (nq, k), sign * (score + constant_q), and ids (nq, k) of the k best by (score, id), sorted anew."""
+    scores, places = _best_candidates(_held_candidates(found), store, k)
+    exact = (scores.astype(np.float64) + constants[:, None]).astype(np.float32)
+    return _nearest(exact, places, store, sign, k)
+
+
+def best_by_originals(
+    kind: Array,
+    originals: tuple[Array, Array, int],
+    metric: int,
+    store: tuple[Array, int, int, int],
+    found: Any,
+    keep_count: int,
+    queries: Array,
+    sign: np.float32,
+    k: int,
+) -> tuple[Array, Array]:
+    """Distances and ids (nq, k) of the first by (rescore_rows, id) of the keep_count best by (score, id)."""
+    _, places = _best_candidates(_held_candidates(found), store, keep_count)
+    exact = sign * rescore_rows(kind, *originals, metric, places, queries)
+    return _nearest(exact.astype(np.float32), places, store, sign, k)
+
+
+def _nearest(scores: Array, places: Array, store: Any, sign: np.float32, k: int) -> tuple[Array, Array]:
+    """sign * scores and ids of the first k by (score descending, id ascending); -1 at sign * -inf where place is."""
+    distances = np.full((len(scores), k), sign * np.float32(-np.inf), np.float32)
+    ids = np.full((len(scores), k), -1, np.int64)
+    for q in range(len(scores)):
+        there = places[q] >= 0
+        names = _ids_at(store, places[q, there])
+        order = np.lexsort((names, -scores[q, there]))[:k]
+        distances[q, : len(order)], ids[q, : len(order)] = sign * scores[q, there][order], names[order]
+    return distances, ids
 
 
 # --- idtable.py: entries, a dict from id to position, is what keys and values hold

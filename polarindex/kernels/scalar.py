@@ -50,7 +50,7 @@ def _summed(dot, energy, y, level):
 
 
 @kernel
-def _sixteen_of(levels):
+def sixteen_of(levels):
     """The first 16 levels as a block of one line."""
     table = np.zeros((1, ROWS), np.float32)
     for k in range(min(ROWS, levels.size)):
@@ -67,7 +67,7 @@ def quantize_block(block, d, gains, thresholds, levels, quads):
     """
     zero, none = splat(np.float32(0)), splat(ZERO)
     dots = energies = splat(0.0)
-    first = _sixteen_of(levels)
+    first = sixteen_of(levels)
     for g in range((d + 3) // 4):
         y0, y1, y2, y3 = load(block, 4 * g), load(block, 4 * g + 1), load(block, 4 * g + 2), load(block, 4 * g + 3)
         c0, c1, c2, c3 = _codes(y0 * gains, y1 * gains, y2 * gains, y3 * gains, thresholds)

@@ -214,6 +214,18 @@ def constant(choose: Any, kind: Any) -> Any:
 rows_of = constant(lambda isa: isa.rows, types.intp)
 lanes_of = constant(lambda isa: isa.nbytes // 4, types.intp)
 planes_of = constant(lambda isa: isa.planes, types.intp)
+bias_of = constant(lambda isa: isa.bias, types.intp)
+
+
+@intrinsic(prefer_literal=True)
+def tag_with(typing, isa, rows, planes):
+    """The tag of the same set for other rows and planes, literal numbers; 0 for those of `isa`."""
+    tag = IsaType(isa.isa, rows.literal_value or isa.rows, planes.literal_value or isa.planes)
+
+    def code(context, builder, sig, args):
+        return context.get_dummy_value()
+
+    return tag(isa, rows, planes), code
 
 
 @intrinsic
@@ -307,6 +319,22 @@ def tile_start(typing, isa, sums, offset):
 
 
 @intrinsic
+def tile_from(typing, isa, values, offset):
+    """An accumulator a row at values[offset + row], int32."""
+    tile = Tile(isa.rows, isa.nbytes // 4)
+
+    def code(context, builder, sig, args):
+        acc = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        at = pointer(builder, args[1], args[2], I32)
+        for r in range(tile.rows):
+            value = builder.load(pointer(builder, at, r, I32), align=4)
+            acc = builder.insert_value(acc, splat(builder, value, tile.lanes), r)
+        return acc
+
+    return tile(isa, values, types.intp), code
+
+
+@intrinsic
 def tile_zero(typing, isa):
     """Accumulators at 0."""
     tile = Tile(isa.rows, isa.nbytes // 4)
@@ -356,6 +384,40 @@ def tile_dot4(typing, isa, tile, levels, queries, offset):
         return acc
 
     return tile(isa, tile, levels, queries, types.intp), code
+
+
+@intrinsic
+def tile_dot4_of(typing, isa, tile, levels, queries, firsts, offset):
+    """tile[row] += dot4(levels, the query quad at queries[firsts[row] + offset]): queries that lie anywhere.
+
+    firsts: from row_starts. A broadcast from memory is part of the multiplication, so rows need no common layout.
+    """
+
+    def code(context, builder, sig, args):
+        _, acc, values, quads, firsts_, at = args
+        for r in range(isa.rows):
+            place = builder.add(builder.extract_value(firsts_, r), at)
+            quad = builder.load(pointer(builder, quads, place, I32), align=4)
+            query = builder.bitcast(splat(builder, quad, tile.lanes), values.type)
+            acc = builder.insert_value(acc, dot4(isa, builder, builder.extract_value(acc, r), values, query), r)
+        return acc
+
+    return tile(isa, tile, levels, queries, firsts, types.intp), code
+
+
+@intrinsic
+def row_starts(typing, isa, starts, offset):
+    """The numbers starts[offset + row], int64, in registers."""
+    rows = types.UniTuple(types.int64, isa.rows)
+
+    def code(context, builder, sig, args):
+        at = pointer(builder, args[1], args[2], I64)
+        found = ir.Constant(context.get_value_type(rows), ir.Undefined)
+        for r in range(isa.rows):
+            found = builder.insert_value(found, builder.load(pointer(builder, at, r, I64), align=8), r)
+        return found
+
+    return rows(isa, starts, types.intp), code
 
 
 @intrinsic
@@ -424,3 +486,4 @@ def tile_keys(typing, tile, gains, thresholds, first_query, scales, shifts, firs
         return hits
 
     return types.uint64(tile, gains, thresholds, types.intp, scales, shifts, types.intp, out), code
+

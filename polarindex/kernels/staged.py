@@ -36,7 +36,7 @@ from polarindex.kernels.simd import (
     tile_zero,
 )
 from polarindex.kernels.topk import ident_of, push
-from polarindex.kernels.weave import AHEAD, PANEL, fetch, four_lines, load_table, nibble_levels, zeros
+from polarindex.kernels.weave import AHEAD, PANEL, eight_levels, fetch, load_table, zeros
 
 SLACK = 2.0**-20  # of the largest sum: what float32 may lose between a bound and a key
 FETCH_FROM = 16  # queries
@@ -143,16 +143,16 @@ def _dot_row(isa, codes, v, count, table, asked, q):
         b = gather(isa, codes[1], at + g * PANEL, left) if planes_of(isa) > 1 else zeros(isa)
         c = load_some(isa, codes[2], row + g, left) if planes_of(isa) > 2 else zeros(isa)
         d = load_some(isa, codes[2], row + count + g, left) if planes_of(isa) > 3 else zeros(isa)
-        first, second, third, fourth = four_lines(a, b, c, d)
+        eight = eight_levels(isa, table, a, b, c, d)
         i = q + 8 * g
-        one = tile_dot(isa, one, nibble_levels(isa, table, first, 0), asked, i)
-        two = tile_dot(isa, two, nibble_levels(isa, table, second, 0), asked, i + PANEL)
-        one = tile_dot(isa, one, nibble_levels(isa, table, third, 0), asked, i + 2 * PANEL)
-        two = tile_dot(isa, two, nibble_levels(isa, table, fourth, 0), asked, i + 3 * PANEL)
-        one = tile_dot(isa, one, nibble_levels(isa, table, first, 1), asked, i + 4 * PANEL)
-        two = tile_dot(isa, two, nibble_levels(isa, table, second, 1), asked, i + 5 * PANEL)
-        one = tile_dot(isa, one, nibble_levels(isa, table, third, 1), asked, i + 6 * PANEL)
-        two = tile_dot(isa, two, nibble_levels(isa, table, fourth, 1), asked, i + 7 * PANEL)
+        one = tile_dot(isa, one, eight[0], asked, i)
+        two = tile_dot(isa, two, eight[1], asked, i + PANEL)
+        one = tile_dot(isa, one, eight[2], asked, i + 2 * PANEL)
+        two = tile_dot(isa, two, eight[3], asked, i + 3 * PANEL)
+        one = tile_dot(isa, one, eight[4], asked, i + 4 * PANEL)
+        two = tile_dot(isa, two, eight[5], asked, i + 5 * PANEL)
+        one = tile_dot(isa, one, eight[6], asked, i + 6 * PANEL)
+        two = tile_dot(isa, two, eight[7], asked, i + 7 * PANEL)
     return tile_total(tile_add(one, two))
 
 

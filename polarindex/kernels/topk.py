@@ -66,7 +66,7 @@ def select(scores, ids, allowed, best_scores, best_ids):
 
 
 @inlined
-def _sort(scores, ids, base, k):
+def sort_heap(scores, ids, base, k):
     """Turn a heap into a list, best first (heap sort, in place)."""
     for size in range(k - 1, 0, -1):
         score, ident = scores[base + size], ids[base + size]
@@ -79,7 +79,7 @@ def sort_rows(best_scores, best_ids):
     """Turn each heap, a row of (nq, k) float32 and int64, into a list, best first."""
     k = best_ids.shape[1]
     for q in range(best_scores.shape[0]):
-        _sort(best_scores.reshape(-1), best_ids.reshape(-1), q * k, k)
+        sort_heap(best_scores.reshape(-1), best_ids.reshape(-1), q * k, k)
 
 
 @kernel
@@ -98,7 +98,7 @@ def settle(keys, ids, constants, negate, distances):
             scores[i] = np.float32(scores[i] + sign * constants[q])
         for at in range(k // 2 - 1, -1, -1):  # a heap again: rounding may have made ties, whose order is by id
             _sift(scores, names, base, at, k, scores[base + at], names[base + at])
-        _sort(scores, names, base, k)
+        sort_heap(scores, names, base, k)
         for i in range(k):
             distances[q, i] = -keys[q, i] if negate else keys[q, i]
             if ids[q, i] == EMPTY_ID:

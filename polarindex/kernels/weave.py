@@ -7,6 +7,8 @@ How:       two planes are woven into pairs of bits, two lines of pairs into nibb
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -19,6 +21,7 @@ from polarindex.kernels.simd import (
     I64,
     Register,
     call,
+    constant,
     every,
     grid_levels,
     lanes_of,
@@ -37,17 +40,28 @@ PANEL = 16
 AHEAD = 2048  # words of a plane, 8 kB: rows are too many streams for the hardware's own prefetcher
 
 
+def _few(isa: Any) -> bool:
+    """Whether codes are looked up as they lie: a table of 64 bytes repeats what the bits above a code do not change."""
+    return bool(isa.tables) and isa.planes <= 2
+
+
+few_planes = constant(_few, types.boolean)
+
+
 @intrinsic
 def load_table(typing, isa, table):
-    """The 16 levels of an int8 table, biased, repeated in every 128-bit lane."""
+    """The levels of an int8 table of 16, code c of b bits at c << (4 - b), biased, as eight_levels looks them up:
+    repeated in every 128-bit lane, or of one and two planes, where a lookup sees six bits, every 2^b bytes."""
     n = isa.nbytes
+    period = 1 << isa.planes if _few(isa) else 16
     bytes16 = vector(ir.IntType(8), 16)
 
     def code(context, builder, sig, args):
         x = builder.load(pointer(builder, args[1], 0, bytes16), align=1)
         if isa.bias:
             x = builder.xor(x, every(ir.IntType(8), 16, isa.bias))
-        return builder.shuffle_vector(x, x, ir.Constant(vector(I32, n), [i % 16 for i in range(n)]))
+        order = [i % period * (16 // period) for i in range(n)]
+        return builder.shuffle_vector(x, x, ir.Constant(vector(I32, n), order))
 
     return Register(n)(isa, table), code
 
@@ -101,6 +115,23 @@ def nibble_levels(typing, isa, table, nibbles, upper):
         return call(builder, shuffles[n], x.type, [levels, x])
 
     return table(isa, table, nibbles, upper), code
+
+
+@intrinsic(prefer_literal=True)
+def levels_at(typing, isa, table, words, shift):
+    """The level of the code in the lowest bits of every byte, after a shift by `shift`: of few planes only."""
+
+    def code(context, builder, sig, args):
+        levels, x = args[1:3]
+        if not _few(isa):  # a branch that is not taken
+            return x
+        if shift.literal_value:
+            wide = vector(I16, isa.nbytes // 2)
+            x = builder.lshr(builder.bitcast(x, wide), every(I16, isa.nbytes // 2, shift.literal_value))
+            x = builder.bitcast(x, levels.type)
+        return call(builder, "llvm.x86.avx512.permvar.qi.512", levels.type, [levels, x])
+
+    return table(isa, table, words, shift), code
 
 
 @intrinsic
@@ -166,28 +197,73 @@ def fetch(isa, codes, p, count, g):
 
 
 @inlined
-def four_lines(a, b, c, d):
-    """Planes a (most significant) to d as four registers of nibbles: coordinates 4 s + t of s = 0 and 4 (lower and
-    upper nibble), 1 and 5, 2 and 6, 3 and 7."""
+def eight_levels(isa, table, a, b, c, d):
+    """Eight registers of levels, of coordinates 4 s + t for s = 0 .. 7, from a word of each plane, a the highest.
+
+    Planes that a code lacks are zeros. 29 and 23 instructions and no more of two planes and one, which are looked up
+    as they are; of three and four 35, by nibbles.
+    """
+    if few_planes(isa):
+        if planes_of(isa) == 1:
+            return (
+                levels_at(isa, table, a, 0),
+                levels_at(isa, table, a, 1),
+                levels_at(isa, table, a, 2),
+                levels_at(isa, table, a, 3),
+                levels_at(isa, table, a, 4),
+                levels_at(isa, table, a, 5),
+                levels_at(isa, table, a, 6),
+                levels_at(isa, table, a, 7),
+            )
+        even, odd = weave(a, b, 1, 0), weave(a, b, 1, 1)
+        return (
+            levels_at(isa, table, even, 0),
+            levels_at(isa, table, odd, 0),
+            levels_at(isa, table, even, 2),
+            levels_at(isa, table, odd, 2),
+            levels_at(isa, table, even, 4),
+            levels_at(isa, table, odd, 4),
+            levels_at(isa, table, even, 6),
+            levels_at(isa, table, odd, 6),
+        )
     even_high, odd_high = weave(a, b, 1, 0), weave(a, b, 1, 1)
     even_low, odd_low = weave(c, d, 1, 0), weave(c, d, 1, 1)
+    first, second = weave(even_high, even_low, 2, 0), weave(odd_high, odd_low, 2, 0)
+    third, fourth = weave(even_high, even_low, 2, 1), weave(odd_high, odd_low, 2, 1)
     return (
-        weave(even_high, even_low, 2, 0),
-        weave(odd_high, odd_low, 2, 0),
-        weave(even_high, even_low, 2, 1),
-        weave(odd_high, odd_low, 2, 1),
+        nibble_levels(isa, table, first, 0),
+        nibble_levels(isa, table, second, 0),
+        nibble_levels(isa, table, third, 0),
+        nibble_levels(isa, table, fourth, 0),
+        nibble_levels(isa, table, first, 1),
+        nibble_levels(isa, table, second, 1),
+        nibble_levels(isa, table, third, 1),
+        nibble_levels(isa, table, fourth, 1),
     )
 
 
 @inlined
-def nibble_lines(isa, codes, p, count, g, half, rows):
-    """four_lines of word g of panel p, the part that starts at vector `half`; `rows` as lines_of_rows left it."""
+def _panel_levels(isa, codes, p, count, g, half, table, rows):
+    """eight_levels of word g of panel p, the part that starts at vector `half`; `rows` as lines_of_rows left it."""
     line, i = (p * count + g) * PANEL + half, 16 * (g % 4) + half
     a = load(isa, codes[0], line)
     b = load(isa, codes[1], line) if planes_of(isa) > 1 else zeros(isa)
     c = load(isa, rows, i) if planes_of(isa) > 2 else zeros(isa)
     d = load(isa, rows, 64 + i) if planes_of(isa) > 3 else zeros(isa)
-    return four_lines(a, b, c, d)
+    return eight_levels(isa, table, a, b, c, d)
+
+
+@inlined
+def _store_levels(isa, eight, levels, line):
+    """The lines of eight registers of levels, from levels[line] on."""
+    store(eight[0], levels, line)
+    store(eight[1], levels, line + PANEL)
+    store(eight[2], levels, line + 2 * PANEL)
+    store(eight[3], levels, line + 3 * PANEL)
+    store(eight[4], levels, line + 4 * PANEL)
+    store(eight[5], levels, line + 5 * PANEL)
+    store(eight[6], levels, line + 6 * PANEL)
+    store(eight[7], levels, line + 7 * PANEL)
 
 
 @inlined
@@ -208,16 +284,23 @@ def weave_panel(isa, codes, p, count, table, rows, levels):
         if g % 4 == 0:
             lines_of_rows(isa, codes[2], p, count, g, rows)
         for half in range(0, PANEL, lanes_of(isa)):
-            first, second, third, fourth = nibble_lines(isa, codes, p, count, g, half, rows)
-            line = 8 * g * PANEL + half
-            store(nibble_levels(isa, table, first, 0), levels, line)
-            store(nibble_levels(isa, table, second, 0), levels, line + PANEL)
-            store(nibble_levels(isa, table, third, 0), levels, line + 2 * PANEL)
-            store(nibble_levels(isa, table, fourth, 0), levels, line + 3 * PANEL)
-            store(nibble_levels(isa, table, first, 1), levels, line + 4 * PANEL)
-            store(nibble_levels(isa, table, second, 1), levels, line + 5 * PANEL)
-            store(nibble_levels(isa, table, third, 1), levels, line + 6 * PANEL)
-            store(nibble_levels(isa, table, fourth, 1), levels, line + 7 * PANEL)
+            eight = _panel_levels(isa, codes, p, count, g, half, table, rows)
+            _store_levels(isa, eight, levels, 8 * g * PANEL + half)
+
+
+@inlined
+def _dot_eight(isa, accs, eight, quads, i):
+    """Add the products of eight registers of levels and one query's quads from i on to four accumulators in turn."""
+    acc, second, third, fourth = accs
+    acc = tile_dot4(isa, acc, eight[0], quads, i)
+    second = tile_dot4(isa, second, eight[1], quads, i + 1)
+    third = tile_dot4(isa, third, eight[2], quads, i + 2)
+    fourth = tile_dot4(isa, fourth, eight[3], quads, i + 3)
+    acc = tile_dot4(isa, acc, eight[4], quads, i + 4)
+    second = tile_dot4(isa, second, eight[5], quads, i + 5)
+    third = tile_dot4(isa, third, eight[6], quads, i + 6)
+    fourth = tile_dot4(isa, fourth, eight[7], quads, i + 7)
+    return acc, second, third, fourth
 
 
 @inlined
@@ -237,14 +320,49 @@ def dot_panel(isa, acc, codes, p, ahead, count, table, rows, half, quads, q):
         else:
             if g % 4 == 0:
                 lines_of_rows(isa, codes[2], p, count, g, rows)
-            one, two, three, four = nibble_lines(isa, codes, p, count, g, half, rows)
-            i = q + 8 * g
-            acc = tile_dot4(isa, acc, nibble_levels(isa, table, one, 0), quads, i)
-            second = tile_dot4(isa, second, nibble_levels(isa, table, two, 0), quads, i + 1)
-            third = tile_dot4(isa, third, nibble_levels(isa, table, three, 0), quads, i + 2)
-            fourth = tile_dot4(isa, fourth, nibble_levels(isa, table, four, 0), quads, i + 3)
-            acc = tile_dot4(isa, acc, nibble_levels(isa, table, one, 1), quads, i + 4)
-            second = tile_dot4(isa, second, nibble_levels(isa, table, two, 1), quads, i + 5)
-            third = tile_dot4(isa, third, nibble_levels(isa, table, three, 1), quads, i + 6)
-            fourth = tile_dot4(isa, fourth, nibble_levels(isa, table, four, 1), quads, i + 7)
+            eight = _panel_levels(isa, codes, p, count, g, half, table, rows)
+            accs = acc, second, third, fourth
+            acc, second, third, fourth = _dot_eight(isa, accs, eight, quads, q + 8 * g)
+    return tile_add(tile_add(acc, second), tile_add(third, fourth))
+
+
+# --- pages: all planes of 16 vectors as lines, one plane after the other
+
+
+@inlined
+def _page_levels(isa, page, at, count, g, half, table):
+    """eight_levels of word g of the page that starts at element `at`, the part that starts at vector `half`."""
+    line = at + g * PANEL + half
+    a = load(isa, page, line)
+    b = load(isa, page, line + count * PANEL) if planes_of(isa) > 1 else zeros(isa)
+    c = load(isa, page, line + 2 * count * PANEL) if planes_of(isa) > 2 else zeros(isa)
+    d = load(isa, page, line + 3 * count * PANEL) if planes_of(isa) > 3 else zeros(isa)
+    return eight_levels(isa, table, a, b, c, d)
+
+
+@inlined
+def unwoven_page(isa, page, at, count, table, levels, first):
+    """Levels of a page, line by line, from levels[first] on; count: words of a plane, or of a row at 8 bits."""
+    for g in range(count):
+        for half in range(0, PANEL, lanes_of(isa)):
+            if planes_of(isa) == 8:
+                line = load(isa, page, at + g * PANEL + half)
+                store(grid_levels(isa, line), levels, first + g * PANEL + half)
+                continue
+            eight = _page_levels(isa, page, at, count, g, half, table)
+            _store_levels(isa, eight, levels, first + 8 * g * PANEL + half)
+
+
+@inlined
+def dot_page(isa, acc, page, at, count, table, half, quads, q):
+    """Add the products of a page, of the part that starts at vector `half`, with the quads of one query."""
+    second, third, fourth = tile_zero(isa), tile_zero(isa), tile_zero(isa)
+    for g in range(count):
+        if planes_of(isa) == 8:
+            acc = tile_dot4(isa, acc, grid_levels(isa, load(isa, page, at + g * PANEL + half)), quads, q + g)
+            acc, second, third, fourth = second, third, fourth, acc
+        else:
+            eight = _page_levels(isa, page, at, count, g, half, table)
+            accs = acc, second, third, fourth
+            acc, second, third, fourth = _dot_eight(isa, accs, eight, quads, q + 8 * g)
     return tile_add(tile_add(acc, second), tile_add(third, fourth))

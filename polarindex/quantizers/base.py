@@ -95,6 +95,30 @@ class Encoded(NamedTuple):
     offsets: Doubles
 
 
+class EncodedResiduals(NamedTuple):
+    """Codes of residuals r = x - c, each row with its own centre c, as an inverted file stores them.
+
+    words, scales, energies as in `Encoded`; offsets (n,) float64, <c, r>; crosses (n,) float64, <c', r_hat> with c'
+    the centre relative to that of the index.
+    """
+
+    words: Words
+    scales: Floats
+    energies: Doubles
+    offsets: Doubles
+    crosses: Doubles
+
+
+class Centres(NamedTuple):
+    """Centres of residuals: full (m, dim) float32, and relative to the index's centre, c', as each stage maps it.
+
+    mapped : one array (m, dims) float32 a stage, A_s c'
+    """
+
+    full: Floats
+    mapped: list[Floats]
+
+
 class Quantizer(ABC):
     """A vector compressor for `dim` coordinates; two made with equal arguments read each other's codes.
 
@@ -142,6 +166,20 @@ class Quantizer(ABC):
         r = x if mu is None else x - mu
         offsets = np.zeros(len(x)) if mu is None else np.einsum("ij,j->i", r, mu, dtype=np.float64)
         return Encoded(*self.encode_residuals(r, integer, start), offsets)
+
+    def encode_in_lists(
+        self, x: Floats, centres: Centres, lists: NDArray[np.int32], start: int = 0
+    ) -> EncodedResiduals:
+        """Encode checked rows x (n, dim) float32 relative to centre lists[i] each, with scales for integer levels."""
+        c = centres.full[lists]
+        r = x - c
+        words, scales, energies = self.encode_residuals(r, True, start)
+        offsets = np.einsum("ij,ij->i", c, r, dtype=np.float64)
+        crosses = np.zeros(len(x))
+        for s, (stage, part, mapped) in enumerate(zip(self.stages, self.split(words), centres.mapped, strict=True)):
+            levels = stage.levels(part)[:, : stage.map.dims]
+            crosses += scales[:, s] * np.einsum("ij,ij->i", mapped[lists], levels, dtype=np.float64)
+        return EncodedResiduals(words, scales, energies, offsets, crosses)
 
     def expected_error(self, integer: bool = False) -> float:
         """Theoretical vNMSE, E |x - x_hat|^2 / |x|^2."""

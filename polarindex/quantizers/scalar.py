@@ -18,8 +18,10 @@ from polarindex import checks, kernels
 from polarindex.codebooks import Codebook, integer_codebook
 from polarindex.codes import Words
 from polarindex.quantizers.base import (
+    Centres,
     Doubles,
     Encoded,
+    EncodedResiduals,
     ErrorLaw,
     Floats,
     Quantizer,
@@ -87,6 +89,28 @@ class ScalarQuantizer(Quantizer):
         norms2, offsets, dots, energies = sums
         scales, energies = self._scaled(norms2, dots, energies, book.unit)
         return Encoded(words, scales[:, None], energies, offsets)
+
+    def encode_in_lists(
+        self, x: Floats, centres: Centres, lists: NDArray[np.int32], start: int = 0
+    ) -> EncodedResiduals:
+        rotation, layout = self.stage.map, self.stage.layout
+        if not isinstance(rotation, HadamardRotation):
+            return super().encode_in_lists(x, centres, lists, start)
+        book = self._books[True]
+        words = np.empty((len(x), layout.words), np.uint32)
+        sums = np.empty((5, len(x)))
+        kernels.encode_residuals(
+            np.ascontiguousarray(x),
+            centres.full[lists],
+            centres.mapped[0][lists],
+            rotation.plan,
+            (self.bits, book.thresholds, book.levels),
+            words,
+            sums,
+        )
+        norms2, offsets, dots, energies, crosses = sums
+        scales, energies = self._scaled(norms2, dots, energies, book.unit)
+        return EncodedResiduals(words, scales[:, None], energies, offsets, scales * crosses)
 
     def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
         codes, scales, energies, _ = self.quantize_rows(r, integer)

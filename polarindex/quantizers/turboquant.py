@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from polarindex import checks
 from polarindex.codebooks import sphere_codebook
 from polarindex.codes import Words
-from polarindex.quantizers.base import Doubles, Encoded, ErrorLaw, Floats, Quantizer, Stage
+from polarindex.quantizers.base import (
+    Centres,
+    Doubles,
+    Encoded,
+    EncodedResiduals,
+    ErrorLaw,
+    Floats,
+    Quantizer,
+    Stage,
+)
 from polarindex.quantizers.scalar import ScalarQuantizer
 from polarindex.quantizers.signs import SignSketch
 from polarindex.rotations import ROTATIONS, SKETCHES
@@ -83,6 +93,13 @@ class TurboQuant(Quantizer):
         if self._mse and not self._sketch:
             return self._mse.encode_rows(x, integer, start, mu)
         return super().encode_rows(x, integer, start, mu)
+
+    def encode_in_lists(
+        self, x: Floats, centres: Centres, lists: NDArray[np.int32], start: int = 0
+    ) -> EncodedResiduals:
+        if self._mse and not self._sketch:
+            return self._mse.encode_in_lists(x, centres, lists, start)
+        return super().encode_in_lists(x, centres, lists, start)
 
     def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
         residual, words, scales = r, [], []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 
@@ -62,3 +64,55 @@ def uneven_table():
         return table
 
     return table_of
+
+
+class Paged(NamedTuple):
+    """Lists of rows as pages, and where their rows are."""
+
+    store: tuple[Any, ...]
+    code: tuple[Any, ...]
+    chains: tuple[Any, ...]
+    sizes: Any
+    places: list[Any]  # of each list's rows, in the order given
+    pages: int
+    blocks: list[Any]  # of which the store has addresses
+
+
+@pytest.fixture(scope="session")
+def lay_pages():
+    """(bits, table, lists of (codes, scales, shifts, ids)) -> Paged: pages in any order, some of them free, and in
+    lanes without a row what would be the best of all. With `in_order`, pages too: row i of the only list is at place i.
+    """
+
+    def lay(bits, table, lists, page_bits=1, wide=False, seed=0, in_order=False):
+        rng = np.random.default_rng(seed)
+        layout = LineLayout(lists[0][0].shape[1], bits)
+        words, width = layout.words, layout.words + 3 + wide
+        wanted = [-(-len(ids) // 16) for *_, ids in lists]
+        pages = sum(wanted) + 3
+        numbers = np.arange(pages) if in_order else rng.permutation(pages)
+        blocks = [np.empty((2**page_bits, width, 16), np.uint32) for _ in range(-(-pages // 2**page_bits))]
+        for block in blocks:
+            block[:] = rng.integers(0, 2**32, block.shape, dtype=np.uint32)
+            block[:, words : words + 2] = np.array([0, 1e30], np.float32).view(np.uint32)[:, None]
+        heads, following = np.full(len(lists), -1, np.int32), np.full(pages, -1, np.int32)
+        sizes, places, taken = np.array([len(ids) for *_, ids in lists]), [], 0
+        for number, (codes, scales, shifts, ids) in enumerate(lists):
+            chain = numbers[taken : taken + wanted[number]]
+            taken += wanted[number]
+            heads[number] = chain[0] if len(chain) else -1
+            following[chain[:-1]] = chain[1:]
+            lanes = (16 * chain[:, None] + np.arange(16)).ravel()
+            spare = -len(ids) % 16
+            places.append(np.delete(lanes, slice(16 - spare, 16) if spare else slice(0)))
+            factors = np.stack([scales, shifts], axis=1).astype(np.float32).view(np.uint32)
+            names = np.stack([ids & 0xFFFFFFFF, ids >> 32], axis=1).astype(np.uint32)[:, : 1 + wide]
+            rows = np.concatenate([layout.pack(codes), factors, names], axis=1)
+            for place, row in zip(places[-1], rows, strict=True):
+                page, lane = divmod(place, 16)
+                blocks[page >> page_bits][page % 2**page_bits, :, lane] = row
+        store = np.array([block.ctypes.data for block in blocks]), page_bits, width, words + 2
+        code = layout.planes[0].words, table, words, words + 1
+        return Paged(store, code, (heads, following), sizes, places, pages, blocks)
+
+    return lay

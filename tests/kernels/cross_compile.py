@@ -1,6 +1,8 @@
-"""The assembly of kernels.scan_lines for a processor that this machine does not have. A program, not a test:
+"""The assembly of a kernel for a processor that this machine does not have. A program, not a test:
 
-    python cross_compile.py TRIPLE CPU FEATURES ISA ROWS PLANES
+    python cross_compile.py TRIPLE CPU FEATURES ISA ROWS PLANES KERNEL
+
+KERNEL is scan_lines or scan_lists.
 
 Numba compiles for the process it runs in. Here its modules name the other processor from the first line on, so that
 intrinsics choose its instructions and LLVM optimises for it, and nothing is handed to the engine that would run it.
@@ -17,7 +19,7 @@ from numba import types
 from numba.core import codegen, cpu, dispatcher
 
 
-def assembly(triple: str, name: str, features: str, isa: str, rows: int, planes: int) -> str:
+def assembly(triple: str, name: str, features: str, isa: str, rows: int, planes: int, kernel: str) -> str:
     target = binding.Target.from_triple(triple)
     machine = target.create_target_machine(cpu=name, features=features, opt=3)
     compiled = []
@@ -33,6 +35,9 @@ def assembly(triple: str, name: str, features: str, isa: str, rows: int, planes:
                 module.triple = triple
             return module
 
+        def magic_tuple(self) -> tuple[str, str, str]:
+            return triple, name, features
+
         def _add_module(self, module: Any) -> None: ...
 
         def _scan_and_fix_unresolved_refs(self, module: Any) -> None: ...
@@ -40,7 +45,7 @@ def assembly(triple: str, name: str, features: str, isa: str, rows: int, planes:
     def keep(self: Any, library: Any, fndesc: Any, env: Any) -> Any:
         library._ensure_finalized()
         compiled.append(library)
-        return len  # any function that is not Python; never called
+        return [].append  # a function that is not Python, of each one its own; never called
 
     def not_cached(self: Any) -> None:
         raise RuntimeError("code of another processor")
@@ -55,32 +60,45 @@ def assembly(triple: str, name: str, features: str, isa: str, rows: int, planes:
     def array(kind: Any, ndim: int) -> Any:
         return types.Array(kind, ndim, "C")
 
-    lines, rest = array(types.uint32, 3), array(types.uint32, 2)
-    floats = array(types.float32, 1)
-    kernels.scan_lines.compile(
-        (
+    floats, longs, ints = array(types.float32, 1), array(types.int64, 1), array(types.int32, 1)
+    lines, bytes8 = array(types.uint32, 3), array(types.uint8, 1)
+    arguments = {
+        "scan_lines": (
             IsaType(isa, rows, planes),
-            types.Tuple((lines, lines, rest)),
+            types.Tuple((lines, lines, array(types.uint32, 2))),
             types.int64,
             types.int64,
             array(types.int8, 1),
-            types.Tuple((array(types.int32, 3), array(types.int32, 1), floats)),
+            types.Tuple((array(types.int32, 3), ints, floats)),
             types.UniTuple(floats, 2),
-            types.Tuple((array(types.int64, 1), types.int64)),
-            array(types.uint8, 1),
+            types.Tuple((longs, types.int64)),
+            bytes8,
             types.Tuple((array(types.float32, 2), array(types.int64, 2))),
-        )
-    )
+        ),
+        "scan_lists": (
+            IsaType(isa, rows, planes),
+            IsaType(isa, 1, planes),
+            types.Tuple((longs, types.int64, types.int64, types.int64)),
+            types.Tuple((types.int64, array(types.int8, 1), types.int64, types.int64)),
+            types.UniTuple(ints, 2),
+            types.Tuple((ints, longs, ints, floats, longs)),
+            types.Tuple((array(types.int32, 2), ints, floats)),
+            bytes8,
+            types.Tuple((floats, ints, longs, floats)),
+            types.int64,
+        ),
+    }
+    getattr(kernels, kernel).compile(arguments[kernel])
     return machine.emit_assembly(compiled[-1]._final_module)
 
 
 if __name__ == "__main__":
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    *target, rows, planes = sys.argv[1:]
+    *target, rows, planes, kernel = sys.argv[1:]
     try:
         binding.Target.from_triple(target[0])
     except RuntimeError as error:
         sys.stderr.write(str(error))
         sys.exit(3)
-    sys.stdout.write(assembly(*target, int(rows), int(planes)))
+    sys.stdout.write(assembly(*target, int(rows), int(planes), kernel))

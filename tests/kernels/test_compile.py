@@ -14,6 +14,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import polarindex
@@ -220,3 +221,15 @@ def test_an_index_lives_where_nothing_can_be_written(copy, tmp_path):
             folder.chmod(0o755)
     assert [row[0] for row in report["found"]] == [0, 1]
     assert len(report["messages"]) == 1
+
+
+def test_an_entry_is_the_kernel_and_before_a_call_its_dispatcher():
+    x, out = np.arange(6, dtype=np.float32).reshape(2, 3), np.empty((2, 3), np.float32)
+    wanted, norms2 = np.empty_like(out), np.empty(2)
+    kernels.normalise(x + 1, wanted, norms2)
+    found = np.empty(2)
+    kernels.entry(kernels.normalise, x, out, found)(x + 1, out, found)
+    np.testing.assert_array_equal(out, wanted)
+    np.testing.assert_array_equal(found, norms2)
+    never = np.empty((1, 2, 3), np.float32)  # of no type that the kernel takes
+    assert kernels.entry(kernels.normalise, never, never, found) is kernels.normalise

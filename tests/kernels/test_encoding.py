@@ -45,6 +45,51 @@ def test_encode_is_the_reference_to_the_bit(dim, bits):
         assert_array_equal(got_sums, sums[:, :n])
 
 
+def encoded_residuals(x, centres, rotated, plan, book):
+    bits, dim = book[0], x.shape[1]
+    n_words = -(-dim // 4) if bits == 8 else bits * -(-dim // 32)
+    words, sums = np.full((len(x), n_words), POISON, np.uint32), np.full((5, len(x)), np.nan)
+    kernels.encode_residuals(x, centres, rotated, plan, book, words, sums)
+    return words, sums
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("dim", [1, 3, 31, 32, 33, 100, 257])
+def test_residuals_are_coded_as_the_reference_says_and_as_encode_does(dim, bits):
+    """A centre a row; then the same for all."""
+    rng = np.random.default_rng(dim + bits)
+    plan, book = HadamardRotation(dim, bits).plan, codebook(bits, rng)
+    x, centres, rotated = rng.normal(size=(3, 35, dim)).astype(np.float32)
+    x[2], x[3] = centres[2], centres[3] + np.float32(1e-30)
+    words, sums = reference.encode_residuals(x, centres, rotated, plan, book)
+    for n in (0, 1, 15, 16, 17, 35):
+        got_words, got_sums = encoded_residuals(x[:n], centres[:n], rotated[:n], plan, book)
+        assert_array_equal(got_words, words[:n])
+        assert_array_equal(got_sums, sums[:, :n])
+    words, sums = encoded(x, centres[0], plan, book)
+    got_words, got_sums = encoded_residuals(x, np.tile(centres[0], (35, 1)), rotated, plan, book)
+    assert_array_equal(got_words, words)
+    assert_array_equal(got_sums[:4], sums)
+
+
+def test_a_residual_is_coded_alike_wherever_it_stands():
+    """One row, one centre and one rotated vector among 35 differ at a time, and only their own words and sums do."""
+    rng = np.random.default_rng(4)
+    plan, book = HadamardRotation(37).plan, codebook(5, rng)
+    given, other = rng.normal(size=(3, 35, 37)).astype(np.float32), rng.normal(size=(3, 1, 37)).astype(np.float32)
+    base = encoded_residuals(*given, plan, book)
+    for i in range(35):
+        for which in range(3):
+            changed = given.copy()
+            changed[which, i] = other[which, 0]
+            alone = encoded_residuals(*changed[:, i : i + 1].copy(), plan, book)
+            wanted_words, wanted_sums = base[0].copy(), base[1].copy()
+            wanted_words[i], wanted_sums[:, i] = alone[0][0], alone[1][:, 0]
+            words, sums = encoded_residuals(*changed, plan, book)
+            assert_array_equal(words, wanted_words)
+            assert_array_equal(sums, wanted_sums)
+
+
 @pytest.mark.parametrize("dim", [7, 64])
 def test_a_row_is_coded_alike_wherever_it_stands(dim):
     """One row among 35 differs at a time, and only its own words and sums do."""

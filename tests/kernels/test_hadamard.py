@@ -107,3 +107,47 @@ def test_the_arguments_are_not_changed():
     rotated_back(x, *steps)
     for part, copy in zip((x, *steps), before, strict=True):
         assert_array_equal(part, copy)
+
+
+# --- along rows
+
+
+def rotated_rows(x, order, signs, starts, size, norm):
+    flips = kernels.flips_of(signs, starts, size)
+    assert_array_equal(flips, reference.flips_of(signs, starts, size))
+    out = np.full_like(x, POISON)
+    kernels.rotate_rows(x, order, flips, starts, size, norm, out)
+    return out
+
+
+@pytest.mark.parametrize("dim", [*range(16, 41), 63, 64, 65, 100, 128, 200, 784])
+def test_few_rows_are_rotated_to_the_bits_of_many(dim):
+    """Signs of zeros too."""
+    rng = np.random.default_rng(dim)
+    steps = plan(dim, rng)
+    x = rng.normal(size=(5, dim)).astype(np.float32)
+    x[2], x[3] = 0, np.eye(dim, dtype=np.float32)[dim // 3]
+    for n in (1, 2, 5):
+        assert_array_equal(rotated_rows(x[:n], *steps).view(np.int32), rotated(x[:n], *steps).view(np.int32))
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 4])
+def test_few_rows_are_rotated_by_any_number_of_rounds(rounds):
+    rng = np.random.default_rng(rounds)
+    steps, x = plan(37, rng, rounds), rng.normal(size=(3, 37)).astype(np.float32)
+    before = [np.copy(part) for part in (x, *steps)]
+    assert_array_equal(rotated_rows(x, *steps), rotated(x, *steps))
+    for part, copy in zip((x, *steps), before, strict=True):
+        assert_array_equal(part, copy)
+    assert rotated_rows(x[:0], *steps).shape == (0, 37)
+
+
+def test_flips_of_three_windows():
+    """More than two windows, which share much, little and nothing with the one before."""
+    signs = np.where(np.random.default_rng(1).random((2, 3, 20)) < 0.5, np.float32(-1), np.float32(1))
+    starts = np.array([0, 3, 11])
+    flips = kernels.flips_of(signs, starts, 8)
+    assert_array_equal(flips, reference.flips_of(signs, starts, 8))
+    assert_array_equal(flips[:, 0], signs[:, 0])
+    assert_array_equal(flips[:, 1, 3:8], signs[:, 1, 3:8])
+    assert (np.delete(flips[:, 1], np.s_[3:8], axis=1) == 1).all() and (flips[:, 2] == 1).all()

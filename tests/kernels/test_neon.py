@@ -20,13 +20,14 @@ from polarindex.kernels.neon import emits_sdot, is_arm64
 
 ARM64 = ("aarch64-unknown-linux-gnu", "generic", "+dotprod,+neon")
 AVX_VNNI = ("x86_64-unknown-linux-gnu", "x86-64", "+avx2,+avxvnni")
+KNOWN = re.compile(r"NRT_|Py|_Py|numba_|mem(cpy|set|move)$|_ZN(7cpython)?10polarindex|_ZN5numba4misc9quicksort")
 RIVAL = [name for name in kernels.available() if name not in ("neon", "generic")][:1]
 
 
-def assembly(target, isa, rows, planes):
-    """Of kernels.scan_lines, in lines."""
+def assembly(target, isa, rows, planes, kernel="scan_lines"):
+    """Of a kernel, in lines."""
     program = Path(__file__).with_name("cross_compile.py")
-    command = [sys.executable, str(program), *target, isa, str(rows), str(planes)]
+    command = [sys.executable, str(program), *target, isa, str(rows), str(planes), kernel]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 3:
         pytest.skip(f"this LLVM has no such target: {done.stderr.strip()}")
@@ -64,8 +65,20 @@ def test_arm64_multiplies_by_sdot_and_looks_up_by_tbl(planes):
     assert any(re.search(r"\bsdot\b", line) for line in alone)
     for lines in (tile, alone):
         assert planes == 8 or any(re.search(r"\btbl\tv\d+\.16b", line) for line in lines)
-        known = re.compile(r"NRT_|Py|_Py|numba_|mem(cpy|set|move)$|_ZN(7cpython)?10polarindex")
-        assert not [name for name in called(lines) if not known.match(name)]
+        assert not [name for name in called(lines) if not KNOWN.match(name)]
+
+
+@pytest.mark.parametrize("planes", [4, *(pytest.param(planes, marks=pytest.mark.isa) for planes in (1, 8))])
+def test_arm64_scans_lists_by_sdot_too(planes):
+    """Two pages share the loads of eight queries; a page alone has another loop, and so has one query."""
+    lines = assembly(ARM64, "neon", 8, planes, "scan_lists")
+    products = loops(lines, r"\bsdot\b")
+    together = [loop for loop in products if sum("sdot" in line for line in loop) == 16]
+    assert len(together) == 1 and len(together[0]) <= 48 and len(products) > 1
+    for loop in products:
+        assert not any("[sp" in line for line in loop), "nothing of the inner loops is spilled"
+    assert planes == 8 or any(re.search(r"\btbl\tv\d+\.16b", line) for line in lines)
+    assert not [name for name in called(lines) if not KNOWN.match(name)]
 
 
 @pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.isa), 8])
