@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from polarindex.errors import FormatError, MissingDatasetError, MissingExtraError, NotFittedError
     from polarindex.indexes.filters import IdFilter
     from polarindex.indexes.flat import FlatIndex
+    from polarindex.indexes.ivf import IVFIndex
+    from polarindex.indexes.planning import plan
     from polarindex.indexes.storage import load
     from polarindex.quantizers import CELLS, make_quantizer
 
@@ -27,24 +29,28 @@ _HOMES = {
     "CELLS": "quantizers",
     "FlatIndex": "indexes.flat",
     "FormatError": "errors",
+    "IVFIndex": "indexes.ivf",
     "IdFilter": "indexes.filters",
     "MissingDatasetError": "errors",
     "MissingExtraError": "errors",
     "NotFittedError": "errors",
     "load": "indexes.storage",
     "make_quantizer": "quantizers",
+    "plan": "indexes.planning",
 }
 
 __all__ = [
     "CELLS",
     "FlatIndex",
     "FormatError",
+    "IVFIndex",
     "IdFilter",
     "MissingDatasetError",
     "MissingExtraError",
     "NotFittedError",
     "load",
     "make_quantizer",
+    "plan",
 ]
 
 

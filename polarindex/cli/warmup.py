@@ -14,7 +14,7 @@ def warmup(
         bool, typer.Option("--all-isas", help="For every instruction set that can run here, not only the one in use.")
     ] = False,
 ) -> None:
-    """Compile the kernels for this machine now, so that no later call waits for them: about a minute.
+    """Compile the kernels for this machine now, so that no later call waits for them: some three minutes.
 
     Run it again after an update of polarindex or Numba. Exit code 1: there is no folder to keep them in.
     """

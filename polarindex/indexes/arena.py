@@ -48,6 +48,12 @@ class Column:
         return len(array) * PANEL if self.lined else len(array)
 
 
+def allocated_rows(n: int, block_rows: int) -> int:
+    """Rows that there is room for once n are added at once."""
+    full, rest = divmod(n, block_rows)
+    return full * block_rows + _rounded(rest, block_rows)
+
+
 def block_rows(row_bytes: int) -> int:
     """A power of two rows, of at most BLOCK_BYTES: large, so that a scan is few calls, and small enough to copy."""
     return 1 << min(max((BLOCK_BYTES // max(row_bytes, 1)).bit_length() - 1, 10), 18)
@@ -64,7 +70,7 @@ class Span(NamedTuple):
 class Arena:
     """Rows of named columns.
 
-    block_rows : rows of a block, a multiple of 64.
+    block_rows : rows of a block, a multiple of 64; a power of two where stored vectors are scored.
 
     Rows are first staged beyond `n`, where nobody reads, and become part of the arena when `n` moves at `commit`.
     """
@@ -120,6 +126,13 @@ class Arena:
         self.discard()
         self.stage(rows)
         self.commit()
+
+    def extend(self, rows: int) -> None:
+        """Make so many rows more part of the arena; what they hold is undefined until it is put."""
+        self.expect(rows)
+        for block in range(self.n // self.block_rows, -(-(self.n + rows) // self.block_rows)):
+            self._reserve(block, min(self.block_rows, self.n + rows - block * self.block_rows))
+        self.n, self._goal = self.n + rows, 0
 
     def put(self, positions: Positions, rows: Mapping[str, Array]) -> None:
         """Overwrite the given columns of some rows."""
@@ -183,6 +196,18 @@ class Arena:
             array = self.blocks[block][name]
             out[mine] = array[local // PANEL, :, local % PANEL] if column.lined else array[local]
         return out
+
+    def panels(self, name: str, numbers: Positions) -> Array:
+        """Panels of a column of panels, by their numbers: a copy (len(numbers), *shape, PANEL)."""
+        column = self.columns[name]
+        out = np.empty((len(numbers), *column.shape, PANEL), column.dtype)
+        for block, mine, local in self._by_block(numbers * PANEL):
+            out[mine] = self.blocks[block][name][local // PANEL]
+        return out
+
+    def addresses(self, name: str) -> NDArray[np.int64]:
+        """Where the column begins in each block, (blocks,); nothing once the arena changes or is let go."""
+        return np.array([block[name].__array_interface__["data"][0] for block in self.blocks], np.int64)
 
     def whole(self, name: str) -> Array:
         """All n rows of a column that is not panels: a copy."""

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks
-from polarindex.indexes.ids import IdMap
+from polarindex.indexes.ids import IdMap, ListIds
 
-Allowed = NDArray[np.uint8] | None  # (n,) 1 where a row may be returned; None for all
+Allowed = NDArray[np.uint8] | None  # (places,) 1 where a row may be returned; None for all
 Group = tuple[NDArray[np.int64], Allowed]  # query numbers and what they may see
 
 
@@ -28,7 +28,7 @@ class IdFilter:
 
     def __init__(self, ids: Any) -> None:
         self.ids = np.unique(checks.id_array(list(ids) if isinstance(ids, set | frozenset) else ids, "ids"))
-        self._masks: WeakKeyDictionary[IdMap, tuple[int, NDArray[np.uint8]]] = WeakKeyDictionary()
+        self._masks: WeakKeyDictionary[IdMap | ListIds, tuple[int, NDArray[np.uint8]]] = WeakKeyDictionary()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -36,24 +36,24 @@ class IdFilter:
     def __repr__(self) -> str:
         return f"IdFilter({len(self)} ids)"
 
-    def mask(self, id_map: IdMap, n: int, version: int) -> NDArray[np.uint8]:
-        """(n,) uint8 over positions; `version` changes whenever the index does."""
+    def mask(self, id_map: IdMap | ListIds, version: int) -> NDArray[np.uint8]:
+        """(places,) uint8 over positions; `version` changes whenever the index does."""
         known = self._masks.get(id_map)
         if known is None or known[0] != version:
-            known = version, mask_of_ids(self.ids, id_map, n)
+            known = version, mask_of_ids(self.ids, id_map)
             self._masks[id_map] = known
         return known[1]
 
 
-def mask_of_ids(ids: NDArray[np.int64], id_map: IdMap, n: int) -> NDArray[np.uint8]:
-    """(n,) uint8: 1 at the positions of the ids that exist."""
-    mask = np.zeros(n, np.uint8)
+def mask_of_ids(ids: NDArray[np.int64], id_map: IdMap | ListIds) -> NDArray[np.uint8]:
+    """(places,) uint8: 1 at the positions of the ids that exist."""
+    mask = np.zeros(id_map.places, np.uint8)
     positions = id_map.positions(ids)
     mask[positions[positions >= 0]] = 1
     return mask
 
 
-def filter_groups(value: Any, nq: int, id_map: IdMap, n: int, version: int) -> list[Group]:
+def filter_groups(value: Any, nq: int, id_map: IdMap | ListIds, n: int, version: int) -> list[Group]:
     """Queries grouped by the rows they may see.
 
     `value` is None, a bool mask aligned with `index.ids`, allowed ids, an IdFilter, or a list of nq of these.
@@ -72,16 +72,16 @@ def filter_groups(value: Any, nq: int, id_map: IdMap, n: int, version: int) -> l
     ]
 
 
-def _allowed(value: Any, name: str, id_map: IdMap, n: int, version: int) -> Allowed:
+def _allowed(value: Any, name: str, id_map: IdMap | ListIds, n: int, version: int) -> Allowed:
     if value is None:
         return None
     if isinstance(value, IdFilter):
-        return value.mask(id_map, n, version)
+        return value.mask(id_map, version)
     if isinstance(value, set | frozenset):
         value = list(value)
     array = np.asarray(value)
     if array.dtype == bool:
         if array.shape != (n,):
             raise ValueError(f"{name} is a mask of shape {array.shape}; it must be ({n},), aligned with index.ids")
-        return array.astype(np.uint8)
-    return mask_of_ids(checks.id_array(value, name), id_map, n)
+        return id_map.aligned(array)
+    return mask_of_ids(checks.id_array(value, name), id_map)

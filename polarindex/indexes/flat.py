@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks
+from polarindex.checks import LARGEST_ID
 from polarindex.indexes.arena import Arena, block_rows
-from polarindex.indexes.coding import METRICS, Centre, Coding, Columns
+from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
+from polarindex.indexes.coding import Centre, Coding, Columns
 from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.ids import IdMap, Ids
 from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.lines import StageQueries
-from polarindex.indexes.originals import STORES, exact_scores, take_originals
+from polarindex.indexes.originals import exact_scores, take_originals
 from polarindex.indexes.plan import IN_STEPS, Planner
-from polarindex.indexes.scan import QUERY_BITS, best_rows, integer_queries, key_blocks, rows_of
-from polarindex.kernels.limits import EMPTY_ID, MAX_DIMS
-from polarindex.quantizers import make_quantizer
+from polarindex.indexes.saved import Read, Saved, check_ids, read_columns, saved_columns, whole
+from polarindex.indexes.scan import best_rows, integer_queries, key_blocks, rows_of
+from polarindex.kernels.limits import EMPTY_ID
 
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
-_LARGEST_K = 2**31 - 1
-_RERANK = 4  # candidates a result, where originals are stored
-
-Floats = NDArray[np.float32]
 
 
 class _Staged(NamedTuple):
@@ -41,7 +38,7 @@ class _Staged(NamedTuple):
     replacing: list[Columns]
 
 
-class FlatIndex:
+class FlatIndex(Index):
     """An index that scans all its codes; nothing to train, exact over the codes.
 
     Parameters
@@ -68,6 +65,8 @@ class FlatIndex:
     One thread may change an index at a time, and not while others search it.
     """
 
+    kind = "flat"
+
     def __init__(
         self,
         dim: int,
@@ -78,46 +77,20 @@ class FlatIndex:
         center: bool = True,
         store: str = "none",
     ) -> None:
-        self.dim = checks.integer(dim, "dim", low=1)
-        self.metric = checks.choice(metric, "metric", METRICS)
-        self.store = checks.choice(store, "store", STORES)
-        self.center = checks.flag(center, "center")
-        self.quantizer_name = quantizer
-        self.quantizer = make_quantizer(quantizer, self.dim, bits, seed)
-        widest = max(stage.map.dims for stage in self.quantizer.stages)
-        if widest > MAX_DIMS:
-            raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
+        super().__init__(dim, metric, bits, quantizer, seed, center, store)
         self._coding = Coding(self.quantizer, self.metric, self.store, self.center)
         self._arena = Arena(self._coding.columns(), block_rows(4 * self.quantizer.words))
         self._ids = IdMap(self._arena)
         self._planner = Planner(self._coding)
-        self._version = 0  # changes whenever rows do
 
     # --- what is in it
 
+    @property
+    def _id_map(self) -> IdMap:
+        return self._ids
+
     def __len__(self) -> int:
         return self._arena.n
-
-    def __repr__(self) -> str:
-        return (
-            f"FlatIndex(dim={self.dim}, metric={self.metric!r}, bits={self.quantizer.bits}, "
-            f"quantizer={self.quantizer_name!r}, n={len(self)})"
-        )
-
-    @property
-    def bits(self) -> int:
-        """Code bits a coordinate."""
-        return self.quantizer.bits
-
-    @property
-    def seed(self) -> int:
-        """The random rotation's seed."""
-        return self.quantizer.seed
-
-    @property
-    def ids(self) -> Ids:
-        """(n,) int64 in the order of positions, which masks follow. Removal moves the last rows into the gaps."""
-        return self._ids.all()
 
     @property
     def nbytes(self) -> int:
@@ -137,7 +110,7 @@ class FlatIndex:
         """What the index is, holds and costs."""
         centre = self._coding.centre
         return {
-            "kind": "flat",
+            "kind": self.kind,
             **self.parameters(),
             "n": len(self),
             "next_id": self._ids.next_id,
@@ -156,15 +129,7 @@ class FlatIndex:
 
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {
-            "dim": self.dim,
-            "metric": self.metric,
-            "bits": self.bits,
-            "quantizer": self.quantizer_name,
-            "seed": self.seed,
-            "center": self.center,
-            "store": self.store,
-        }
+        return self._common_parameters()
 
     # --- filling it
 
@@ -191,76 +156,6 @@ class FlatIndex:
         with uninterrupted():
             self._freeze(centre, arena)
         return self
-
-    def add(self, x: Any, ids: Any = None) -> Ids:
-        """Add vectors.
-
-        Parameters
-        ----------
-        x : (n, dim) array-like of real numbers
-            Rounded to float32; h5py data sets and memory maps are read in chunks. Never changed.
-        ids : (n,) array-like of int, optional
-            Unique, >= 0, not in the index. Without them ids continue at 1 + the largest id ever used.
-
-        Returns
-        -------
-        (n,) int64, the ids.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Naming the argument and the first bad row or id; the index is then as before, also after Ctrl-C.
-        """
-        source = checks.vectors(x, "x", self.dim)
-        if ids is None:
-            new_ids = self._ids.following(source.n)
-        else:
-            new_ids = self._unique(ids, source.n)
-            known = new_ids[self._ids.positions(new_ids) >= 0]
-            if len(known):
-                raise ValueError(f"ids holds {known[0]}, which is in the index already; use upsert() to replace it")
-        staged = self._stage(source)
-        with uninterrupted():
-            self._commit(staged, new_ids)
-        return new_ids if ids is None else new_ids.copy()
-
-    def update(self, ids: Any, x: Any) -> None:
-        """Replace the vectors of ids that exist; KeyError names the first that does not."""
-        source = checks.vectors(x, "x", self.dim)
-        positions = self._found(self._unique(ids, source.n))
-        changed = list(self._coding.coded(source, self._coding.centre))
-        with uninterrupted():
-            self._put(positions, changed)
-
-    def upsert(self, ids: Any, x: Any) -> None:
-        """Replace the vectors of ids that exist and add the others."""
-        source = checks.vectors(x, "x", self.dim)
-        given = self._unique(ids, source.n)
-        positions = self._ids.positions(given)
-        new = positions < 0
-        staged = self._stage(source, new)
-        with uninterrupted():
-            self._commit(staged, given[new])
-            self._put(positions[~new], staged.replacing)
-
-    def remove(self, ids: Any, missing: str = "raise") -> int:
-        """Remove vectors; their ids are not used again. Returns how many were removed.
-
-        An id that does not exist is a KeyError naming it and nothing is removed, unless missing="ignore".
-        """
-        checks.choice(missing, "missing", ("raise", "ignore"))
-        given = self._unique(ids)
-        positions = self._ids.positions(given) if missing == "ignore" else self._found(given)
-        gone = positions[positions >= 0]
-        if len(gone) == 0:
-            return 0
-        with uninterrupted():
-            removed = self._ids.at(gone)
-            self._ids.store()
-            _, holes = self._arena.remove(gone)
-            self._ids.moved(removed, self._ids.at(holes), holes)
-            self._version += 1
-        return len(gone)
 
     # --- asking it
 
@@ -310,24 +205,19 @@ class FlatIndex:
             float32 store and not known, NaN, for the others.
         """
         source = checks.vectors(q, "q", self.dim, single=True)
-        k = checks.integer(k, "k", low=1, high=_LARGEST_K)
+        k = checked_k(k)
         rerank = self._rerank_factor(rerank)
-        threads = None if num_threads is None else checks.integer(num_threads, "num_threads", low=1)
+        threads = checked_threads(num_threads)
         checks.flag(exact_scan, "exact_scan")
         checks.flag(return_error, "return_error")
-        if query_bits not in QUERY_BITS:
-            raise ValueError(f"query_bits must be 8 or 16, got {query_bits!r}")
+        query_bits = checked_query_bits(query_bits)
         given = source.array()
         queries = self._coding.codable(given, source.name)
         wanted = min(rerank * k if rerank else k, len(self))
         distances, ids = self._scan(queries, wanted, filter, threads, exact_scan, query_bits)
         if rerank:
             distances, ids = self._rescored(given, ids, k)
-        missing = k - ids.shape[1]
-        if missing > 0:
-            worst = np.inf if self.metric == "l2" else -np.inf
-            distances = np.pad(distances, ((0, 0), (0, missing)), constant_values=worst)
-            ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=-1)
+        distances, ids = self._padded(distances, ids, k)
         results: tuple[NDArray[Any], ...] = (distances, ids)
         if return_error:
             results += (self._errors(queries, ids, bool(rerank)),)
@@ -360,23 +250,39 @@ class FlatIndex:
                     found[group[row]].append((distances[row, hits[row]], block.ids[hits[row]]))
         return self._sorted_hits(found)
 
-    def reconstruct(self, ids: Any) -> Floats:
-        """The vectors of some ids, (len(ids), dim) float32: the originals where stored, else decoded from the codes.
-
-        Decoded vectors of a cosine index have unit length. KeyError names the first id that does not exist.
-        """
-        positions = self._found(checks.id_array(ids, "ids"))
+    def _vectors_at(self, positions: Ids) -> Floats:
         if self.store != "none":
             return take_originals(self._arena, positions)
+        return self._decoded_at(positions)
+
+    def _decoded_at(self, positions: Ids) -> Floats:
         return self._coding.reconstructed(self._arena, positions)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the index to a directory, atomically; polarindex.load reads it. See indexes.storage."""
-        from polarindex.indexes import storage  # storage knows the indexes, not they it
-
-        storage.save(self, path)
+    def _rows_to_visit(self) -> tuple[Ids, Ids]:
+        everyone = np.arange(len(self))
+        return everyone, everyone
 
     # --- changing rows
+
+    def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
+        staged = self._stage(source)
+        with uninterrupted():
+            self._commit(staged, ids)
+
+    def _replace(self, source: checks.VectorSource, ids: Ids) -> None:
+        positions = self._ids.positions(ids)
+        new = positions < 0
+        staged = self._stage(source, new)
+        with uninterrupted():
+            self._commit(staged, ids[new])
+            self._put(positions[~new], staged.replacing)
+
+    def _drop(self, ids: Ids, positions: Ids) -> None:
+        with uninterrupted():
+            self._ids.store()
+            _, holes = self._arena.remove(positions)
+            self._ids.moved(ids, self._ids.at(holes), holes)
+            self._version += 1
 
     def _stage(self, source: checks.VectorSource, new: NDArray[np.bool_] | None = None) -> _Staged:
         """Code rows, the `new` ones (all by default) into an arena but not yet part of it.
@@ -440,27 +346,29 @@ class FlatIndex:
             at += count
         self._version += 1
 
-    def _restore(self, centre: Centre, next_id: int, stores_ids: bool) -> None:
-        """Give a new, empty index a saved one's state, and the columns that go with it."""
-        if centre.frozen and self.center:
+    def _saved(self) -> Saved:
+        centre = self._coding.centre
+        state = {
+            "next_id": self._ids.next_id,
+            "stores_ids": self._ids.stored,
+            "center_frozen": centre.frozen,
+            "energy_removed": centre.energy_removed,
+        }
+        return Saved(len(self), state, {**saved_columns(self._arena), "centre": whole(centre.mu)})
+
+    def _restore(self, state: dict[str, Any], rows: int, read: Read) -> None:
+        stores_ids, frozen = (checks.flag(state[name], name) for name in ("stores_ids", "center_frozen"))
+        next_id = checks.integer(state["next_id"], "next_id", low=0 if stores_ids else rows, high=LARGEST_ID + 1)
+        mu = read("centre", (self.dim,), np.float32, in_memory=True)
+        self._coding.centre = Centre(mu, frozen, checks.real(state["energy_removed"], "energy_removed"))
+        if frozen and self.center:
             self._arena.drop_column("held")
-        self._coding.centre = centre
         if stores_ids:
             self._ids.store()
         self._ids.next_id = next_id
-
-    # --- ids
-
-    def _unique(self, ids: Any, n: int | None = None) -> Ids:
-        array = checks.id_array(ids, "ids", n)
-        checks.unique_ids(array, "ids")
-        return array
-
-    def _found(self, ids: Ids) -> Ids:
-        positions = self._ids.positions(ids)
-        if (positions < 0).any():
-            raise KeyError(f"id {ids[positions < 0][0]} is not in the index")
-        return positions
+        self._arena.adopt(read_columns(self._arena, rows, read), rows)
+        if stores_ids:
+            check_ids(self.ids, "ids.npy", next_id)
 
     # --- scores
 
@@ -485,16 +393,6 @@ class FlatIndex:
                 keys[group], ids[group] = best_rows(self._arena, self.quantizer, plan, mine, k, allowed, threads)
         return self._coding.ordered(keys, ids, self._coding.constants(queries)), ids
 
-    def _rerank_factor(self, rerank: int | None) -> int:
-        if rerank is None:
-            return _RERANK if self.store != "none" else 0
-        rerank = checks.integer(rerank, "rerank", low=0)
-        if rerank and self.store == "none":
-            raise ValueError(
-                f"rerank={rerank} needs the original vectors; make the index with store='float32', 'float16' or 'int8'"
-            )
-        return rerank
-
     def _rescored(self, queries: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
         """The k best of the candidates ids (nq, m) by their stored originals."""
         positions = np.where(ids < 0, -1, self._ids.positions(ids.ravel()).reshape(ids.shape))
@@ -518,16 +416,3 @@ class FlatIndex:
             decoded = self._coding.decoded_at(self._arena, positions)
             out[i, found] = self._coding.errors(query, decoded)
         return out
-
-    def _sorted_hits(self, found: list[list[tuple[Floats, Ids]]]) -> tuple[Ids, Floats, Ids]:
-        lims = np.zeros(len(found) + 1, np.int64)
-        all_distances, all_ids = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
-        for i, parts in enumerate(found):
-            if parts:
-                distances = np.concatenate([part for part, _ in parts])
-                ids = np.concatenate([part for _, part in parts])
-                order = np.lexsort((ids, distances if self.metric == "l2" else -distances))
-                all_distances.append(distances[order])
-                all_ids.append(ids[order])
-            lims[i + 1] = lims[i] + sum(len(part) for part, _ in parts)
-        return lims, np.concatenate(all_distances), np.concatenate(all_ids)

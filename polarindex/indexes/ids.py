@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +10,40 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.checks import LARGEST_ID
 from polarindex.indexes.arena import Arena, Column
+from polarindex.indexes.lists import Lists
 
 Ids = NDArray[np.int64]
 _COLUMN = Column(np.dtype(np.int64))
 _PART = 65_536
+
+
+class IdTable:
+    """A hash table id -> place that is built when first asked for and then follows every change.
+
+    It counts in `nbytes`: 16 bytes a slot, 2 to 4 slots an id.
+    """
+
+    def __init__(self) -> None:
+        self._table: tuple[Ids, Ids] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self._table) if self._table else 0
+
+    def fitting(self, n: int) -> tuple[Ids, Ids] | None:
+        """The table to keep up for n ids, if any; one too small or far too large is dropped."""
+        if self._table and not 2 * n <= len(self._table[0]) <= max(64, 16 * n):
+            self._table = None
+        return self._table
+
+    def ready(self, n: int, entries: Callable[[], tuple[Ids, Ids]]) -> tuple[Ids, Ids]:
+        """The table of the n `entries`, ids and places, which are asked for where it must be built."""
+        if self._table is None:
+            size = 1 << max(4, (2 * n).bit_length())
+            table = np.full(size, -1, np.int64), np.zeros(size, np.int64)
+            kernels.table_insert(*table, *entries())
+            self._table = table
+        return self._table
 
 
 class IdMap:
@@ -26,7 +56,7 @@ class IdMap:
     def __init__(self, arena: Arena, next_id: int = 0) -> None:
         self._arena = arena
         self.next_id = next_id
-        self._table: tuple[Ids, Ids] | None = None
+        self._table = IdTable()
 
     @property
     def stored(self) -> bool:
@@ -34,7 +64,16 @@ class IdMap:
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in self._table) if self._table else 0
+        return self._table.nbytes
+
+    @property
+    def places(self) -> int:
+        """Positions there are; a row mask of a filter has one entry for each."""
+        return self._arena.n
+
+    def aligned(self, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """A mask over `all()` as one over positions."""
+        return mask.astype(np.uint8)
 
     def all(self) -> Ids:
         """(n,) int64, in the order of positions."""
@@ -47,16 +86,14 @@ class IdMap:
         """The position of each id, -1 where there is none."""
         if not self.stored:
             return np.where((ids >= 0) & (ids < self._arena.n), ids, -1)
-        keys, values = self._ready_table()
+        keys, values = self._table.ready(self._arena.n, lambda: (self.all(), np.arange(self._arena.n)))
         out = np.empty(len(ids), np.int64)
         kernels.table_find(keys, values, ids, out)
         return out
 
     def following(self, count: int) -> Ids:
         """The next `count` ids."""
-        if self.next_id + count > LARGEST_ID:
-            raise ValueError(f"no {count} ids follow {self.next_id - 1}, the largest used; pass ids")
-        return np.arange(self.next_id, self.next_id + count)
+        return following_ids(self.next_id, count)
 
     # --- following the arena's changes
 
@@ -75,7 +112,7 @@ class IdMap:
             self.store()
         if len(ids):
             self.next_id = max(self.next_id, int(ids.max()) + 1)
-        table = self._fitting_table()
+        table = self._table.fitting(self._arena.n)
         for part, places in _parts(ids, first) if self.stored or table else ():
             if self.stored:
                 self._arena.put(places, {"ids": part})
@@ -84,23 +121,81 @@ class IdMap:
 
     def moved(self, removed: Ids, ids: Ids, positions: Ids) -> None:
         """Ids were removed, and others now stand at new positions."""
-        if table := self._fitting_table():
+        if table := self._table.fitting(self._arena.n):
             kernels.table_remove(*table, removed)
             kernels.table_insert(*table, ids, positions)
 
-    def _fitting_table(self) -> tuple[Ids, Ids] | None:
-        """The table to keep up, if any; one too small or far too large is dropped and built when next needed."""
-        if self._table and not 2 * self._arena.n <= len(self._table[0]) <= max(64, 16 * self._arena.n):
-            self._table = None
-        return self._table
 
-    def _ready_table(self) -> tuple[Ids, Ids]:
-        if self._table is None:
-            size = 1 << max(4, (2 * self._arena.n).bit_length())
-            table = np.full(size, -1, np.int64), np.zeros(size, np.int64)
-            kernels.table_insert(*table, self.all(), np.arange(self._arena.n))
-            self._table = table
-        return self._table
+class ListIds:
+    """The ids of an inverted file's rows, which lie beside their codes; `next_id` as of IdMap."""
+
+    def __init__(self, lists: Lists, next_id: int = 0) -> None:
+        self._lists = lists
+        self.next_id = next_id
+        self._table = IdTable()
+
+    stored = True
+
+    @property
+    def nbytes(self) -> int:
+        return self._table.nbytes
+
+    @property
+    def places(self) -> int:
+        return self._lists.places
+
+    def aligned(self, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """A mask over `all()` as one over places."""
+        over = np.zeros(self.places, np.uint8)
+        over[self._lists.used()] = mask
+        return over
+
+    def all(self) -> Ids:
+        """(n,) int64, in the order of places."""
+        return self.at(self._lists.used())
+
+    def at(self, places: Ids) -> Ids:
+        out = np.empty(len(places), np.int64)
+        for start in range(0, len(places), _PART // 16):  # whole rows are read for their ids
+            part = slice(start, start + _PART // 16)
+            out[part] = self._lists.ids_of(self._lists.rows(places[part]))
+        return out
+
+    def positions(self, ids: Ids) -> Ids:
+        """The place of each id, -1 where there is none."""
+        out = np.empty(len(ids), np.int64)
+        kernels.table_find(*self.table(), ids, out)
+        return out
+
+    def following(self, count: int) -> Ids:
+        """The next `count` ids."""
+        return following_ids(self.next_id, count)
+
+    def table(self) -> tuple[Ids, Ids]:
+        """The id table, built if need be; whoever removes rows keeps it up."""
+        def entries() -> tuple[Ids, Ids]:
+            used = self._lists.used()
+            return self.at(used), used
+
+        return self._table.ready(self._lists.n, entries)
+
+    def appended(self, ids: Ids, places: Ids) -> None:
+        """Rows with these ids now stand at these places."""
+        if len(ids):
+            self.next_id = max(self.next_id, int(ids.max()) + 1)
+        if table := self._table.fitting(self._lists.n):
+            kernels.table_insert(*table, ids, places)
+
+    def shrunk(self) -> None:
+        """Rows were removed: a table that has become far too large is dropped."""
+        self._table.fitting(self._lists.n)
+
+
+def following_ids(next_id: int, count: int) -> Ids:
+    """`count` ids from next_id on; ValueError where there are not so many."""
+    if next_id + count > LARGEST_ID:
+        raise ValueError(f"no {count} ids follow {next_id - 1}, the largest used; pass ids")
+    return np.arange(next_id, next_id + count)
 
 
 def _parts(ids: Ids, first: int) -> Iterator[tuple[Ids, Ids]]:

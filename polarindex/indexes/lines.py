@@ -19,7 +19,7 @@ from polarindex.memory import aligned_zeros
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.base import TableStage
 
-_BITS = (1, 2, 3, 4, 8)
+READ_BITS = (1, 2, 3, 4, 8)
 _TILE = 8  # queries that share a tile of registers in the full scan
 TILE_FROM = 3  # queries from which a whole tile is faster than one at a time
 _GROUP = 4  # queries that share a tile in the first pass
@@ -63,12 +63,17 @@ class LineCode(NamedTuple):
         return self.isa == "avx512" and self.bits < 8
 
 
+def lined_stage(quantizer: Quantizer) -> TableStage | None:
+    """The stage whose codes register kernels read, on machines that have such, or None where none reads them."""
+    stage = quantizer.stages[0]
+    alone = len(quantizer.stages) == 1
+    return stage if alone and isinstance(stage, TableStage) and stage.layout.bits in READ_BITS else None
+
+
 def line_code(quantizer: Quantizer, isa: str) -> LineCode | None:
     """How an instruction set scans the quantizer's codes in registers, or None where that cannot be."""
-    stage = quantizer.stages[0]
-    if isa == "generic" or len(quantizer.stages) > 1:
-        return None
-    if not isinstance(stage, TableStage) or stage.layout.bits not in _BITS:
+    stage = lined_stage(quantizer)
+    if isa == "generic" or stage is None:
         return None
     bits = stage.layout.bits
     table = np.zeros(16, np.int8)

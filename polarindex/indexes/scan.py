@@ -62,7 +62,7 @@ def integer_queries(quantizer: Quantizer, q: Floats, factor: float, bits: int = 
     return prepared
 
 
-class _Dots:
+class Products:
     """Integer products of one set of queries with decoded levels, at the best speed there is here."""
 
     def __init__(self, queries: StageQueries) -> None:
@@ -120,7 +120,7 @@ def key_blocks(
     arena: Arena, quantizer: Quantizer, queries: list[list[StageQueries]], allowed: Allowed, start: int, stop: int
 ) -> Iterator[KeyBlock]:
     """Keys of rows [start, stop) for some queries, STEP rows at a time; steps with no allowed row are skipped."""
-    products = [[(piece.gains, _Dots(piece)) for piece in pieces] for pieces in queries]
+    products = [[(piece.gains, Products(piece)) for piece in pieces] for pieces in queries]
     nq = len(queries[0][0].levels)
     for span in arena.spans(STEP, start, stop):
         mine = np.empty(0, np.uint8) if allowed is None else allowed[span.start : span.start + span.rows]

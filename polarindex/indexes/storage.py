@@ -1,18 +1,35 @@
 """An index on disk: a directory of one manifest and immutable segments of plain NumPy files.
 
-    manifest.json              format, version, parameters, state, and each segment's files with length and checksum;
-                               its own "checksum" is the xxh3 of the rest, as JSON with sorted keys and no spaces
+    manifest.json              format, version, kind ("flat" where it is missing, or "ivf"), parameters, state, and each
+                               segment's rows and files with length and checksum; its own "checksum" is the xxh3 of
+                               the rest, as JSON with sorted keys and no spaces
     segment-<random>/
+        *.npy                  the arrays of the index
+        checksums.npy          (blocks,) uint64: xxh3_64 of every MiB of the files above, in the manifest's order
+
+A flat index of n rows; state: next_id, stores_ids, center_frozen, energy_removed
         codes0.npy, ...        uint32, see codes.py: lines (panels, words, 16), 0 in rows beyond n, or rows (n, words)
         scales.npy             (n, stages) float32
-        shifts.npy, ids.npy, held.npy, originals.npy, original_scales.npy      where the index has them
         centre.npy             (dim,) float32
-        checksums.npy          (blocks,) uint64: xxh3_64 of every MiB of the files above, in the manifest's order
+        shifts.npy, held.npy, originals.npy, original_scales.npy, ids.npy          (n, ...) where the index has them
+
+An inverted file; state: fitted, and if it is: next_id, wide_ids, spread (mean |x - c|^2 of what was learned from),
+default (null, or the nprobe and gap that searches use; a gap of null is none). Unfitted it has no arrays, else
+        centroids.npy          (nlist, dim) float32, c
+        centre.npy             (dim,) float32, mu: zero without one
+        sizes.npy              (nlist,) int64: rows of each list
+        rows.npy               (pages, width, 16) uint32: list after list, each of ceil(size / 16) pages of 16 rows, all
+                               full but its first, whose last lanes are zeros. The words of a row: code (codes.py),
+                               a float32 scale a stage, the float32 shift (residuals.py), the id: its low word and,
+                               with wide_ids, its high word
+        originals.npy          (16 pages, dim) of the store's type, where kept: row 16 p + l is that of page p's lane l
+        original_scales.npy    (16 pages,) float32, for store="int8"
 
 Law:       a save writes a new segment, syncs it, then replaces the manifest by rename: at every moment the directory
            holds the old index or the new one. Reading executes nothing (no pickles). A directory that is not an
-           index is neither read nor written.
-Not here:  incremental changes."""
+           index is neither read nor written. What is derived (id tables, rotated centroids) is in no file. Lists are
+           written without free pages, so the order of `ids` may be another one in a loaded inverted file.
+Not here:  what an index saves of itself (its `_saved` and `_restore`); incremental changes."""
 
 from __future__ import annotations
 
@@ -22,29 +39,29 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from polarindex import checks
-from polarindex.codes import PANEL
 from polarindex.errors import FormatError
-from polarindex.indexes.arena import Arena
-from polarindex.indexes.coding import Centre
+from polarindex.indexes.base import Index
 from polarindex.indexes.flat import FlatIndex
+from polarindex.indexes.ivf import IVFIndex
 from polarindex.memory import aligned_copy
 
 FORMAT, VERSION = "polarindex", 1
 BLOCK_BYTES = 1 << 20
 _MANIFEST, _CHECKSUMS = "manifest.json", "checksums.npy"
 _SEGMENT = re.compile("segment-[0-9a-f]{12}")
+_KINDS: dict[str, type[FlatIndex] | type[IVFIndex]] = {kind.kind: kind for kind in (FlatIndex, IVFIndex)}
 
 
-def save(index: FlatIndex, path: str | os.PathLike[str]) -> None:
+def save(index: Index, path: str | os.PathLike[str]) -> None:
     """Write `index` to the directory `path`, replacing an index that is there.
 
     Raises
@@ -74,7 +91,7 @@ def save(index: FlatIndex, path: str | os.PathLike[str]) -> None:
         raise
 
 
-def load(path: str | os.PathLike[str], mmap: bool = False, verify: bool | None = None) -> FlatIndex:
+def load(path: str | os.PathLike[str], mmap: bool = False, verify: bool | None = None) -> FlatIndex | IVFIndex:
     """Read an index.
 
     Parameters
@@ -107,41 +124,36 @@ def load(path: str | os.PathLike[str], mmap: bool = False, verify: bool | None =
                 raise
 
 
-def _load(source: Path, manifest: dict[str, Any], mmap: bool, verify: bool) -> FlatIndex:
-    index = FlatIndex(**manifest["parameters"])
-    state, segment = manifest["state"], manifest["segments"][0]
-    folder, n = source / segment["name"], segment["rows"]
+def _load(source: Path, manifest: dict[str, Any], mmap: bool, verify: bool) -> FlatIndex | IVFIndex:
+    segment = manifest["segments"][0]
+    folder = source / segment["name"]
     if verify:
         _verify(folder, segment)
-    mu = np.array(_read_array(folder, "centre.npy", segment, False), np.float32)
-    if mu.shape != (index.dim,):
-        raise FormatError(f"{folder / 'centre.npy'} has shape {mu.shape}, wanted ({index.dim},)")
-    index._restore(Centre(mu, state["center_frozen"], state["energy_removed"]), state["next_id"], state["stores_ids"])
-    arrays = {name: _read_array(folder, f"{name}.npy", segment, mmap) for name in index._arena.columns}
-    for name, column in index._arena.columns.items():
-        wanted = column.shape_of(n)
-        array = arrays[name]
-        if array.shape != wanted or array.dtype != column.dtype or not array.flags.c_contiguous:
-            raise FormatError(f"{folder / name}.npy holds {array.dtype} {array.shape}, wanted {column.dtype} {wanted}")
-    index._arena.adopt(arrays, n)
-    if state["stores_ids"] and n and index.ids.max() >= state["next_id"]:
-        raise FormatError(f"{folder / 'ids.npy'} holds an id that the manifest has not given out yet")
+    try:
+        index = _KINDS[_kind(manifest)](**manifest["parameters"])
+        index._restore(manifest["state"], segment["rows"], _Reader(folder, segment, mmap))
+    except FormatError:
+        raise
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{folder} does not hold an index that this version can make: {error!r}") from error
     return index
 
 
 # --- writing
 
 
-def _write_into(index: FlatIndex, folder: Path) -> None:
+def _write_into(index: Index, folder: Path) -> None:
     """A new segment, then the manifest that names it; older segments go last."""
     name = f"segment-{uuid.uuid4().hex[:12]}"
     segment = folder / name
     draft = folder / f".{_MANIFEST}.{uuid.uuid4().hex[:8]}"
     try:
         segment.mkdir()
-        files, checksums = {}, []
-        for file, header, parts in _files(index):
-            length, blocks = _write_checked(segment / file, header, parts)
+        saved = index._saved()
+        files, checksums = {}, [np.empty(0, np.uint64)]
+        for array, (shape, dtype, parts) in saved.arrays.items():
+            file = f"{array}.npy"
+            length, blocks = _write_checked(segment / file, _header(shape, dtype), parts)
             files[file] = {"bytes": length, "checksum": _digest(blocks)}
             checksums.append(blocks)
         everything = np.concatenate(checksums)
@@ -152,16 +164,12 @@ def _write_into(index: FlatIndex, folder: Path) -> None:
         manifest = {
             "format": FORMAT,
             "version": VERSION,
+            "kind": index.kind,
             "parameters": index.parameters(),
-            "state": {
-                "next_id": index._ids.next_id,
-                "stores_ids": index._ids.stored,
-                "center_frozen": index._coding.centre.frozen,
-                "energy_removed": index._coding.centre.energy_removed,
-            },
+            "state": saved.state,
             "layout": _layout(index),
             "block_bytes": BLOCK_BYTES,
-            "segments": [{"name": name, "rows": len(index), "files": files}],
+            "segments": [{"name": name, "rows": saved.rows, "files": files}],
         }
         manifest["checksum"] = _manifest_checksum(manifest)
         with open(draft, "w", encoding="utf-8") as text:
@@ -183,36 +191,17 @@ def _is_draft(name: str) -> bool:
     return bool(_SEGMENT.fullmatch(name)) or name.startswith(f".{_MANIFEST}.")
 
 
-def _layout(index: FlatIndex) -> list[dict[str, Any]]:
+def _layout(index: Index) -> list[dict[str, Any]]:
     """Words of each stage, for readers of the files."""
     return [{"dims": stage.map.dims, "words": stage.layout.words} for stage in index.quantizer.stages]
-
-
-def _files(index: FlatIndex) -> Iterator[tuple[str, dict[str, Any], Iterator[NDArray[Any]]]]:
-    """(file name, NumPy header, its parts in order)."""
-    arena = index._arena
-    for name, column in arena.columns.items():
-        yield f"{name}.npy", _header(column.shape_of(arena.n), column.dtype), _parts(arena, name)
-    mu = index._coding.centre.mu
-    yield "centre.npy", _header(mu.shape, mu.dtype), iter([mu])
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
     return {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(dtype)}
 
 
-def _parts(arena: Arena, name: str) -> Iterator[NDArray[Any]]:
-    for span in arena.spans(arena.block_rows):
-        array = span.arrays[name]
-        beyond = span.rows % PANEL
-        if arena.columns[name].lined and beyond:
-            array = array.copy()
-            array[-1, :, beyond:] = 0  # lanes of removed rows
-        yield array
-
-
 def _write_checked(
-    path: Path, header: dict[str, Any], parts: Iterator[NDArray[Any]]
+    path: Path, header: dict[str, Any], parts: Iterable[NDArray[Any]]
 ) -> tuple[int, NDArray[np.uint64]]:
     """Write a .npy file and sync it; returns its length and the checksum of every block of it."""
     blocks: list[int] = []
@@ -289,15 +278,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _kind(manifest: dict[str, Any]) -> str:
+    return str(manifest.get("kind", FlatIndex.kind))  # the first manifests did not tell it
+
+
 def _check_manifest(manifest: dict[str, Any]) -> None:
-    """Raise some error where an entry that `_load` reads is missing or of another kind."""
-    FlatIndex(**manifest["parameters"])
-    state, (segment,) = manifest["state"], manifest["segments"]
+    """Raise some error where an entry that every kind of index has is missing or of another kind."""
+    (segment,) = manifest["segments"]
+    checks.choice(_kind(manifest), "kind", _KINDS)
     checks.integer(segment["rows"], "rows", low=0)
-    checks.integer(state["next_id"], "next_id", low=segment["rows"] if not state["stores_ids"] else 0)
-    checks.flag(state["stores_ids"], "stores_ids")
-    checks.flag(state["center_frozen"], "center_frozen")
-    checks.real(state["energy_removed"], "energy_removed")
     if not _SEGMENT.fullmatch(segment["name"]) or manifest["block_bytes"] != BLOCK_BYTES:
         raise ValueError("a segment's name or the block size is not as specified")
     for facts in segment["files"].values():
@@ -328,6 +317,22 @@ def _check_length(path: Path, facts: dict[str, Any]) -> None:
         raise FormatError(f"{path} is missing")
     if path.stat().st_size != facts["bytes"]:
         raise FormatError(f"{path} is damaged: it has {path.stat().st_size} bytes, wanted {facts['bytes']}")
+
+
+class _Reader(NamedTuple):
+    """Reads the arrays of a segment; see saved.Read."""
+
+    folder: Path
+    segment: dict[str, Any]
+    mapped: bool
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: DTypeLike, in_memory: bool = False) -> NDArray[Any]:
+        file = f"{name}.npy"
+        array = _read_array(self.folder, file, self.segment, self.mapped and not in_memory)
+        if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+            got = f"{array.dtype} {array.shape}{'' if array.flags.c_contiguous else ' in column order'}"
+            raise FormatError(f"{self.folder / file} holds {got}, wanted {np.dtype(dtype)} {shape}")
+        return array
 
 
 def _read_array(folder: Path, file: str, segment: dict[str, Any], mmap: bool) -> NDArray[Any]:

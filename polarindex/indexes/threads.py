@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
+
+from polarindex.indexes.interrupts import uninterrupted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -21,7 +23,11 @@ def available_cores() -> int:
 
 
 def run_all(task: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
-    """[task(item) for item in items], on at most `threads` threads."""
+    """[task(item) for item in items], on at most `threads` threads.
+
+    After an error or Ctrl-C nothing new is begun, and what was begun ends before it is raised: the caller may then let
+    go of what tasks write into.
+    """
     items = list(items)
     threads = min(threads, len(items))
     if threads <= 1:
@@ -34,13 +40,18 @@ def run_all(task: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]
             results[number] = task(items[number])
 
     pool = _pool(threads)
-    futures = [pool.submit(work) for _ in range(threads)]
+    futures: list[Future[None]] = []
     try:
+        for _ in range(threads):
+            futures.append(pool.submit(work))
         for future in futures:
             future.result()
-    finally:
-        for _ in waiting:  # after an error or Ctrl-C nothing new is begun
+    except BaseException:
+        for _ in waiting:
             pass
+        with uninterrupted():
+            wait(futures)
+        raise
     return results
 
 

@@ -19,17 +19,22 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.indexes.coding import METRICS
 from polarindex.indexes.flat import FlatIndex
+from polarindex.indexes.ivf import IVFIndex
+from polarindex.indexes.lines import READ_BITS
 from polarindex.indexes.originals import STORES
 from polarindex.indexes.storage import load
 from polarindex.quantizers import CELLS, make_quantizer
 from polarindex.rotations import ROTATIONS, SKETCHES
 
+Floats = NDArray[np.float32]
+AnyIndex = FlatIndex | IVFIndex
+
 _DIM = 48  # not a power of two, and with a last word that is not full
 _ROWS = 40
 _PATHS = ("eden", "polarquant")  # scanned in registers, and by decoding
 _TILES = (1, 2, 4, 9)  # numbers of queries: every way to fill a tile of registers
+_KINDS: dict[str, Callable[..., AnyIndex]] = {"flat": FlatIndex, "ivf": partial(IVFIndex, nlist=3)}
 
-Floats = NDArray[np.float32]
 Progress = Callable[[int, int, str], None]
 
 
@@ -71,17 +76,21 @@ def warmup(isas: Sequence[str] | None = None, progress: Progress | None = None) 
     return Warmed(kernels.compiled()[before:], time.perf_counter() - started, kernels.cache_folder())
 
 
-def _steps(x: Floats) -> list[tuple[str, Callable[[], None]]]:
+def _steps(x: Floats) -> list[tuple[str, Callable[[], object]]]:
     """What there is to do: names and functions. The first that uses a kernel waits for it."""
     cells = [(name, bits) for name, all_bits in CELLS.items() for bits in all_bits]
     cases: list[dict[str, Any]] = [
         *({"metric": metric, "center": center} for metric in METRICS for center in (True, False)),
         *({"store": store} for store in STORES[1:]),
     ]
-    settings = [{"quantizer": name, **case} for case in cases for name in _PATHS]
+    settings = [{"kind": kind, "quantizer": name, **case} for kind in _KINDS for case in cases for name in _PATHS]
+    stored: list[dict[str, Any]] = [  # a search of lists is compiled for what originals are of
+        {"kind": "ivf", "bits": bits, "store": store} for bits in READ_BITS for store in STORES[1:]
+    ]
     return [
         *((f"{name} {bits} bit", partial(_use_cell, x, name, bits)) for name, bits in cells),
-        *((", ".join(map(str, one.values())), partial(_use_saved, x, one)) for one in settings),
+        *((", ".join(map(str, one.values())), partial(_use_saved, x, **one)) for one in settings),
+        *((", ".join(map(str, one.values())), partial(_use, x, **one)) for one in stored),
         *((f"{one} rotation", partial(_encode, x, "eden", {"rotation": one})) for one in ROTATIONS),
         *((f"{one} matrix", partial(_encode, x, "qjl", {"matrix": one})) for one in SKETCHES),
     ]
@@ -90,7 +99,8 @@ def _steps(x: Floats) -> list[tuple[str, Callable[[], None]]]:
 def _use_cell(x: Floats, name: str, bits: int) -> None:
     _encode(x, name, {"bits": bits})
     _encode(_read_only(x), name, {"bits": bits})
-    _use(x, {"bits": bits, "quantizer": name})
+    for kind in _KINDS:
+        _use(x, kind, bits=bits, quantizer=name)
 
 
 def _encode(x: Floats, name: str, options: dict[str, Any]) -> None:
@@ -105,13 +115,16 @@ def _encode(x: Floats, name: str, options: dict[str, Any]) -> None:
         quantizer.code_scores(codes, codes)
 
 
-def _use(x: Floats, arguments: dict[str, Any]) -> FlatIndex:
+def _use(x: Floats, kind: str, **arguments: Any) -> AnyIndex:
     """An index's life, with the caller's arrays writable and read-only."""
-    index = FlatIndex(_DIM, **arguments)
+    index = _KINDS[kind](_DIM, **arguments)
     fixed = _read_only(x)
-    index.add(x[:1])  # with no centre yet
-    index.add(fixed[1:4])
-    if index.center:
+    if isinstance(index, IVFIndex):
+        index.fit(x)
+    else:
+        index.add(x[:1])  # with no centre yet
+        index.add(fixed[1:4])
+    if index.center or not len(index):
         index.fit(fixed)
     _search(index, x)
     index.add(fixed)
@@ -122,12 +135,14 @@ def _use(x: Floats, arguments: dict[str, Any]) -> FlatIndex:
     index.add(x[:1], ids=[1000])
     _search(index, x)
     _search(index, fixed)
+    index.remove(index.ids[8:])  # much of it: memory is given back
+    _search(index, x)
     return index
 
 
-def _use_saved(x: Floats, arguments: dict[str, Any]) -> None:
+def _use_saved(x: Floats, kind: str, **arguments: Any) -> None:
     """The same, and a life after a file; apart, for every save waits for the disk."""
-    index = _use(x, arguments)
+    index = _use(x, kind, **arguments)
     with TemporaryDirectory() as folder:
         index.save(Path(folder) / "index")
         for mmap in (False, True):
@@ -137,9 +152,9 @@ def _use_saved(x: Floats, arguments: dict[str, Any]) -> None:
             del again  # Windows does not remove files that are mapped
 
 
-def _search(index: FlatIndex, x: Floats) -> None:
+def _search(index: AnyIndex, x: Floats) -> None:
     mask = np.ones(len(index), bool)
-    mask[0] = False
+    mask[:1] = False
     for count in _TILES:
         for exact_scan in (False, True):
             index.search(x[:count], 3, exact_scan=exact_scan)

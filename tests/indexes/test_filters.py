@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import polarindex as pi
+from polarindex.indexes.probing import Defaults
 
 DIM = 12
 
@@ -109,3 +110,66 @@ def test_bad_filters_are_named(index, q, value, error, words):
         index.search(q, 3, filter=value)
     with pytest.raises(TypeError, match="ids"):
         pi.IdFilter([1.5])
+
+
+# --- inverted files: lists that are probed where a filter leaves few rows
+
+
+def in_lists(n=4000, nlist=64):
+    x = clustered_rows(n)
+    index = pi.IVFIndex(16, nlist=nlist, store="float32").fit(x)
+    index.add(x)
+    return index, x
+
+
+def clustered_rows(n, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(3).standard_normal((40, 16)) * 2
+    return (centres[rng.integers(0, 40, n)] + rng.standard_normal((n, 16))).astype(np.float32)
+
+
+def found_share(index, x, q, allowed, **more):
+    _, ids = index.search(q, 10, filter=allowed, **more)
+    nearest = ((q[:, None] - x[allowed][None]) ** 2).sum(-1).argsort(1)[:, :10]
+    return np.mean([np.isin(allowed[row], got).mean() for row, got in zip(nearest, ids, strict=True)])
+
+
+def test_filters_do_not_cost_an_inverted_file_recall():
+    index, x = in_lists()
+    q = clustered_rows(100, 1)
+    without = found_share(index, x, q, np.arange(4000))
+    for share in (0.5, 0.1, 0.02):
+        allowed = np.random.default_rng(0).permutation(4000)[: int(4000 * share)]
+        assert found_share(index, x, q, allowed) > without - 0.02
+    assert found_share(index, x, q, allowed, nprobe=2) < without - 0.1  # what is asked for is done
+
+
+def test_few_allowed_rows_are_found_wherever_they_lie():
+    """So are k of many rows that lie far from the query."""
+    index, x = in_lists()
+    q = clustered_rows(20, 1)
+    allowed = np.random.default_rng(0).permutation(4000)[:200]
+    assert found_share(index, x, q, allowed) == 1
+    far = ((x - q[0]) ** 2).sum(1).argsort()[-600:]
+    index._set_default(Defaults(1, 0.1, 4))
+    assert (index.search(q[0], 10, filter=far)[1] >= 0).all()
+    assert (index.search(q[0], 10, filter=far, nprobe=1)[1] < 0).any()
+
+
+def test_a_gap_that_is_given_counts_with_a_filter_and_a_tuned_one_does_not():
+    index, x = in_lists()
+    q = clustered_rows(50, 1)
+    allowed = np.random.default_rng(0).permutation(4000)[:1000]
+    wide = found_share(index, x, q, allowed)
+    assert found_share(index, x, q, allowed, gap=0.0) < wide - 0.1
+    index._set_default(Defaults(2, 0.0, 4))
+    assert found_share(index, x, q, allowed) > wide - 0.02
+
+
+def test_filters_of_queries_are_widened_each_for_itself():
+    index, _ = in_lists()
+    q = clustered_rows(3, 1)
+    filters = [None, np.arange(0, 4000, 2), np.arange(0, 4000, 40)]
+    _, together = index.search(q, 10, filter=filters)
+    for row, one, mine in zip(q, filters, together, strict=True):
+        np.testing.assert_array_equal(index.search(row, 10, filter=one)[1], mine)

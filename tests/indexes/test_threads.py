@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -89,6 +90,29 @@ def test_ctrl_c_comes_after_the_block_and_only_once():
         steps.append("never")
     assert steps == ["inner", "outer"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to the process itself")
+def test_what_was_begun_ends_before_ctrl_c_reaches_the_caller():
+    """Else a task might go on writing into memory that the caller has let go of."""
+    begun, ended = threading.Event(), []
+
+    def task(item):
+        if item == 0:
+            begun.set()
+            time.sleep(0.3)
+        elif item == 1:
+            begun.wait(30)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+        ended.append(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.run_all(task, range(50), 2)
+    assert {0, 1} <= set(ended)
+    count = len(ended)
+    time.sleep(0.1)
+    assert len(ended) == count
 
 
 def test_uninterrupted_is_harmless_in_other_threads():

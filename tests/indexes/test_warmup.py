@@ -56,6 +56,35 @@ for number, (name, bits) in enumerate(2 * cells):
     codes = quantizer.encode(vectors(n, dim))
     quantizer.decode(codes)
     quantizer.scores(vectors(3, dim), codes[: n // 2])
+read = [("eden", bits) for bits in (1, 2, 3, 4, 8)]
+stores = ["none", "float32", "float16", "int8"]
+lists = [(*cell, stores[i % 4]) for i, cell in enumerate(cells)] + [(*cell, store) for cell in read for store in stores]
+for number, (name, bits, store) in enumerate(lists):
+    dim, n = int(rng.choice([2, 33, 64, 100])), int(rng.choice([15, 16, 300, 1500]))
+    metric = ["l2", "ip", "cosine"][number % 3]
+    settings = {"nlist": int(rng.integers(1, 15)), "center": bool(rng.integers(2)), "store": store}
+    index = pi.IVFIndex(dim, metric, bits, name, **settings)
+    index.fit(vectors(1 + n, dim))
+    x = vectors(n, dim)
+    index.add(x) if rng.integers(2) else index.add(x, ids=rng.permutation(n) + 7 + 2**33)
+    for nq in (1, 2, 3, 5, 8, 9, 300):
+        mask = rng.random(len(index)) < 0.7
+        for allowed in (None, mask, index.ids[mask], pi.IdFilter(index.ids[mask]), [mask] * nq):
+            index.search(vectors(nq, dim), int(rng.integers(1, 20)), nprobe=int(rng.integers(1, 20)), filter=allowed,
+                         num_threads=1 + nq % 2, query_bits=int(rng.choice([8, 8, 16])),
+                         return_error=bool(rng.integers(2)), rerank=3 if store != "none" and rng.integers(2) else None)
+    index.range_search(vectors(2, dim), 0.5, filter=mask)
+    index.remove(index.ids[: n // 3])
+    index.upsert(np.arange(5, 10), vectors(5, dim))
+    index.update([9], vectors(1, dim))
+    index.reconstruct([9, 5])
+    if number % 3 == 0:
+        index.save(sys.argv[1])
+        index = pi.load(sys.argv[1], mmap=bool(rng.integers(2)))
+    index.remove(index.ids[n // 3 :])
+    index.search(vectors(1, dim), 5)
+    index.add(vectors(2 * n, dim))
+    index.search(vectors(9, dim), 5)
 print(json.dumps([kernels.compiled(), messages]))
 """
 
@@ -65,7 +94,7 @@ def test_after_a_warmup_nothing_is_compiled(tmp_path):
     places = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(Path(pi.__file__).parents[1])}
 
     def run(*arguments):
-        done = subprocess.run([sys.executable, *arguments], env=places, capture_output=True, text=True, timeout=600)
+        done = subprocess.run([sys.executable, *arguments], env=places, capture_output=True, text=True, timeout=1800)
         assert done.returncode == 0, done.stderr
         return done
 

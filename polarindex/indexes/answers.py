@@ -1,0 +1,202 @@
+"""The answers to one search of an inverted file: at once where its arguments were seen to be right, else by parts.
+
+    arguments seen before, a plain array -> one call of the compiled search
+    else: checked arguments -> queries grouped by filter -> parts for threads -> registers or steps -> (originals)
+
+Why:       a query's search is 15 us; checking arguments and sorting out filters took 20 more.
+Not here:  the arguments' checks (ivf.py); lists and keys (probing.py)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex import kernels
+from polarindex.indexes.filters import Allowed, filter_groups
+from polarindex.indexes.ids import Ids
+from polarindex.indexes.originals import exact_scores
+from polarindex.indexes.probing import Probes, Told
+from polarindex.indexes.threads import available_cores, run_all
+from polarindex.kernels.limits import EMPTY_ID
+
+if TYPE_CHECKING:
+    from polarindex.indexes.ivf import IVFIndex
+
+_WIDENED = 0.4  # the power of 1 / (allowed share) by which more lists are probed; measured in IVFIndex.search
+_FEW_ALLOWED = 256  # rows: fewer are looked for in all lists, most of whose pages are then skipped
+_TOGETHER = 128  # queries from which a thread is worth its own decoding of lists
+_ROOM = 1 << 22  # candidates of one call
+_SEEN = 256  # sets of arguments that are remembered
+_EVERYONE = np.empty(0, np.uint8)
+
+Floats = NDArray[np.float32]
+
+
+class Seen(NamedTuple):
+    """What a search's arguments came to."""
+
+    version: int
+    told: Told
+    answer: Callable[..., Any]  # kernels.answer for just such arguments
+    probes: Probes
+    keep: int
+    exact: bool
+    most: int  # queries at a time
+    isa: str
+
+
+class _Task(NamedTuple):
+    """Some queries of a search."""
+
+    given: Floats
+    queries: Floats
+    where: Any  # of the results
+    probes: Probes
+    k: int
+    keep: int
+    exact: bool  # whether the best `keep` are scored again
+    allowed: NDArray[np.uint8] | None
+    bits: int
+
+
+def answered_at_once(
+    index: IVFIndex, q: Any, k: Any, nprobe: Any, gap: Any, rerank: Any, num_threads: Any
+) -> tuple[Floats, Ids] | None:
+    """Results for a plain float32 array of few queries, or None where the long way is needed: for arguments that
+    have not been seen to be right, for what a kernel does not read, and for queries that raise an error.
+    """
+    if type(q) is not np.ndarray or q.dtype.char != "f" or not q.flags.carray or type(k) is not int:
+        return None
+    single = q.ndim == 1
+    if q.ndim not in (1, 2) or q.shape[-1] != index.dim:
+        return None
+    if num_threads is not None and (type(num_threads) is not int or num_threads < 1):
+        return None
+    if not (single or len(q) <= _TOGETHER or num_threads == 1):
+        return None
+    try:
+        seen = index._seen.get((k, nprobe, gap, rerank, type(nprobe), type(gap), type(rerank)))
+    except TypeError:  # an array of no dimensions is a number without a hash
+        return None
+    if seen is None or seen.version != index._version or len(q) > seen.most or seen.isa != kernels.selected():
+        return None
+    if seen.told.store is not index._held.rows.store:  # an add that failed may have moved rows
+        return None
+    nq, told = 1 if single else len(q), seen.told
+    distances, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
+    if not seen.answer(
+        told.isa, told.kind, told.about, q.reshape(nq, index.dim), *seen.probes, seen.keep, seen.exact, _EVERYONE,
+        distances, ids,
+    ):
+        return None
+    return (distances[0], ids[0]) if single else (distances, ids)
+
+
+def answered(
+    index: IVFIndex,
+    given: Floats,
+    queries: Floats,
+    arguments: tuple[Any, ...],
+    k: int,
+    probes: Probes,
+    factor: int,
+    filter: Any,
+    threads: int | None,
+    bits: int,
+) -> tuple[Floats, Ids]:
+    """Distances and ids (nq, k) of `queries`, codable, which were `given` so."""
+    nq = len(queries)
+    distances, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
+    keep = max(factor, 1) * max(1, min(k, len(index)))
+    groups = filter_groups(filter, nq, index._id_map, len(index), index._version)
+    in_registers = index._held.scan.in_registers(bits)
+    answer = partial(_in_registers if in_registers else _in_steps, index)
+
+    def find(members: Ids | None, allowed: Allowed, probes: Probes) -> None:
+        tasks = []
+        for part in _parts(nq if members is None else len(members), keep, probes.nprobe, threads):
+            mine: Any = part if members is None else members[part]
+            tasks.append(_Task(given[mine], queries[mine], mine, probes, k, keep, bool(factor), allowed, bits))
+        for task, (found, names) in zip(tasks, run_all(answer, tasks, threads or available_cores()), strict=True):
+            distances[task.where], ids[task.where] = found, names
+
+    nprobe, gap = arguments[1:3]
+    for group, allowed in groups:
+        members = None if len(groups) == 1 else group
+        if allowed is None or nprobe is not None:
+            find(members, allowed, probes)
+            continue
+        count = int(np.count_nonzero(allowed))
+        wider = _widened(probes, gap is None, count, len(index), index._held.rows.nlist)
+        find(members, allowed, wider)
+        short = group[ids[group, min(k, max(count, 1)) - 1] < 0]
+        if count and len(short) and wider.nprobe < index._held.rows.nlist:
+            find(short, allowed, Probes(index._held.rows.nlist, wider.gap))
+    if in_registers:
+        _remember(index, arguments, probes, keep, bool(factor))
+    return distances, ids
+
+
+def _remember(index: IVFIndex, arguments: tuple[Any, ...], probes: Probes, keep: int, exact: bool) -> None:
+    """These arguments were checked: searches with them need not check again, until rows change."""
+    if not all(isinstance(argument, Hashable) for argument in arguments):
+        return
+    if len(index._seen) >= _SEEN:
+        index._seen.clear()
+    told = index._held.scan.told()
+    if told is None:
+        return
+    some, out = np.empty((1, index.dim), np.float32), (np.empty((1, 1), np.float32), np.empty((1, 1), np.int64))
+    settings = told.isa, told.kind, told.about, some, *probes, keep, exact, _EVERYONE, *out
+    answer, most = kernels.entry(kernels.answer, *settings), _most_queries(keep, probes.nprobe)
+    index._seen[arguments] = Seen(index._version, told, answer, probes, keep, exact, most, kernels.selected())
+
+
+def _in_registers(index: IVFIndex, task: _Task) -> tuple[Floats, Ids]:
+    shape = len(task.queries), task.k
+    out = np.empty(shape, np.float32), np.empty(shape, np.int64)
+    index._held.scan.answer(task.given, task.probes, task.keep, task.exact, task.allowed, out)
+    return out
+
+def _in_steps(index: IVFIndex, task: _Task) -> tuple[Floats, Ids]:
+    held = index._held
+    centred = task.queries - held.centroids.mu
+    keys, ids = held.scan.best_in_steps(centred, task.probes, task.keep, task.allowed, task.bits)
+    sign = np.float32(-1 if index.metric == "l2" else 1)
+    if task.exact:
+        places = np.where(ids == EMPTY_ID, -1, held.ids.positions(ids.ravel()).reshape(ids.shape))
+        keys = sign * exact_scores(held.rows.arena, places, task.given, index.metric).astype(np.float32)
+    else:
+        keys = (keys + index._coding.constants(task.queries, held.centroids)[:, None]).astype(np.float32)
+    order = np.lexsort((ids, -keys))[:, : task.k]
+    ids = np.take_along_axis(ids, order, 1)
+    return index._padded(sign * np.take_along_axis(keys, order, 1), np.where(ids == EMPTY_ID, -1, ids), task.k)
+
+
+def _widened(probes: Probes, free: bool, count: int, n: int, nlist: int) -> Probes:
+    """The lists to probe where a filter allows `count` of n rows; the gap goes too where the caller is `free` of it."""
+    if count == n:
+        return probes
+    gap = np.inf if free else probes.gap
+    if count < _FEW_ALLOWED:
+        return Probes(nlist, gap)
+    return Probes(min(nlist, math.ceil(probes.nprobe * (n / count) ** _WIDENED)), gap)
+
+
+def _parts(nq: int, keep: int, nprobe: int, threads: int | None) -> list[slice]:
+    """Queries that are searched together: as many parts as there are threads, where these are worth it."""
+    most = _most_queries(keep, nprobe)
+    if threads is None:
+        threads = available_cores() if nq >= 2 * _TOGETHER else 1
+    step = max(1, min(most, -(-nq // threads)))
+    return [slice(start, min(start + step, nq)) for start in range(0, nq, step)]
+
+
+def _most_queries(keep: int, nprobe: int) -> int:
+    """Queries whose candidates, rows and lists, have room at a time."""
+    return max(1, _ROOM // (2 * (keep + nprobe) + 128))

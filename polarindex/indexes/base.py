@@ -1,0 +1,312 @@
+"""What all indexes share: the arguments they take, ids, and the shape of what they return."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex import checks
+from polarindex.indexes.coding import METRICS
+from polarindex.indexes.graph import SCORINGS, KnnGraph, knn_graph
+from polarindex.indexes.ids import IdMap, Ids, ListIds
+from polarindex.indexes.originals import STORES
+from polarindex.indexes.saved import Read, Saved
+from polarindex.indexes.scan import QUERY_BITS
+from polarindex.kernels.limits import MAX_DIMS
+from polarindex.quantizers import make_quantizer
+
+_LARGEST_K = 2**31 - 1
+_RERANK = 4  # candidates a result, where originals are stored
+
+Floats = NDArray[np.float32]
+
+
+class Index(ABC):
+    """Vectors under ids, coded, searched, changed and saved."""
+
+    kind: ClassVar[str]
+
+    def __init__(
+        self, dim: int, metric: str, bits: int, quantizer: str, seed: int, center: bool, store: str
+    ) -> None:
+        self.dim = checks.integer(dim, "dim", low=1)
+        self.metric = checks.choice(metric, "metric", METRICS)
+        self.store = checks.choice(store, "store", STORES)
+        self.center = checks.flag(center, "center")
+        self.quantizer_name = quantizer
+        self.quantizer = make_quantizer(quantizer, self.dim, bits, seed)
+        widest = max(stage.map.dims for stage in self.quantizer.stages)
+        if widest > MAX_DIMS:
+            raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
+        self._version = 0  # changes whenever rows do
+
+    # --- what is in it
+
+    @property
+    @abstractmethod
+    def _id_map(self) -> IdMap | ListIds: ...
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(dim={self.dim}, metric={self.metric!r}, bits={self.quantizer.bits}, "
+            f"quantizer={self.quantizer_name!r}, n={len(self)})"
+        )
+
+    @property
+    def bits(self) -> int:
+        """Code bits a coordinate."""
+        return self.quantizer.bits
+
+    @property
+    def seed(self) -> int:
+        """The random rotation's seed."""
+        return self.quantizer.seed
+
+    @property
+    def ids(self) -> Ids:
+        """(n,) int64 in the order of positions, which masks follow. Adding and removing may change that order."""
+        return self._id_map.all()
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+
+    def _common_parameters(self) -> dict[str, Any]:
+        return {
+            "dim": self.dim,
+            "metric": self.metric,
+            "bits": self.bits,
+            "quantizer": self.quantizer_name,
+            "seed": self.seed,
+            "center": self.center,
+            "store": self.store,
+        }
+
+    # --- changing it
+
+    def add(self, x: Any, ids: Any = None) -> Ids:
+        """Add vectors.
+
+        Parameters
+        ----------
+        x : (n, dim) array-like of real numbers
+            Rounded to float32; h5py data sets and memory maps are read in chunks. Never changed.
+        ids : (n,) array-like of int, optional
+            Unique, >= 0, not in the index. Without them ids continue at 1 + the largest id ever used.
+
+        Returns
+        -------
+        (n,) int64, the ids.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument and the first bad row or id; the index is then as before, also after Ctrl-C.
+        """
+        source = checks.vectors(x, "x", self.dim)
+        if ids is None:
+            new_ids = self._id_map.following(source.n)
+        else:
+            new_ids = self._unique(ids, source.n)
+            known = new_ids[self._id_map.positions(new_ids) >= 0]
+            if len(known):
+                raise ValueError(f"ids holds {known[0]}, which is in the index already; use upsert() to replace it")
+        self._insert(source, new_ids)
+        return new_ids if ids is None else new_ids.copy()
+
+    def update(self, ids: Any, x: Any) -> None:
+        """Replace the vectors of ids that exist; KeyError names the first that does not."""
+        source = checks.vectors(x, "x", self.dim)
+        given = self._unique(ids, source.n)
+        self._found(given)
+        self._replace(source, given)
+
+    def upsert(self, ids: Any, x: Any) -> None:
+        """Replace the vectors of ids that exist and add the others."""
+        source = checks.vectors(x, "x", self.dim)
+        self._replace(source, self._unique(ids, source.n))
+
+    def remove(self, ids: Any, missing: str = "raise") -> int:
+        """Remove vectors; their ids are not used again. Returns how many were removed.
+
+        An id that does not exist is a KeyError naming it and nothing is removed, unless missing="ignore".
+        """
+        checks.choice(missing, "missing", ("raise", "ignore"))
+        given = self._unique(ids)
+        positions = self._id_map.positions(given) if missing == "ignore" else self._found(given)
+        there = positions >= 0
+        if there.any():
+            self._drop(given[there], positions[there])
+        return int(there.sum())
+
+    @abstractmethod
+    def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
+        """Add rows under new ids, or change nothing."""
+
+    @abstractmethod
+    def _replace(self, source: checks.VectorSource, ids: Ids) -> None:
+        """Give ids new rows, whether they exist or not, or change nothing."""
+
+    @abstractmethod
+    def _drop(self, ids: Ids, positions: Ids) -> None:
+        """Remove rows that exist."""
+
+    # --- asking it
+
+    def reconstruct(self, ids: Any) -> Floats:
+        """The vectors of some ids, (len(ids), dim) float32: the originals where stored, else decoded from the codes.
+
+        Decoded vectors of a cosine index have unit length. KeyError names the first id that does not exist.
+        """
+        return self._vectors_at(self._found(checks.id_array(ids, "ids")))
+
+    @abstractmethod
+    def search(
+        self,
+        q: Any,
+        k: int = 10,
+        *,
+        filter: Any = None,
+        rerank: int | None = None,
+        num_threads: int | None = None,
+        exact_scan: bool = False,
+        query_bits: int = 8,
+        return_error: bool = False,
+    ) -> tuple[NDArray[Any], ...]:
+        """The k nearest vectors: distances and ids, best first."""
+
+    def knn_graph(
+        self,
+        k: int = 10,
+        *,
+        scoring: str = "asymmetric",
+        include_self: bool = False,
+        num_threads: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> KnnGraph:
+        """The k nearest neighbours of every row among all rows.
+
+        Parameters
+        ----------
+        k : int
+            Neighbours a row; there are fewer where a search finds fewer.
+        scoring : {"asymmetric", "symmetric"}
+            What is searched for: the stored originals, re-ranked as `search` does by default (asymmetric; without
+            originals the same as symmetric), or the decoded vectors, by codes alone (symmetric).
+        include_self : bool
+            Leave a row among its own neighbours where it is found, of which it then is one of the k.
+        num_threads : int, optional
+            As of `search`. The result does not depend on it.
+        progress : callable, optional
+            Called with (done, total) rows. Ctrl-C ends the work; the index does not change.
+
+        Returns
+        -------
+        KnnGraph : indptr, indices, distances
+            Rows and neighbours are numbered as in `ids`; `to_scipy()` makes a sparse matrix of them.
+
+        Notes
+        -----
+        An IVFIndex looks into as many lists as `search` does by default: `tune` it first for a recall of your choice.
+        """
+        k = checked_k(k)
+        scoring = checks.choice(scoring, "scoring", SCORINGS)
+        include_self, threads = checks.flag(include_self, "include_self"), checked_threads(num_threads)
+        return knn_graph(self, k, scoring, include_self, threads, progress)
+
+    @abstractmethod
+    def _vectors_at(self, positions: Ids) -> Floats:
+        """Originals where they are stored, else decoded vectors."""
+
+    @abstractmethod
+    def _decoded_at(self, positions: Ids) -> Floats: ...
+
+    @abstractmethod
+    def _rows_to_visit(self) -> tuple[Ids, Ids]:
+        """(n,) positions of the rows, in the order of `ids`; (n,) row numbers, those of one list together."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index to a directory, atomically; polarindex.load reads it. See indexes.storage."""
+        from polarindex.indexes import storage  # storage knows the indexes, not they it
+
+        storage.save(self, path)
+
+    @abstractmethod
+    def _saved(self) -> Saved:
+        """What a file must hold beside `parameters()`."""
+
+    @abstractmethod
+    def _restore(self, state: dict[str, Any], rows: int, read: Read) -> None:
+        """Give a new index what `_saved` told of another one with the same parameters.
+
+        State and arrays may be anybody's: an error (IndexError, KeyError, TypeError, ValueError) says what cannot be,
+        and nothing that passes makes a kernel read or write outside its arrays.
+        """
+
+    # --- arguments and results
+
+    def _unique(self, ids: Any, n: int | None = None) -> Ids:
+        array = checks.id_array(ids, "ids", n)
+        checks.unique_ids(array, "ids")
+        return array
+
+    def _found(self, ids: Ids) -> Ids:
+        positions = self._id_map.positions(ids)
+        if (positions < 0).any():
+            raise KeyError(f"id {ids[positions < 0][0]} is not in the index")
+        return positions
+
+    def _rerank_factor(self, rerank: int | None) -> int:
+        if rerank is None:
+            return _RERANK if self.store != "none" else 0
+        rerank = checks.integer(rerank, "rerank", low=0)
+        if rerank and self.store == "none":
+            raise ValueError(
+                f"rerank={rerank} needs the original vectors; make the index with store='float32', 'float16' or 'int8'"
+            )
+        return rerank
+
+    def _padded(self, distances: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
+        """Results of k columns: where fewer exist, id -1 at the worst distance."""
+        missing = k - ids.shape[1]
+        if missing <= 0:
+            return distances, ids
+        worst = np.inf if self.metric == "l2" else -np.inf
+        distances = np.pad(distances, ((0, 0), (0, missing)), constant_values=worst)
+        return distances, np.pad(ids, ((0, 0), (0, missing)), constant_values=-1)
+
+    def _sorted_hits(self, found: list[list[tuple[Floats, Ids]]]) -> tuple[Ids, Floats, Ids]:
+        """lims, distances and ids of range_search, each query's hits best first."""
+        lims = np.zeros(len(found) + 1, np.int64)
+        all_distances, all_ids = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
+        for i, parts in enumerate(found):
+            if parts:
+                distances = np.concatenate([part for part, _ in parts])
+                ids = np.concatenate([part for _, part in parts])
+                order = np.lexsort((ids, distances if self.metric == "l2" else -distances))
+                all_distances.append(distances[order])
+                all_ids.append(ids[order])
+            lims[i + 1] = lims[i] + sum(len(part) for part, _ in parts)
+        return lims, np.concatenate(all_distances), np.concatenate(all_ids)
+
+
+def checked_k(k: Any) -> int:
+    return checks.integer(k, "k", low=1, high=_LARGEST_K)
+
+
+def checked_threads(num_threads: Any) -> int | None:
+    return None if num_threads is None else checks.integer(num_threads, "num_threads", low=1)
+
+
+def checked_query_bits(query_bits: Any) -> int:
+    if query_bits not in QUERY_BITS:
+        raise ValueError(f"query_bits must be 8 or 16, got {query_bits!r}")
+    return int(query_bits)

@@ -1,0 +1,338 @@
+"""Where an inverted file keeps its rows: lists of pages of 16 rows, in blocks that never move.
+
+A row is 32-bit words: its code, its scales, its shift and its id. A page is 16 rows side by side, word by word
+(codes.PANEL), so that the scan reads codes, factors and ids of one page in one run of memory. Pages belong to lists
+as kernels/pages.py says; a row's *place* is 16 page + lane. Originals, where kept, lie at the same places.
+
+Law:       new rows are written where nobody reads, free lanes and free pages, and become part of their lists in one
+           step, `commit`. A removal moves the last row of the list into the gap and frees pages; when an eighth of
+           the pages is free, pages from the end move into free ones and memory is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex import kernels
+from polarindex.codes import PANEL
+from polarindex.indexes.arena import Arena, Column, block_rows
+from polarindex.indexes.interrupts import uninterrupted
+from polarindex.indexes.saved import Read, SavedArray, read_columns, whole
+
+ROWS = "rows"  # the arena's column of pages
+_LARGE_ID = 2**32  # from which an id takes two words
+_FREE_SHARE = 8  # pages move when one in so many is free
+_PAGES_SAVED = 256  # written to a file at a time
+_MOST_PLACES = 2**31  # kernels hold a place in 32 bits
+
+Ids = NDArray[np.int64]
+Words = NDArray[np.uint32]
+
+
+class Staged(NamedTuple):
+    """Rows that have places and are not yet part of their lists."""
+
+    places: Ids
+    fresh: NDArray[np.int32]  # pages that become part of lists
+    reused: int  # of these, how many were free
+    wanted: Ids  # of these, for each list
+    added: Ids  # rows, for each list
+
+
+class Lists:
+    """Rows in `nlist` lists.
+
+    Parameters
+    ----------
+    nlist : int
+    words, stages : int
+        Words of a code and scales of a row.
+    originals : columns that are kept beside, by name.
+
+    Attributes
+    ----------
+    arena : pages and originals, whose positions are places.
+    """
+
+    def __init__(self, nlist: int, words: int, stages: int, originals: Mapping[str, Column]) -> None:
+        self.nlist = nlist
+        self.words, self.stages = words, stages
+        self.scale_word, self.shift_word, self.id_word = words, words + stages, words + stages + 1
+        self._originals = dict(originals)
+        self._wide = False
+        self.arena = self._new_arena(self.width)
+        self.heads = np.full(nlist, -1, np.int32)
+        self.sizes = np.zeros(nlist, np.int64)
+        self.following = np.empty(0, np.int32)
+        self.owners = np.empty(0, np.int32)
+        self._pages = 0  # in lists or free; beyond are those of a staging, and room
+        self._free: list[int] = []  # free pages, the last to be used first
+        self._store: tuple[Any, ...] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without addresses, which in a copy would be those of other memory."""
+        return {**self.__dict__, "_store": None}
+
+    def _new_arena(self, width: int) -> Arena:
+        rows = {ROWS: Column(np.dtype(np.uint32), (width,), lined=True)}
+        return Arena(rows | self._originals, block_rows(4 * width))
+
+    @property
+    def n(self) -> int:
+        """Rows in all lists."""
+        return int(self.sizes.sum())
+
+    @property
+    def width(self) -> int:
+        """Words of a row."""
+        return self.id_word + 1 + self._wide
+
+    @property
+    def places(self) -> int:
+        """Places there are, used or not."""
+        return self.arena.n
+
+    @property
+    def nbytes(self) -> int:
+        tables = self.heads.nbytes + self.sizes.nbytes + self.following.nbytes + self.owners.nbytes
+        return self.arena.nbytes + tables
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Bytes of one more row, its share of a page's place in a chain (half a byte) left out."""
+        return self.arena.bytes_per_row
+
+    @property
+    def store(self) -> tuple[NDArray[np.int64], int, int, int]:
+        """Addresses of blocks, bits of a page number inside a block, words of a row, and the id's word: for kernels.
+
+        The addresses hold until rows change.
+        """
+        if self._store is None:
+            page_bits = (self.arena.block_rows // PANEL).bit_length() - 1
+            self._store = self.arena.addresses(ROWS), page_bits, self.width, self.id_word
+        return self._store
+
+    @property
+    def chains(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        return self.heads, self.following
+
+    # --- writing
+
+    def stage(self, lists: NDArray[np.int32], largest_id: int) -> Staged:
+        """Places for rows of these lists (m,); they are written with `put` and taken with `commit`."""
+        if largest_id >= _LARGE_ID and not self._wide:
+            self._widen()
+        added, wanted = np.zeros(self.nlist, np.int64), np.empty(self.nlist, np.int64)
+        kernels.pages_wanted(lists, self.sizes, added, wanted)
+        count = int(wanted.sum())
+        self.discard()
+        reused = sorted(self._free[max(0, len(self._free) - count) :])
+        more = count - len(reused)
+        if (self._pages + more) * PANEL >= _MOST_PLACES:
+            raise ValueError(f"{len(lists)} more rows are too many for one index, which has {_MOST_PLACES:,} places")
+        self._make_room(more)
+        fresh = np.concatenate([np.array(reused, np.int32), np.arange(self._pages, self._pages + more, dtype=np.int32)])
+        places = np.empty(len(lists), np.int64)
+        kernels.place_rows(lists, self.heads, self.sizes, fresh, wanted, places)
+        return Staged(places, fresh, len(reused), wanted, added)
+
+    def put(
+        self, places: Ids, codes: Words, factors: NDArray[np.float32], ids: Ids, originals: Mapping[str, Any]
+    ) -> None:
+        """Write rows at places: codes (m, words), factors (m, stages + 1) scales and shift, ids (m,)."""
+        factors = np.ascontiguousarray(factors).view(np.uint32)
+        kernels.write_rows(self.store, places, np.ascontiguousarray(codes), factors, ids)
+        self.put_originals(places, originals)
+
+    def put_originals(self, places: Ids, originals: Mapping[str, Any]) -> None:
+        """Write what is kept beside the rows at places; nothing where nothing is."""
+        if originals:
+            self.arena.put(places, originals)
+
+    def commit(self, staged: Staged) -> None:
+        """Make staged rows part of their lists."""
+        kernels.link_pages(
+            self.heads, self.following, self.owners, self.sizes, staged.fresh, staged.wanted, staged.added
+        )
+        del self._free[len(self._free) - staged.reused :]
+        self._pages += len(staged.fresh) - staged.reused
+
+    def discard(self) -> None:
+        """Forget what was staged and not committed."""
+        if self.arena.n > self._pages * PANEL:
+            self.arena.truncate(self._pages * PANEL)
+            self._store = None
+
+    def remove(self, table: tuple[Ids, Ids], ids: Ids) -> None:
+        """Remove rows by ids, all of which are in the id table (kernels.idtable), which follows."""
+        self.discard()
+        moves, freed = np.empty((len(ids), 2), np.int64), np.empty(len(ids), np.int32)
+        count = kernels.remove_rows(self.store, table, self._lists, ids, moves, freed)
+        if self._originals:
+            self._move_originals(moves[moves[:, 0] >= 0])
+        self._free += freed[:count].tolist()
+        if len(self._free) * _FREE_SHARE > self._pages:
+            self._give_back(table)
+
+    # --- reading
+
+    def used(self) -> Ids:
+        """(n,) places in use, ascending: the order of `index.ids`."""
+        filled = np.zeros(self._pages, np.int64)
+        kernels.page_fill(self._lists, filled)
+        lanes = np.arange(PANEL) < filled[:, None]
+        return np.flatnonzero(lanes.reshape(-1))
+
+    def places_of(self, number: int) -> Ids:
+        """Places of one list's rows, in the order of its chain."""
+        pages = np.empty(-(-int(self.sizes[number]) // PANEL), np.int32)
+        kernels.list_pages(self.chains, np.array([number], np.int32), pages, np.empty(1, np.int64))
+        places = _places_in(pages)
+        spare = -int(self.sizes[number]) % PANEL
+        return np.delete(places, slice(PANEL - spare, PANEL)) if spare else places
+
+    def rows(self, places: Ids) -> Words:
+        """(m, width) uint32 words of rows; zeros for negative places."""
+        rows = np.empty((len(places), self.width), np.uint32)
+        kernels.read_rows(self.store, places, rows)
+        return rows
+
+    def taken(self, places: Ids) -> tuple[Words, NDArray[np.float32], Ids, dict[str, NDArray[Any]]]:
+        """Codes, factors, ids and originals of the rows at places, as `put` takes them."""
+        rows = self.rows(places)
+        return rows[:, : self.words], self.factors_of(rows), self.ids_of(rows), self.originals(places)
+
+    def originals(self, places: Ids) -> dict[str, NDArray[Any]]:
+        """What is kept beside the rows at places."""
+        return {name: self.arena.take(name, places) for name in self._originals}
+
+    def ids_of(self, rows: Words) -> Ids:
+        """(m,) int64 ids of rows of words."""
+        ids: Ids = rows[:, self.id_word].astype(np.int64)
+        if self._wide:
+            ids |= rows[:, self.id_word + 1].astype(np.int64) << 32
+        return ids
+
+    def factors_of(self, rows: Words) -> NDArray[np.float32]:
+        """(m, stages + 1) float32, scales and shift, of rows of words."""
+        return np.ascontiguousarray(rows[:, self.scale_word : self.id_word]).view(np.float32)
+
+    def lists_of(self, places: Ids) -> NDArray[np.int32]:
+        return self.owners[places // PANEL]
+
+    # --- files
+
+    @property
+    def wide(self) -> bool:
+        """Whether ids take two words."""
+        return self._wide
+
+    def saved(self) -> dict[str, SavedArray]:
+        """Sizes, and the columns without free pages: list by list, each in the order of its chain."""
+        pages, filled = np.empty(int((-(-self.sizes // PANEL)).sum()), np.int32), np.zeros(self._pages, np.int64)
+        kernels.list_pages(self.chains, np.arange(self.nlist, dtype=np.int32), pages, np.empty(self.nlist, np.int64))
+        kernels.page_fill(self._lists, filled)
+        arrays = {"sizes": whole(self.sizes)}
+        for name, column in self.arena.columns.items():
+            shape = column.shape_of(len(pages) * PANEL)
+            arrays[name] = SavedArray(shape, column.dtype, self._saved_pages(name, pages, filled))
+        return arrays
+
+    def _saved_pages(self, name: str, pages: NDArray[np.int32], filled: Ids) -> Iterator[NDArray[Any]]:
+        """A column's part of some pages, with zeros where no row is: what was removed leaves nothing in a file."""
+        for start in range(0, len(pages), _PAGES_SAVED):
+            part = pages[start : start + _PAGES_SAVED].astype(np.int64)
+            unused = np.arange(PANEL) >= filled[part][:, None]
+            if self.arena.columns[name].lined:
+                array = self.arena.panels(name, part)
+                array.transpose(0, 2, 1)[unused] = 0
+            else:
+                array = self.arena.take(name, _places_in(part))
+                array[unused.reshape(-1)] = 0
+            yield array
+
+    def adopt(self, sizes: Ids, rows: int, wide: bool, read: Read) -> None:
+        """Become the lists that `saved` told of, of `sizes` rows, in all `rows`; mapped columns stay mapped.
+
+        ValueError where sizes are not that.
+        """
+        if (sizes < 0).any() or (sizes > rows).any() or rows >= _MOST_PLACES or sizes.sum() != rows:
+            raise ValueError(f"sizes.npy holds {sizes.min()} to {sizes.max()}, wanted sizes of lists of {rows} rows")
+        pages_of = -(-sizes // PANEL)
+        pages = int(pages_of.sum())
+        if pages * PANEL >= _MOST_PLACES:
+            raise ValueError(f"sizes.npy asks for {pages} pages, wanted fewer than {_MOST_PLACES // PANEL}")
+        self._wide = wide
+        self.arena = self._new_arena(self.width)
+        self.arena.adopt(read_columns(self.arena, pages * PANEL, read), pages * PANEL)
+        ends, some = np.cumsum(pages_of), pages_of > 0
+        self.sizes, self.heads = sizes, np.where(some, ends - pages_of, -1).astype(np.int32)
+        self.following = np.arange(1, pages + 1, dtype=np.int32)
+        self.following[ends[some] - 1] = -1
+        self.owners = np.repeat(np.arange(self.nlist, dtype=np.int32), pages_of)
+        self._pages, self._free, self._store = pages, [], None
+
+    # --- pages
+
+    @property
+    def _lists(self) -> tuple[NDArray[Any], ...]:
+        return self.heads, self.following, self.owners, self.sizes
+
+    def _make_room(self, more: int) -> None:
+        """Room for so many pages more; the tables of pages grow by halves."""
+        pages = self._pages + more
+        if more:
+            self._store = None  # first: Ctrl-C may come when a block has moved
+            self.arena.extend(more * PANEL)
+        if pages > len(self.owners):
+            room = np.full(max(pages + pages // 2, 64) - len(self.owners), -1, np.int32)
+            self.following = np.concatenate([self.following, room])
+            self.owners = np.concatenate([self.owners, room])
+
+    def _move_originals(self, moves: NDArray[np.int64]) -> None:
+        """Originals follow rows that moved one after the other: a place may be left and filled again."""
+        origin: dict[int, int] = {}
+        for source, target in moves.tolist():
+            origin[target] = origin.pop(source, source)
+        targets, sources = np.array(list(origin), np.int64), np.array(list(origin.values()), np.int64)
+        self.arena.put(targets, {name: self.arena.take(name, sources) for name in self._originals})
+
+    def _give_back(self, table: tuple[Ids, Ids]) -> None:
+        """Move pages from the end into free ones, and drop what is then free at the end."""
+        free = np.sort(np.array(self._free, np.int64))
+        kept = self._pages - len(free)
+        targets = free[free < kept].astype(np.int32)
+        sources = np.flatnonzero(self.owners[kept : self._pages] >= 0).astype(np.int32) + np.int32(kept)
+        old, new = _places_in(sources), _places_in(targets)
+        self.arena.put(new, {name: self.arena.take(name, old) for name in self.arena.columns})
+        kernels.relink(self._lists, sources, targets)
+        filled = np.zeros(kept, np.int64)
+        kernels.page_fill(self._lists, filled)
+        moved = new[(np.arange(PANEL) < filled[targets][:, None]).reshape(-1)]
+        self._free, self._pages, self._store = [], kept, None
+        self.following, self.owners = self.following[:kept].copy(), self.owners[:kept].copy()
+        self.arena.truncate(kept * PANEL)
+        kernels.table_insert(*table, self.ids_of(self.rows(moved)), moved)
+
+    def _widen(self) -> None:
+        """Make room for a second word of ids."""
+        old, wide = self.arena, self.width + 1
+        arena = self._new_arena(wide)
+        everyone = np.arange(old.n)
+        arena.extend(old.n)
+        for start in range(0, old.n, arena.block_rows):
+            part = everyone[start : start + arena.block_rows]
+            columns = {name: old.take(name, part) for name in old.columns}
+            columns[ROWS] = np.pad(columns[ROWS], ((0, 0), (0, 1)))
+            arena.put(part, columns)
+        with uninterrupted():
+            self.arena, self._wide, self._store = arena, True, None
+
+
+def _places_in(pages: NDArray[Any]) -> Ids:
+    """Places of whole pages, in order."""
+    return (pages.astype(np.int64)[:, None] * PANEL + np.arange(PANEL)).reshape(-1)

@@ -1,0 +1,164 @@
+"""From vectors to an inverted file's rows and from scan keys to distances: the score law, relative to list centroids.
+
+    x -> (cosine: unit length) -> nearest centroid c -> r = x - c -> quantizer -> codes, scales, shift
+    q -> (cosine: unit length) -> q' = q - mu -> scan -> key -> + constant of the query -> distance
+
+Law:       c' = c - mu, g = sum over stages of  scale * <A q', levels>,  cross = the same of c'; only <q' - c', r> is
+           estimated:
+           l2              |q' - c'|^2 + E + 2 cross - 2 g          key = shift + 2 g + offset, shift = -E - 2 cross,
+                                                                    offset = -|q' - c'|^2, distance = -key
+           ip, cosine      <q, mu> + <mu, c'> + <q', c'>            key = shift + g + offset, shift = <c, r> - cross,
+                             + <c, r> - cross + g                   offset = <q', c'> + <mu, c'>
+Why:       the int8 query R (q - mu) serves every list, and a row still costs two floats.
+Source:    residuals of lists: IVFADC, Jegou et al. 2011; with an unbiased scale: RaBitQ 2024."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex.codes import Words
+from polarindex.indexes.originals import score_rows
+from polarindex.kernels.limits import INNER_PRODUCT, L2
+from polarindex.quantizers import Quantizer
+from polarindex.quantizers.base import Centres
+from polarindex.vectors import bounded_rows, squared_norms, unit_rows
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Numbers = NDArray[np.int32]
+
+
+class Centroids:
+    """What rows are coded against. What follows from centroids and centre is worked out when it is first asked for,
+    so that a file opens at once.
+
+    full : (nlist, dim) float32, c
+    mu : (dim,) float32, the index's centre, zero without one
+    spread : float
+        Mean |r|^2 of the rows that the centroids were learned from.
+    """
+
+    def __init__(self, quantizer: Quantizer, metric: str, full: Floats, mu: Floats, spread: float) -> None:
+        self._quantizer, self._metric = quantizer, metric
+        self.full, self.mu, self.spread = full, mu, spread
+
+    @cached_property
+    def relative(self) -> Floats:
+        """(nlist, dim) float32, c' = c - mu."""
+        return self.full - self.mu
+
+    @cached_property
+    def constants(self) -> Floats:
+        """(nlist,) float32, <mu, c'> for ip and cosine, 0 for l2."""
+        if self._metric == "l2":
+            return np.zeros(len(self.full), np.float32)
+        return np.einsum("ij,j->i", self.relative, self.mu, dtype=np.float64).astype(np.float32)
+
+    @cached_property
+    def centres(self) -> Centres:
+        """The centroids as the quantizer wants them."""
+        return Centres(self.full, [stage.map.forward(self.relative) for stage in self._quantizer.stages])
+
+
+class ResidualCoding:
+    """How one inverted file codes rows and reads keys: metric and quantizer."""
+
+    def __init__(self, quantizer: Quantizer, metric: str) -> None:
+        self.quantizer = quantizer
+        self.metric = metric
+
+    @property
+    def factor(self) -> float:
+        """What multiplies g in a key."""
+        return 2.0 if self.metric == "l2" else 1.0
+
+    def centroids(self, full: Floats, mu: Floats, spread: float) -> Centroids:
+        return Centroids(self.quantizer, self.metric, full, mu, spread)
+
+    def codable(self, x: Floats, name: str, start: int = 0) -> Floats:
+        """Rows of unit length for cosine, else x itself; ValueError names a zero row (cosine) or one too long."""
+        return (unit_rows if self.metric == "cosine" else bounded_rows)(x, name, start)
+
+    def coded(self, rows: Floats, lists: Numbers, centroids: Centroids, start: int = 0) -> tuple[Words, Floats]:
+        """Code words (n, w) and factors (n, stages + 1), scales and shift, of codable rows in their lists."""
+        encoded = self.quantizer.encode_in_lists(rows, centroids.centres, lists, start)
+        if self.metric == "l2":
+            shifts = -encoded.energies - 2 * encoded.crosses
+        else:
+            shifts = encoded.offsets - encoded.crosses
+        return encoded.words, np.concatenate([encoded.scales, shifts.astype(np.float32)[:, None]], axis=1)
+
+    def decoded(self, words: Words, scales: Floats) -> Floats:
+        """r_hat (n, dim) float32 of codes, as the scan sees them: relative to the lists' centroids."""
+        values = [
+            stage.levels(part)[:, : stage.map.dims] * scales[:, s, None]
+            for s, (stage, part) in enumerate(zip(self.quantizer.stages, self.quantizer.split(words), strict=True))
+        ]
+        return self.quantizer.join(values)
+
+    def reconstructed(self, words: Words, scales: Floats, lists: Numbers, centroids: Centroids) -> Floats:
+        """x_hat (n, dim) float32; of unit length for cosine."""
+        x = self.decoded(words, scales) + centroids.full[lists]
+        if self.metric == "cosine":
+            norms = np.sqrt(squared_norms(x))
+            x /= np.where(norms > 0, norms, 1).astype(np.float32)[:, None]
+        return x
+
+    # --- queries
+
+    def constants(self, queries: Floats, centroids: Centroids) -> Doubles:
+        """(nq,) what is added to a key: 0 for l2, <q, mu> for ip and cosine."""
+        if self.metric == "l2":
+            return np.zeros(len(queries))
+        return np.einsum("ij,j->i", queries, centroids.mu, dtype=np.float64)
+
+    def offsets(self, centred: Floats, lists: Numbers, centroids: Centroids) -> Floats:
+        """(nq, m) float32 offsets of every query for some lists (m,): the sums of kernels.answer, to the bit."""
+        sums = np.empty((len(centred), len(lists)))
+        metric = L2 if self.metric == "l2" else INNER_PRODUCT
+        score_rows(centroids.relative, np.tile(lists, (len(centred), 1)), centred, metric, sums)
+        return (-sums if self.metric == "l2" else sums + centroids.constants[lists]).astype(np.float32)
+
+    def errors(self, query: Floats, decoded: Floats, lists: Numbers, centroids: Centroids) -> Floats:
+        """One standard error of a query's (dim,) estimates: sqrt(bias^2 + variance) by quantizers.base.ErrorLaw.
+
+        |r| and <q' - c', r>, which the law asks for, are themselves estimated from r_hat = decoded (n, dim).
+        """
+        law, kept = self.quantizer.error_law(integer=True), self._kept
+        away = (query - centroids.full[lists]).astype(np.float64)
+        products = np.einsum("ij,ij->i", decoded, away) / (1 - law.shrink)
+        energies = self.energies(decoded)
+        bias = self.factor * law.shrink * products
+        if self.metric == "l2" and not self.quantizer.unbiased:
+            bias -= (1 - kept) * energies  # the distance holds |r_hat|^2 in place of |r|^2
+        across = np.maximum(energies * np.einsum("ij,ij->i", away, away) - products**2, 0) / max(len(query) - 1, 1)
+        variance = law.spread * across + energies * self._rounding(query - centroids.mu) / len(query)
+        return np.sqrt(bias**2 + self.factor**2 * variance).astype(np.float32)
+
+    def energies(self, decoded: Floats) -> Doubles:
+        """(n,) estimates of |r|^2 from r_hat = decoded (n, dim)."""
+        return squared_norms(decoded) / self._kept
+
+    def residual_energies(self, decoded: Floats, shifts: Floats, lists: Numbers, centroids: Centroids) -> Doubles:
+        """(n,) |r|^2 of coded rows: what their shifts tell of it, or else `energies`."""
+        crosses = np.einsum("ij,ij->i", decoded, centroids.relative[lists], dtype=np.float64)
+        if self.metric == "cosine":  # 1 = |c|^2 + 2 <c, r> + |r|^2
+            return 1 - squared_norms(centroids.full[lists]) - 2 * (shifts + crosses)
+        if self.metric == "l2" and self.quantizer.unbiased:
+            return -shifts - 2 * crosses
+        return self.energies(decoded)
+
+    @property
+    def _kept(self) -> float:
+        """E |r_hat|^2 / |r|^2."""
+        law = self.quantizer.error_law(integer=True)
+        return (1 - law.shrink) ** 2 + law.spread
+
+    def _rounding(self, centred: Floats) -> float:
+        """The energy that rounding a query (dim,) to int8 in the first stage's coordinates adds as noise."""
+        y = self.quantizer.stages[0].map.forward(centred[None])
+        return float(y.size * (np.abs(y).max() / 127) ** 2 / 12)
+
