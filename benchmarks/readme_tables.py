@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import frontier_tables
 from kernel_tables import block
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +53,23 @@ def table(result: dict[str, Any]) -> list[str]:
     return [*lines, "", f"Means over {result['seeds']} rotation seeds. Reproduce: `{result['command']}`"]
 
 
+def lists_table(result: dict[str, Any] | None) -> list[str]:
+    """R10@10 of codes relative to centroids: sets down, bits across."""
+    if result is None:
+        return ["Not measured yet."]
+    bits = [row["bits"] for row in result["sets"][0]["results"]]
+    lines = [
+        "| | " + " | ".join(f"{b} bit{'s' * (b > 1)}" for b in bits) + " |",
+        "|---|" + "---|" * len(bits),
+    ]
+    for data in result["sets"]:
+        cells = [f"{row['lists']:.3f}, {row['flat']:.3f} ({row['bytes_per_vector']})" for row in data["results"]]
+        lines.append(f"| {data['name']}, {data['rows']:,} × {data['dim']}, {data['metric']} | {' | '.join(cells)} |")
+    facts = result["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return [*lines, "", f"{result['queries']:,} queries. {facts['cpu']}; {versions}. Reproduce: `{result['command']}`"]
+
+
 def footer(result: dict[str, Any]) -> str:
     facts = result["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
@@ -70,26 +88,42 @@ def readme() -> list[str]:
 def filled(text: str) -> str:
     """A page with every block between its marks as the results have it.
 
-    A block's mark names a table of kernel_tables, or this program: then it is the README's.
+    A block's mark names a table of kernel_tables, `frontier`, `lists`, or this program: then it is the README's.
     """
-    path = RESULTS / "kernels.json"
-    kernels = json.loads(path.read_text()) if path.exists() else None
+    files = ("kernels.json", "frontier.json", "lists-recall.json")
+    kernels, frontier, lists = (held(RESULTS / name) for name in files)
 
     def lines(found: re.Match[str]) -> str:
         begin, name, end = found.groups()
-        held = readme() if name.startswith("benchmarks/readme_tables.py") else block(name, kernels)
-        return begin + "\n".join([*held, end])
+        if name.startswith("benchmarks/readme_tables.py"):
+            made = readme()
+        elif name == "lists":
+            made = lists_table(lists)
+        else:
+            made = frontier_tables.block(frontier) if name == "frontier" else block(name, kernels)
+        return begin + "\n".join([*made, end])
 
     return BLOCK.sub(lines, text)
 
 
+def held(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def pages() -> dict[Path, str]:
+    return {path: path.read_text() for path in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")}
+
+
+def write() -> None:
+    """Both pages as the results have them."""
+    for path, text in pages().items():
+        path.write_text(filled(text))
+
+
 def main() -> int:
-    pages = {path: path.read_text() for path in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")}
-    wanted = {path: filled(text) for path, text in pages.items()}
     if "--check" in sys.argv[1:]:
-        return int(wanted != pages)
-    for path, text in wanted.items():
-        path.write_text(text)
+        return int(any(filled(text) != text for text in pages().values()))
+    write()
     return 0
 
 
