@@ -17,13 +17,16 @@ RECALL = sorted((ROOT / "benchmarks" / "results").glob("recall-*.json"))
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)
-    assert names["scores"].shape == (5, 10_000)
+    exec(blocks[0], names)
     assert len(names["index"]) == 9_999
     assert names["similarities"].shape == (10,) and (names["ids"] % 2 == 0).all()
+    exec(blocks[1], names)
+    assert names["similarities"].shape == (5, 10) and len(names["graph"].indptr) == 10_001
+    assert names["best"].recall >= 0.94
+    exec(blocks[2], names)
+    assert names["scores"].shape == (5, 10_000)
 
 
 def test_the_tables_of_the_pages_are_those_of_the_results():
