@@ -40,7 +40,7 @@ ALONE_UP_TO = 2  # queries of a list that are faster one at a time than as a til
 AHEAD = 2  # pages asked for ahead of the one that is scanned
 # Pages whose dot products share the loads of queries and fill the pipeline of the dot instruction: two, where there are
 # registers for twice eight accumulators.
-pages_together = constant(lambda isa: 2 if isa.nbytes == 64 else 1, types.intp)
+pages_together = constant(lambda isa: 1 if isa.nbytes == 32 else 2, types.intp)  # AVX2 has 16, the others 32
 
 
 @kernel
