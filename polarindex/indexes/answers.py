@@ -168,11 +168,12 @@ def _in_steps(index: IVFIndex, task: _Task) -> tuple[Floats, Ids]:
     centred = task.queries - held.centroids.mu
     keys, ids = held.scan.best_in_steps(centred, task.probes, task.keep, task.allowed, task.bits)
     sign = np.float32(-1 if index.metric == "l2" else 1)
-    if task.exact:
-        places = np.where(ids == EMPTY_ID, -1, held.ids.positions(ids.ravel()).reshape(ids.shape))
-        keys = sign * exact_scores(held.rows.arena, places, task.given, index.metric).astype(np.float32)
-    else:
-        keys = (keys + index._coding.constants(task.queries, held.centroids)[:, None]).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # rows of a damaged file that is mapped may be any bits
+        if task.exact:
+            places = np.where(ids == EMPTY_ID, -1, held.ids.positions(ids.ravel()).reshape(ids.shape))
+            keys = sign * exact_scores(held.rows.arena, places, task.given, index.metric).astype(np.float32)
+        else:
+            keys = (keys + index._coding.constants(task.queries, held.centroids)[:, None]).astype(np.float32)
     order = np.lexsort((ids, -keys))[:, : task.k]
     ids = np.take_along_axis(ids, order, 1)
     return index._padded(sign * np.take_along_axis(keys, order, 1), np.where(ids == EMPTY_ID, -1, ids), task.k)

@@ -664,6 +664,7 @@ def test_all_ids_take_no_more_memory_than_they_need():
 
 # --- changing rows
 
+@pytest.mark.skipif(kernels.selected() == kernels.GENERIC, reason="plain loops are told no addresses")
 def test_searches_of_many_threads_do_not_take_memory_from_each_other(monkeypatch):
     """The first searches after a change may each describe the index to the kernel, and the last one's stays."""
     index = made(300)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import polarindex as pi
+from polarindex import kernels
 
 DIM = 24
 
@@ -41,6 +42,7 @@ def test_numbers_without_a_hash_are_numbers(rng):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.skipif(kernels.selected() == kernels.GENERIC, reason="plain loops are told no addresses")
 def test_what_a_search_was_told_outlives_that_the_index_is_told_anew(rng):
     """Kernels are given addresses: arrays must live until the slowest search is done with them."""
     scan = filled(rng, store="float32")._held.scan
