@@ -283,6 +283,40 @@ class Index(ABC):
         distances = np.pad(distances, ((0, 0), (0, missing)), constant_values=worst)
         return distances, np.pad(ids, ((0, 0), (0, missing)), constant_values=-1)
 
+    @abstractmethod
+    def _errors_at(self, query: Floats, positions: Ids) -> Floats:
+        """One standard error of a query's (dim,) estimate for each row at some positions, float32."""
+
+    def _errors(self, queries: Floats, ids: Ids, reranked: bool) -> Floats:
+        """Standard errors (nq, k) float32 of results; +inf where there is none, NaN where a rounded store has them."""
+        if reranked:
+            exact = np.float32(0 if self.store == "float32" else np.nan)
+            return np.where(ids < 0, np.float32(np.inf), exact)
+        out = np.full(ids.shape, np.inf, np.float32)
+        for i, query in enumerate(queries):
+            found = ids[i] >= 0
+            out[i, found] = self._errors_at(query, self._id_map.positions(ids[i, found]))
+        return out
+
+    def _add_hits(
+        self,
+        found: list[list[tuple[Floats, Ids]]],
+        members: Ids,
+        distances: Floats,
+        ids: Ids,
+        allowed: NDArray[np.uint8],
+        radius: np.float64,
+    ) -> None:
+        """Add to found[members[i]] the ids (m,), and their distances[i] (m,), that are within a radius and allowed.
+
+        allowed (m,) uint8, or (0,) for all.
+        """
+        hits = distances <= radius if self.metric == "l2" else distances >= radius
+        if len(allowed):
+            hits &= allowed.astype(bool)
+        for row in np.flatnonzero(hits.any(axis=1)):
+            found[members[row]].append((distances[row, hits[row]], ids[hits[row]]))
+
     def _sorted_hits(self, found: list[list[tuple[Floats, Ids]]]) -> tuple[Ids, Floats, Ids]:
         """lims, distances and ids of range_search, each query's hits best first."""
         lims = np.zeros(len(found) + 1, np.int64)

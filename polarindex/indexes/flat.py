@@ -243,11 +243,7 @@ class FlatIndex(Index):
             mine = rows_of(prepared, group)
             for block in key_blocks(self._arena, self.quantizer, mine, allowed, 0, len(self)):
                 distances = self._coding.distances(block.keys, constants[group])
-                hits = distances <= radius if self.metric == "l2" else distances >= radius
-                if allowed is not None:
-                    hits &= block.allowed.astype(bool)
-                for row in np.flatnonzero(hits.any(axis=1)):
-                    found[group[row]].append((distances[row, hits[row]], block.ids[hits[row]]))
+                self._add_hits(found, group, distances, block.ids, block.allowed, radius)
         return self._sorted_hits(found)
 
     def _vectors_at(self, positions: Ids) -> Floats:
@@ -405,14 +401,5 @@ class FlatIndex(Index):
         ids = np.take_along_axis(ids, order, 1)
         return np.take_along_axis(distances, order, 1), np.where(ids == EMPTY_ID, -1, ids)
 
-    def _errors(self, queries: Floats, ids: Ids, reranked: bool) -> Floats:
-        if reranked:
-            exact = np.float32(0 if self.store == "float32" else np.nan)
-            return np.where(ids < 0, np.float32(np.inf), exact)
-        out = np.full(ids.shape, np.inf, np.float32)
-        for i, query in enumerate(queries):
-            found = ids[i] >= 0
-            positions = self._ids.positions(ids[i, found])
-            decoded = self._coding.decoded_at(self._arena, positions)
-            out[i, found] = self._coding.errors(query, decoded)
-        return out
+    def _errors_at(self, query: Floats, positions: Ids) -> Floats:
+        return self._coding.errors(query, self._coding.decoded_at(self._arena, positions))

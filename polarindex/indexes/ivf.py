@@ -22,6 +22,7 @@ from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.kmeans import kmeans, sample_rows
 from polarindex.indexes.lists import ROWS, Lists, Staged
 from polarindex.indexes.originals import (
+    check_originals,
     original_columns,
     pack_originals,
     take_originals,
@@ -239,7 +240,7 @@ class IVFIndex(Index):
 
         def assign(part: tuple[int, Floats]) -> NDArray[np.int32]:
             start, x = part
-            pack_originals(x, self.store, start)
+            check_originals(x, self.store, start)
             return nearest(self._coding.codable(x, source.name, start), centroids)[0]
 
         return np.concatenate([np.empty(0, np.int32), *_in_order(assign, source.chunks())])
@@ -556,11 +557,7 @@ class IVFIndex(Index):
                 members = group[block.members]
                 distances = (block.keys + constants[members, None]).astype(np.float32)
                 distances = -distances if self.metric == "l2" else distances
-                hits = distances <= radius if self.metric == "l2" else distances >= radius
-                if allowed is not None:
-                    hits &= block.allowed.astype(bool)
-                for row in np.flatnonzero(hits.any(axis=1)):
-                    found[members[row]].append((distances[row, hits[row]], block.ids[hits[row]]))
+                self._add_hits(found, members, distances, block.ids, block.allowed, radius)
         return self._sorted_hits(found)
 
     def _vectors_at(self, positions: Ids) -> Floats:
@@ -583,17 +580,9 @@ class IVFIndex(Index):
         scales = held.rows.factors_of(rows)[:, :-1]
         return np.ascontiguousarray(rows[:, : self.quantizer.words]), scales, held.rows.lists_of(places)
 
-    def _errors(self, queries: Floats, ids: Ids, reranked: bool) -> Floats:
-        if reranked:
-            exact = np.float32(0 if self.store == "float32" else np.nan)
-            return np.where(ids < 0, np.float32(np.inf), exact)
-        out = np.full(ids.shape, np.inf, np.float32)
-        for i, query in enumerate(queries):
-            found = ids[i] >= 0
-            words, scales, lists = self._codes_at(self._held.ids.positions(ids[i, found]))
-            decoded = self._coding.decoded(words, scales)
-            out[i, found] = self._coding.errors(query, decoded, lists, self._held.centroids)
-        return out
+    def _errors_at(self, query: Floats, positions: Ids) -> Floats:
+        words, scales, lists = self._codes_at(positions)
+        return self._coding.errors(query, self._coding.decoded(words, scales), lists, self._held.centroids)
 
 
 class _Lists(NamedTuple):

@@ -30,19 +30,26 @@ def original_columns(store: str, dim: int) -> dict[str, Column]:
     return columns
 
 
+def check_originals(x: NDArray[np.float32], store: str, start: int) -> None:
+    """ValueError where float16 cannot hold a row (x[start + i]) of x (n, dim) float32."""
+    if store != "float16":
+        return
+    peaks = np.abs(x).max(axis=1, initial=0)
+    if (peaks > np.finfo(np.float16).max).any():
+        row = int((peaks > np.finfo(np.float16).max).argmax())
+        raise ValueError(
+            f"x[{start + row}] reaches {peaks[row]:.6g}, beyond float16's 65504; use store='float32' or 'int8'"
+        )
+
+
 def pack_originals(x: NDArray[np.float32], store: str, start: int) -> dict[str, NDArray[Any]]:
-    """Rows x (n, dim) float32 as columns; ValueError where float16 cannot hold a row (x[start + i])."""
+    """Rows x (n, dim) float32 as columns; ValueError as of check_originals."""
+    check_originals(x, store, start)
     if store == "none":
         return {}
     if store == "float32":
         return {"originals": x}
     if store == "float16":
-        peaks = np.abs(x).max(axis=1, initial=0)
-        if (peaks > np.finfo(np.float16).max).any():
-            row = int((peaks > np.finfo(np.float16).max).argmax())
-            raise ValueError(
-                f"x[{start + row}] reaches {peaks[row]:.6g}, beyond float16's 65504; use store='float32' or 'int8'"
-            )
         return {"originals": x.astype(np.float16)}
     scales = np.abs(x).max(axis=1, initial=0) / np.float32(127)
     gains = np.divide(1, scales, out=np.zeros(len(x)), where=scales > 0, dtype=np.float64)  # beyond float32, maybe

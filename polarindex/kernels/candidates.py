@@ -14,7 +14,6 @@ import numpy as np
 from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.lanes import (
     LANES,
-    address_of,
     choose,
     first_lanes,
     floats_at,
@@ -25,11 +24,11 @@ from polarindex.kernels.lanes import (
     store,
     words_at,
 )
+from polarindex.kernels.pages import at_place, id_of
 from polarindex.kernels.simd import start
 
 LARGEST = np.float32(np.finfo(np.float32).max)
 SPARE = 32  # appended between two looks at `held`: a page of 16 for each of two halves, and then some
-PAGE = 16
 
 
 @inlined
@@ -46,13 +45,8 @@ def id_at(blocks, page_bits, width, id_word, place):
     """The id of the row at a place: a word of its page, or two where ids are large (id_word < 0: the place is it)."""
     if id_word < 0:
         return np.int64(place)
-    page = np.int64(place) // PAGE
-    block = address_of(np.uint32, blocks[page >> page_bits])
-    at = ((page & ((1 << page_bits) - 1)) * width + id_word) * PAGE + place % PAGE
-    ident = np.int64(block[at])
-    if id_word + 1 < width:
-        ident |= np.int64(block[at + PAGE]) << 32
-    return ident
+    block, at = at_place(blocks, page_bits, width, place)
+    return id_of(block, at, width, id_word)
 
 
 @inlined

@@ -52,6 +52,14 @@ def _gains(norms2, d):
 
 
 @kernel
+def _store_sums(totals, i, sums):
+    """sums[:, i + v] = totals[:, v], for the rows that sums (s, n) has."""
+    for s in range(sums.shape[0]):
+        for v in range(min(ROWS, sums.shape[1] - i)):
+            sums[s, i + v] = totals[s, v]
+
+
+@kernel
 def encode(x, mu, plan, book, words, sums):
     """words[i] = packed codes of R r_i, r_i = x_i - mu; sums[:, i] = |r|^2, <mu, r>, <R r, levels>, |levels|^2.
 
@@ -79,9 +87,7 @@ def encode(x, mu, plan, book, words, sums):
         store(totals, 1, offsets)
         store(totals, 2, dots)
         store(totals, 3, energies)
-        for s in range(4):
-            for v in range(min(ROWS, n - i)):
-                sums[s, i + v] = totals[s, v]
+        _store_sums(totals, i, sums)
 
 
 @kernel
@@ -128,6 +134,4 @@ def encode_residuals(x, centres, rotated, plan, book, words, sums):
         store(totals, 2, dots)
         store(totals, 3, energies)
         store(totals, 4, _level_dots(quads, levels, others, d))
-        for s in range(5):
-            for v in range(min(ROWS, n - i)):
-                sums[s, i + v] = totals[s, v]
+        _store_sums(totals, i, sums)

@@ -17,8 +17,24 @@ import numpy as np
 from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.idtable import table_find, table_insert, table_remove
 from polarindex.kernels.lanes import address_of
+from polarindex.kernels.pack import PANEL
 
-PANEL = 16
+
+@inlined
+def at_place(blocks, page_bits, width, place):
+    """The block that a place is in, and the element of it where the row's first word is; the others follow by PANEL."""
+    page = np.int64(place) // PANEL
+    at = (page & ((1 << page_bits) - 1)) * width * PANEL + place % PANEL
+    return address_of(np.uint32, blocks[page >> page_bits]), at
+
+
+@inlined
+def id_of(block, at, width, id_word):
+    """The id of the row that begins at element `at` of a block: one word, or two where ids are large."""
+    ident = np.int64(block[at + id_word * PANEL])
+    if id_word + 1 < width:
+        ident |= np.int64(block[at + (id_word + 1) * PANEL]) << 32
+    return ident
 
 
 @kernel
@@ -71,11 +87,8 @@ def link_pages(heads, following, owners, sizes, fresh, wanted, added):
 @inlined
 def _copy_row(blocks, page_bits, width, source, target):
     """Copy a row of `width` words from one place to another."""
-    mask = (1 << page_bits) - 1
-    page, to = source // PANEL, target // PANEL
-    taken, given = address_of(np.uint32, blocks[page >> page_bits]), address_of(np.uint32, blocks[to >> page_bits])
-    at = (page & mask) * width * PANEL + source % PANEL
-    target_at = (to & mask) * width * PANEL + target % PANEL
+    taken, at = at_place(blocks, page_bits, width, source)
+    given, target_at = at_place(blocks, page_bits, width, target)
     for g in range(width):
         given[target_at + g * PANEL] = taken[at + g * PANEL]
 
@@ -105,11 +118,8 @@ def remove_rows(store, table, lists, idents, moves, freed):
         moves[i, 0] = moves[i, 1] = -1
         if place != last:
             _copy_row(blocks, page_bits, width, last, place)
-            block = address_of(np.uint32, blocks[(place // PANEL) >> page_bits])
-            at = ((place // PANEL & ((1 << page_bits) - 1)) * width + id_word) * PANEL + place % PANEL
-            one[0] = np.int64(block[at])
-            if id_word + 1 < width:
-                one[0] |= np.int64(block[at + PANEL]) << 32
+            block, at = at_place(blocks, page_bits, width, place)
+            one[0] = id_of(block, at, width, id_word)
             found[0] = place
             table_insert(keys, values, one, found)
             moves[i, 0], moves[i, 1] = last, place
@@ -160,9 +170,7 @@ def write_rows(store, places, codes, factors, idents):
     blocks, page_bits, width, id_word = store
     words = codes.shape[1]
     for i in range(places.size):
-        page = places[i] // PANEL
-        block = address_of(np.uint32, blocks[page >> page_bits])
-        at = (page & ((1 << page_bits) - 1)) * width * PANEL + places[i] % PANEL
+        block, at = at_place(blocks, page_bits, width, places[i])
         for g in range(words):
             block[at + g * PANEL] = codes[i, g]
         for g in range(factors.shape[1]):
@@ -180,8 +188,6 @@ def read_rows(store, places, rows):
         if places[i] < 0:
             rows[i] = np.uint32(0)
             continue
-        page = places[i] // PANEL
-        block = address_of(np.uint32, blocks[page >> page_bits])
-        at = (page & ((1 << page_bits) - 1)) * width * PANEL + places[i] % PANEL
+        block, at = at_place(blocks, page_bits, width, places[i])
         for g in range(width):
             rows[i, g] = block[at + g * PANEL]

@@ -134,7 +134,7 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
     list_pages(chains, lists, pages, ends)
     pages[total:] = pages[total - 1] if total else 0
 
-    integers = np.zeros((4, slots), np.int64)  # one array for four: a kernel's arrays cost 80 ns each
+    integers = np.zeros((4, slots), np.int64)
     numbers, firsts, cursors, stops = integers[0], integers[1], integers[2], integers[3]
     floats = np.zeros((3, slots), np.float32)
     slot_gains, slot_offsets, limits = floats[0], floats[1], floats[2]

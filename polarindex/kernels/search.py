@@ -18,14 +18,14 @@ from polarindex.kernels.hadamard import rotate, rotate_rows
 from polarindex.kernels.lanes import address_of, moved
 from polarindex.kernels.limits import COSINE, EMPTY_ID, L2, LONGEST
 from polarindex.kernels.moments import normalise
+from polarindex.kernels.pack import PANEL
 from polarindex.kernels.probe import scan_lists
 from polarindex.kernels.rescore import fetch, inner_product, row_at, rows_ahead, scale_at, score, squared_distance
 from polarindex.kernels.simd import start, tag_with
 from polarindex.kernels.topk import push, sort_heap
 
-PANEL = 16
 LONGEST2 = LONGEST**2
-FEW = 8  # queries that are rotated faster one at a time than side by side
+FEW = 8  # queries that are faster rotated, and made of unit length, one at a time than side by side
 TOGETHER = 64  # queries that pass over the centres at a time: their levels stay in the first-level cache
 NEAR = np.float32(0.25)  # a list is near whose score is in this upper part of those of the lists that are probed
 

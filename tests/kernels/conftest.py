@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+import polarindex
 from polarindex.codes import LineLayout
 from polarindex.kernels.limits import EMPTY_ID
+
+
+@pytest.fixture(scope="session")
+def told_without_simd():
+    """A module's name -> what its `told` writes in a process of a machine without SIMD."""
+
+    def told(module):
+        program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import {module} as t; t.told()"
+        plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "POLARINDEX_ISA": "generic"}
+        places = {"PYTHONPATH": str(Path(polarindex.__file__).parents[1])}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=os.environ | plain | places, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return told
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numba
 import numpy as np
 from numpy.testing import assert_array_equal
 
-import polarindex
 from polarindex.kernels.candidates import shrink, tighten
 from polarindex.kernels.lanes import (
     butterflies,
@@ -116,15 +112,8 @@ def digest():
     return bits.hexdigest()
 
 
-def test_a_machine_without_simd_packs_the_same():
-    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_lanes as t; t.told()"
-    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "POLARINDEX_ISA": "generic"}
-    places = {"PYTHONPATH": str(Path(polarindex.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | plain | places, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == digest()
+def test_a_machine_without_simd_packs_the_same(told_without_simd):
+    assert told_without_simd("test_lanes") == digest()
 
 
 def told():
