@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from polarindex.indexes import assign, kmeans
-from polarindex.indexes.kmeans import OVERSIZE, PER_CENTROID, nearest, sample_rows
+from polarindex.indexes.kmeans import FEWEST, OVERSIZE, PER_CENTROID, nearest, sample_rows
 from polarindex.kernels.lanes import LANES
 
 
@@ -93,12 +93,15 @@ def test_nearest_takes_views_and_rows_that_cannot_be_written(rng):
 
 def test_a_sample_is_all_rows_or_a_fixed_number_a_list_none_twice():
     assert_array_equal(sample_rows(500, 10, 0), np.arange(500))
-    for n in (PER_CENTROID * 10 + 1, 2 * PER_CENTROID * 10, 10**6):
-        rows = sample_rows(n, 10, 0)
-        assert len(rows) == PER_CENTROID * 10 and (np.diff(rows) > 0).all() and 0 <= rows[0] and rows[-1] < n
+    for nlist, size in ((10, FEWEST), (1000, PER_CENTROID * 1000)):
+        assert_array_equal(sample_rows(size, nlist, 0), np.arange(size))
+        for n in (size + 1, 2 * size, 10**6):
+            rows = sample_rows(n, nlist, 0)
+            assert len(rows) == size and (np.diff(rows) > 0).all() and 0 <= rows[0] and rows[-1] < n
 
 
-def test_every_row_is_as_likely_to_be_in_a_sample():
+def test_every_row_is_as_likely_to_be_in_a_sample(monkeypatch):
+    monkeypatch.setattr(kmeans, "FEWEST", 1)
     n, rounds = 3 * PER_CENTROID, 3000
     for nlist in (1, 2):  # a third of the rows, and two thirds: what is left out is drawn
         drawn = np.bincount(np.concatenate([sample_rows(n, nlist, seed) for seed in range(rounds)]), minlength=n)
@@ -108,7 +111,7 @@ def test_every_row_is_as_likely_to_be_in_a_sample():
 
 
 def test_a_seed_draws_the_same_rows_everywhere():
-    assert sample_rows(10**9, 1, 7)[:2].tolist() == [2559019, 29747103]
+    assert sample_rows(10**9, 1, 7)[:2].tolist() == [9284, 14953]
 
 
 # --- clusters
