@@ -12,6 +12,7 @@ import polarindex as pi
 from polarindex import checks, kernels
 from polarindex.indexes.flat import CENTRE_ROWS
 from polarindex.indexes.scan import integer_queries
+from polarindex.kernels import dispatch
 
 METRICS = ("l2", "ip", "cosine")
 DIM = 24
@@ -93,7 +94,7 @@ def assert_score_law(index, q, keys, answers):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(("quantizer", "bits"), [("eden", 4), ("eden", 8), ("turboquant-prod", 3), ("polarquant", 3)])
 def test_queries_of_16_bits_obey_the_score_law(monkeypatch, quantizer, bits, metric, isa):
-    monkeypatch.setenv("POLARINDEX_ISA", isa)
+    monkeypatch.setattr(dispatch, "_chosen", isa)
     index = pi.FlatIndex(DIM, metric, bits, quantizer)
     index.add(clustered(1300))
     q = clustered(9, seed=1)

@@ -14,7 +14,7 @@ from polarindex.codebooks import first_planes
 from polarindex.indexes import flat
 from polarindex.indexes.plan import Plan, Planner
 from polarindex.indexes.scan import integer_queries
-from polarindex.kernels import reference
+from polarindex.kernels import dispatch, reference
 from polarindex.quantizers import EDEN
 
 ISA = "avx512"
@@ -25,7 +25,7 @@ needs_tables = pytest.mark.skipif(ISA not in kernels.available(), reason="needs 
 @pytest.fixture(autouse=True)
 def _the_set_with_tables(monkeypatch):
     if ISA in kernels.available():
-        monkeypatch.setenv("POLARINDEX_ISA", ISA)
+        monkeypatch.setattr(dispatch, "_chosen", ISA)
 
 
 def clusters(n, seed, dim=384):
@@ -80,7 +80,7 @@ def test_codes_without_nibble_tables_are_scanned_in_full(quantizer, bits):
 def test_other_instruction_sets_scan_in_full(index, monkeypatch):
     for name in kernels.available():
         if name != ISA:
-            monkeypatch.setenv("POLARINDEX_ISA", name)
+            monkeypatch.setattr(dispatch, "_chosen", name)
             plan = plan_of(index, 100)
             assert plan.first is None and (plan.code is None) == (name == "generic")
 
@@ -121,11 +121,11 @@ def test_where_many_rows_are_wanted_nothing_can_be_left_out(index):
 
 
 def test_a_plan_says_what_it_is(index, monkeypatch):
-    monkeypatch.setenv("POLARINDEX_ISA", "generic")
+    monkeypatch.setattr(dispatch, "_chosen", "generic")
     assert plan_of(index, 64).describe() == "full scan in steps"
     if ISA not in kernels.available():
         return
-    monkeypatch.setenv("POLARINDEX_ISA", ISA)
+    monkeypatch.setattr(dispatch, "_chosen", ISA)
     plan = plan_of(index, 64)
     assert Plan(plan.code).describe() == "full scan (avx512)"
     assert plan.describe().startswith(f"first pass over {len(plan.first.weights)} of 4 planes (avx512), ")
@@ -176,7 +176,7 @@ def test_a_lossless_pass_answers_as_the_full_scan_to_the_bit(monkeypatch, bits, 
         full = index.search(q, 50)
         always(patched, plan)
         found.append(index.search(q[:1], 50))
-    monkeypatch.setenv("POLARINDEX_ISA", "generic")
+    monkeypatch.setattr(dispatch, "_chosen", "generic")
     assert_same(full, index.search(q, 50))
     for answers in found:
         assert_same(answers, tuple(part[: len(answers[0])] for part in full))
@@ -269,7 +269,7 @@ def test_staged_answers_do_not_depend_on_the_order_of_rows_or_their_history(quer
         always(monkeypatch, Plan(code, index._planner._first(code, 1), 0.01))
         answers.append([index.search(queries[:50], num_threads=threads) for threads in (1, 3)])
         monkeypatch.undo()
-        monkeypatch.setenv("POLARINDEX_ISA", ISA)
+        monkeypatch.setattr(dispatch, "_chosen", ISA)
         small_blocks()
     for found in answers:
         for other in found:

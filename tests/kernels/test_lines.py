@@ -12,7 +12,7 @@ import pytest
 import polarindex as pi
 from polarindex import kernels
 from polarindex.indexes import flat
-from polarindex.kernels import reference
+from polarindex.kernels import dispatch, reference
 from polarindex.kernels.limits import MAX_DIMS
 
 SETS = [name for name in kernels.available() if name != "generic"]
@@ -188,7 +188,7 @@ def test_an_index_answers_the_same_on_every_instruction_set(monkeypatch, metric,
             index.remove(rng.permutation(20_000)[:1000])
         found = []
         for name in (*sets, "generic"):
-            monkeypatch.setenv("POLARINDEX_ISA", name)
+            monkeypatch.setattr(dispatch, "_chosen", name)
             for threads in (1, 3):
                 found.append(
                     (
@@ -207,18 +207,27 @@ def test_an_index_answers_the_same_on_every_instruction_set(monkeypatch, metric,
 
 def test_a_wrong_instruction_set_names_the_right_ones(monkeypatch):
     monkeypatch.setenv("POLARINDEX_ISA", "sse")
+    monkeypatch.setattr(dispatch, "_chosen", "")
     index = pi.FlatIndex(4)
     index.add([[1.0, 2, 3, 4]])
-    with pytest.raises(ValueError, match="POLARINDEX_ISA must be one of .*'generic'.* got 'sse'"):
-        index.search([1.0, 2, 3, 4])
+    for _ in range(2):
+        with pytest.raises(ValueError, match="POLARINDEX_ISA must be one of .*'generic'.* got 'sse'"):
+            index.search([1.0, 2, 3, 4])
+    with pytest.raises(ValueError, match="got 'sse'"), kernels.using("sse"):
+        pass
 
 
 def test_the_best_set_is_chosen_and_the_variable_is_obeyed(monkeypatch):
-    monkeypatch.delenv("POLARINDEX_ISA", raising=False)
-    assert kernels.selected() == kernels.available()[0]
-    for name in kernels.available():
-        monkeypatch.setenv("POLARINDEX_ISA", name)
-        assert kernels.selected() == name
+    for name in (None, *kernels.available()):
+        if name is None:
+            monkeypatch.delenv("POLARINDEX_ISA", raising=False)
+        else:
+            monkeypatch.setenv("POLARINDEX_ISA", name)
+        monkeypatch.setattr(dispatch, "_chosen", "")
+        assert kernels.selected() == (name or kernels.available()[0])
+        with kernels.using("generic"):
+            assert kernels.selected() == "generic"
+        assert kernels.selected() == (name or kernels.available()[0])
 
 
 SCRIPT = """

@@ -199,7 +199,7 @@ def test_an_index_answers_as_with_plain_loops(monkeypatch, metric, bits):
         index.add(x)
         answers = []
         for name in ("neon", "generic"):
-            monkeypatch.setenv("POLARINDEX_ISA", name)
+            monkeypatch.setattr(dispatch, "_chosen", name)
             answers.append(
                 (*index.search(q, 12), *index.search(q[:1], 12), *index.search(q, 12, filter=np.arange(3, 777, 11)))
             )

@@ -286,13 +286,15 @@ def exact_distances(x, q, metric):
     pytest.param((SETS[0], 4, "float32") if SETS else None),
     pytest.param((EVERYDAY[-1], 1, "float32") if SETS else None, marks=pytest.mark.isa),
 ])
-def built(request, monkeypatch):
+def built(request):
     """(metric, originals or not) -> World, its searches by one set at one width."""
     if request.param is None:
         pytest.skip("only plain loops can run here")
     name, bits, store = request.param
-    monkeypatch.setenv("POLARINDEX_ISA", name)
-    return lambda metric, originals=False, **given: World(name, metric, bits, store if originals else "none", **given)
+    with kernels.using(name):
+        yield lambda metric, originals=False, **given: World(
+            name, metric, bits, store if originals else "none", **given
+        )
 
 
 @pytest.mark.parametrize("metric", METRICS)
