@@ -17,6 +17,7 @@ from polarindex.indexes.answers import Seen, answered, answered_at_once
 from polarindex.indexes.assign import nearest
 from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
 from polarindex.indexes.filters import filter_groups
+from polarindex.indexes.grouping import Groups, checked_groups, one_group
 from polarindex.indexes.ids import Ids, ListIds
 from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.kmeans import kmeans, sample_rows
@@ -205,11 +206,11 @@ class IVFIndex(Index):
             parts.append(rows[wanted[low:high] - start])
         return np.concatenate(parts)
 
-    def _take(self, centroids: Centroids) -> None:
-        """Begin anew with empty lists around these centroids."""
+    def _take(self, centroids: Centroids, groups: Groups | None = None) -> None:
+        """Begin anew with empty lists around these centroids, which are grouped so, or are to be."""
         columns = original_columns(self.store, self.dim)
         rows = Lists(len(centroids.full), self.quantizer.words, len(self.quantizer.stages), columns)
-        self._hold(_Lists(centroids, rows, ListIds(rows), ListScan(self._coding, centroids, rows)))
+        self._hold(_Lists(centroids, rows, ListIds(rows), ListScan(self._coding, centroids, rows, groups)))
 
     def _hold(self, lists: _Lists) -> None:
         """Take lists in place of those before, for which `tune` found what it found."""
@@ -297,14 +298,18 @@ class IVFIndex(Index):
         held = self._lists_held
         if held is None:
             return Saved(0, {"fitted": False}, {})
+        groups = held.scan.coarse.groups
         state = {
             "fitted": True,
             "next_id": held.ids.next_id,
             "wide_ids": held.rows.wide,
             "spread": held.centroids.spread,
             "default": self._default._asdict() if self._default else None,
+            "groups": {"size": groups.size, "looks": groups.looks.tolist()} if groups.total > 1 else None,
         }
         centroids = {"centroids": whole(held.centroids.full), "centre": whole(held.centroids.mu)}
+        if groups.total > 1:
+            centroids["groups"] = whole(groups.order)
         return Saved(len(self), state, {**held.rows.saved(), **centroids})
 
     def _restore(self, state: dict[str, Any], rows: int, read: Read) -> None:
@@ -321,7 +326,10 @@ class IVFIndex(Index):
             if not (squared_norms(points) < LONGEST**2).all():  # nor of NaN
                 raise ValueError(f"{file} holds a row that is not finite, or not shorter than {LONGEST:.3g}")
         sizes = read("sizes", (nlist,), np.int64, in_memory=True)
-        self._take(self._coding.centroids(full, mu, spread))
+        groups = None  # to be learned: the first files do not tell
+        if "groups" in state:
+            groups = _groups_from_json(state["groups"], nlist, read)
+        self._take(self._coding.centroids(full, mu, spread), groups)
         held, self._default = self._held, default
         held.rows.adopt(sizes, rows, wide, read)
         held.ids.next_id = next_id
@@ -337,7 +345,7 @@ class IVFIndex(Index):
         those of one with all rows, and `merge` makes that one. Its own ids begin at 0: pass ids that no other uses.
         """
         index = IVFIndex(**self.parameters())
-        index._take(self._held.centroids)
+        index._take(self._held.centroids, self._held.scan.coarse.groups)
         index._default = self._default
         return index
 
@@ -552,7 +560,7 @@ class IVFIndex(Index):
         centred, constants = queries - held.centroids.mu, self._coding.constants(queries, held.centroids)
         found: list[list[tuple[Floats, Ids]]] = [[] for _ in range(source.n)]
         for group, allowed in filter_groups(filter, source.n, self._id_map, len(self), self._version):
-            lists = held.scan.coarse.nearest(centred[group], probes)
+            lists = held.scan.coarse.nearest(centred[group], *probes)
             for block in held.scan.key_blocks(centred[group], lists, allowed):
                 members = group[block.members]
                 distances = (block.keys + constants[members, None]).astype(np.float32)
@@ -604,6 +612,14 @@ def _from_json(given: dict[str, Any]) -> Defaults:
     gap = None if given["gap"] is None else checks.real(given["gap"], "gap", low=0)
     nprobe, rerank = checks.integer(given["nprobe"], "nprobe", low=1), checks.integer(given["rerank"], "rerank", low=0)
     return Defaults(nprobe, gap, rerank)
+
+
+def _groups_from_json(given: dict[str, Any] | None, nlist: int, read: Read) -> Groups:
+    if given is None:
+        return one_group(nlist)
+    looks = np.array([checks.integer(look, "looks", low=1, high=nlist) for look in given["looks"]], np.int32)
+    order = read("groups", (nlist,), np.int32, in_memory=True)
+    return checked_groups(order, checks.integer(given["size"], "size", low=1), looks)
 
 
 def auto_nlist(n: int) -> int:

@@ -15,12 +15,13 @@ from polarindex import checks
 from polarindex.codes import PANEL
 from polarindex.indexes.arena import allocated_rows, block_rows
 from polarindex.indexes.base import Index
+from polarindex.indexes.coarse import COARSE_BITS
 from polarindex.indexes.coding import METRICS, Coding
 from polarindex.indexes.flat import CENTRE_ROWS, FlatIndex
+from polarindex.indexes.grouping import group_size
 from polarindex.indexes.ivf import IVFIndex, auto_nlist
 from polarindex.indexes.lists import ROWS, Lists
 from polarindex.indexes.originals import STORES, original_columns
-from polarindex.indexes.probing import COARSE_BITS
 from polarindex.quantizers import make_quantizer
 
 QUANTIZER = "eden"
@@ -231,7 +232,10 @@ def _list_bytes(n: int, dim: int, metric: str, bits: int, store: str, nlist: int
     rows = allocated_rows(pages * PANEL, lists.arena.block_rows)
     originals = lists.bytes_per_row - lists.arena.columns[ROWS].row_bytes
     coarse = Lists(1, make_quantizer(QUANTIZER, dim, COARSE_BITS, 0).words, 1, {})
-    coded = allocated_rows(-(-nlist // PANEL) * PANEL, coarse.arena.block_rows) * coarse.bytes_per_row
+    coded = sum(
+        allocated_rows(-(-count // PANEL) * PANEL, coarse.arena.block_rows) * coarse.bytes_per_row
+        for count in (nlist, -(-nlist // group_size(nlist)))
+    )
     mapped = sum(stage.map.dims for stage in quantizer.stages)
     directions = dim if metric == "cosine" else 0
     return {
@@ -241,5 +245,5 @@ def _list_bytes(n: int, dim: int, metric: str, bits: int, store: str, nlist: int
         "originals": n * originals,
         "spare room": (rows - n) * lists.bytes_per_row,
         "chains of pages": 12 * nlist + 8 * max(pages + pages // 2, 64),
-        "centroids": 4 * nlist * (2 * dim + mapped + directions) + coded,
+        "centroids": 4 * nlist * (2 * dim + mapped + directions + 1) + coded,
     }

@@ -1,8 +1,7 @@
 """The search of lists: in registers where a kernel reads the codes, else list by list in steps.
 
-Law:       a query's lists are its nprobe best by the centroids' score (`Coarse`), without those whose score is more
-           than `gap` below the best one's; key = kernels.add_scores of a list's rows + the list's offset; ties by id.
-           Both ways give the same bits.
+Law:       a query's lists are those of coarse.py; key = kernels.add_scores of a list's rows + the list's offset; ties
+           by id. Both ways give the same bits.
 In registers: one call of kernels.answer for a batch, whose queries are grouped by list.
 In steps:  codes of no register kernel (PolarQuant, two stages, 5-7 bits), 16-bit queries, machines without a set."""
 
@@ -17,7 +16,9 @@ from numpy.typing import NDArray
 
 from polarindex import kernels
 from polarindex.codes import PANEL
-from polarindex.indexes.lines import LineCode, StageQueries, line_code, lined_stage
+from polarindex.indexes.coarse import Coarse
+from polarindex.indexes.grouping import Groups
+from polarindex.indexes.lines import LineCode, StageQueries, line_code
 from polarindex.indexes.lists import Lists
 from polarindex.indexes.originals import original_rows
 from polarindex.indexes.residuals import Centroids, ResidualCoding
@@ -25,9 +26,7 @@ from polarindex.indexes.scan import STEP, Products, integer_queries, rows_of
 from polarindex.kernels.limits import EMPTY_ID, INNER_PRODUCT, L2
 from polarindex.quantizers import EDEN
 from polarindex.rotations import HadamardRotation
-from polarindex.vectors import squared_norms
 
-COARSE_BITS = 8
 _EVERYONE = np.empty(0, np.uint8)
 
 Floats = NDArray[np.float32]
@@ -55,92 +54,21 @@ class Defaults(NamedTuple):
     rerank: int
 
 
-class Coarse:
-    """The centroids, coded at 8 bits in the quantizer's own rotation, so that a query's int8 levels serve both.
-
-    A list's score is -|q - c|^2 for l2, <q, c> for ip, and <q, c> / |c| for cosine, up to a constant of the query:
-    at equal recall, cosine's reads 5-10 % fewer rows than <q, c>. It is that of the codes also where a search of the
-    same index goes in steps; where no register kernel reads the index's codes (`quantizer` is None) it is exact.
-    """
-
-    def __init__(self, coding: ResidualCoding, centroids: Centroids) -> None:
-        self.coding, self.centroids = coding, centroids
-        c, mu = centroids.relative, centroids.mu
-        if coding.metric == "l2":
-            self.directions, self.shifts = c, -squared_norms(c)
-        elif coding.metric == "ip":
-            self.directions, self.shifts = c, np.einsum("ij,j->i", c, mu, dtype=np.float64)
-        else:
-            full = centroids.full
-            lengths = np.sqrt(squared_norms(full))
-            self.directions = full / np.where(lengths > 0, lengths, 1).astype(np.float32)[:, None]
-            self.shifts = np.einsum("ij,j->i", self.directions, mu, dtype=np.float64)
-        stage = lined_stage(coding.quantizer)
-        self.rotation = stage.map if stage and isinstance(stage.map, HadamardRotation) else None
-        self.quantizer = EDEN(coding.quantizer.dim, COARSE_BITS, self.rotation.seed) if self.rotation else None
-        self._lists: Lists | None = None
-
-    @property
-    def nbytes(self) -> int:
-        own = self._lists.nbytes if self._lists else 0
-        return own + (self.directions.nbytes if self.directions is not self.centroids.relative else 0)
-
-    def scores(self, centred: Floats) -> Floats:
-        """(nq, nlist) float32."""
-        if self.quantizer:
-            return self._coded_scores(self.quantizer, centred)
-        scores = self.coding.factor * (centred.astype(np.float64) @ self.directions.astype(np.float64).T)
-        return (scores + self.shifts).astype(np.float32)
-
-    def _coded_scores(self, quantizer: EDEN, centred: Floats) -> Floats:
-        """What kernels.answer finds, to the bit."""
-        (queries,), lists = integer_queries(quantizer, centred, self.coding.factor)[0], self.lists(quantizer)
-        rows = lists.rows(np.arange(len(self.directions)))
-        factors = lists.factors_of(rows)
-        levels = quantizer.stages[0].levels(np.ascontiguousarray(rows[:, : quantizer.words]))
-        scores = np.tile(factors[:, 1], (len(centred), 1))
-        kernels.add_scores(Products(queries)(levels), queries.gains, np.ascontiguousarray(factors[:, 0]), scores)
-        return scores
-
-    def nearest(self, centred: Floats, probes: Probes) -> list[Numbers]:
-        """The lists each query probes, best first."""
-        scores, gap = self.scores(centred), np.float32(probes.gap)
-        found = []
-        for row in scores:
-            order = np.lexsort((np.arange(len(row)), -row))[: probes.nprobe]
-            found.append(order[row[order] >= row[order[0]] - gap].astype(np.int32))
-        return found
-
-    def lists(self, quantizer: EDEN) -> Lists:
-        """The directions as one list of 8-bit codes."""
-        if self._lists is None:
-            padding = -len(self.directions) % PANEL  # full pages, so that a list's number is its centroid's place
-            rows = np.pad(self.directions, ((0, padding), (0, 0)))
-            shifts = np.pad(self.shifts, (0, padding), constant_values=np.nan).astype(np.float32)  # reaches no limit
-            lists = Lists(1, quantizer.words, 1, {})
-            staged = lists.stage(np.zeros(len(rows), np.int32), len(rows))
-            encoded = quantizer.encode_rows(rows, integer=True)
-            factors = np.concatenate([encoded.scales, shifts[:, None]], axis=1)
-            numbers = np.arange(len(rows))
-            lists.put(numbers, encoded.words, factors, numbers, {})
-            lists.commit(staged)
-            self._lists = lists
-        return self._lists
-
-
 class ListScan:
     """Searches of one index's lists."""
 
-    def __init__(self, coding: ResidualCoding, centroids: Centroids, lists: Lists) -> None:
+    def __init__(
+        self, coding: ResidualCoding, centroids: Centroids, lists: Lists, groups: Groups | None = None
+    ) -> None:
         self._coding, self._lists = coding, lists
-        self.centroids = centroids
+        self.centroids, self._groups = centroids, groups
         self._readings: dict[str, _Reading | None] = {}
         self._told: Told | None = None
 
     @cached_property
     def coarse(self) -> Coarse:
         """The centroids, coded when a search first asks for them."""
-        return Coarse(self._coding, self.centroids)
+        return Coarse(self._coding, self.centroids, self._groups)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without addresses, which in a copy would be those of other memory."""
@@ -202,7 +130,7 @@ class ListScan:
 
     def _described(self, reading: _Reading, store: tuple[Any, ...]) -> Told:
         code, coarse_code, rotation, quantizer = reading
-        coarse = self.coarse.lists(quantizer)
+        coarse, centres, groups = self.coarse.lists(quantizer), self.coarse.centres(quantizer), self.coarse.groups
         order, signs, starts, size, _ = rotation.plan
         kind, blocks, scales, bits = _NO_ORIGINALS
         if "originals" in self._lists.arena.columns:
@@ -210,6 +138,7 @@ class ListScan:
         held = [
             *_side(self._lists, code),
             *_side(coarse, coarse_code),
+            *_side(centres, coarse_code),
             L2 if self._coding.metric == "l2" else INNER_PRODUCT,
             self._coding.metric == "cosine",
             self.centroids.relative,
@@ -228,10 +157,13 @@ class ListScan:
             scales,
             len(scales),
             bits,
+            -(-groups.size // PANEL),
+            groups.looks,
+            len(groups.looks),
         ]
         about = [part.__array_interface__["data"][0] if isinstance(part, np.ndarray) else int(part) for part in held]
         isa = kernels.Isa(code.isa, 8, code.bits)
-        return Told(reading, store, isa, kind, np.array(about, np.int64), [coarse, *held])
+        return Told(reading, store, isa, kind, np.array(about, np.int64), [coarse, centres, *held])
 
     # --- in steps
 
@@ -241,7 +173,7 @@ class ListScan:
         """Keys (nq, k) float32, best first, and ids (nq, k); empty places are -inf and EMPTY_ID."""
         keys = np.full((len(centred), k), -np.inf, np.float32)
         ids = np.full(keys.shape, EMPTY_ID, np.int64)
-        for block in self.key_blocks(centred, self.coarse.nearest(centred, probes), allowed, bits):
+        for block in self.key_blocks(centred, self.coarse.nearest(centred, *probes), allowed, bits):
             best, names = keys[block.members], ids[block.members]
             kernels.select(block.keys, block.ids, block.allowed, best, names)
             keys[block.members], ids[block.members] = best, names

@@ -14,9 +14,11 @@ A flat index of n rows; state: next_id, stores_ids, center_frozen, energy_remove
         shifts.npy, held.npy, originals.npy, original_scales.npy, ids.npy          (n, ...) where the index has them
 
 An inverted file; state: fitted, and if it is: next_id, wide_ids, spread (mean |x - c|^2 of what was learned from),
-default (null, or the nprobe and gap that searches use; a gap of null is none). Unfitted it has no arrays, else
+default (null, or the nprobe and gap that searches use; a gap of null is none), groups (null for one, or their size and
+looks, see grouping.py; where it is missing, groups are learned from the centroids). Unfitted it has no arrays, else
         centroids.npy          (nlist, dim) float32, c
         centre.npy             (dim,) float32, mu: zero without one
+        groups.npy             (nlist,) int32, where there are several groups: the lists, group after group
         sizes.npy              (nlist,) int64: rows of each list
         rows.npy               (pages, width, 16) uint32: list after list, each of ceil(size / 16) pages of 16 rows, all
                                full but its first, whose last lanes are zeros. The words of a row: code (codes.py),

@@ -664,28 +664,41 @@ def round_queries(y: Array, m: int) -> tuple[Array, Array, Array]:
 def nearest_lists(
     isa: Any,
     alone: Any,
-    coarse: tuple[Any, Any, Any, Array],
+    coarse: tuple[Any, Any, Any, Array, Any, int, Array],
     queries: tuple[Array, Array, Array],
     nprobe: int,
     gap: float,
 ) -> tuple[Array, Array]:
     """Lists (nq, nprobe) of the largest scores, ties by number, but none more than `gap` below the first; counts.
 
-    Sorted by number, -1 for none. Places are numbers.
+    Sorted by number, -1 for none. Only places of the groups of the largest scores count, looks[ceil(log2(nprobe))] of
+    them, ties by number: group g has the places from 16 group_pages g on. Ids are numbers. Where all groups count,
+    their scores are not asked for.
     """
-    store, code, chains, sizes = coarse
+    store, code, chains, sizes, groups, group_pages, looks = coarse
+    nq = len(queries[0])
+    look, made = int(looks[int(np.ceil(np.log2(nprobe)))]), -(-int(sizes[0]) // (16 * group_pages))
+    nearest = np.tile(np.arange(made), (nq, 1)) if look >= made else _best_of_one_list(isa, groups, queries, look)[1]
+    every_score, every_place = _best_of_one_list(isa, (store, code, chains, sizes), queries, int(sizes[0]))
+    lists, counts = np.full((nq, nprobe), -1, np.int32), np.empty(nq, np.int64)
+    for q in range(nq):
+        seen = np.isin(every_place[q] // (16 * group_pages), nearest[q]) & (every_place[q] >= 0)
+        scores, places = every_score[q, seen][:nprobe], every_place[q, seen][:nprobe]
+        near = scores >= scores[0] - np.float32(gap)
+        counts[q] = near.sum()
+        lists[q, : counts[q]] = np.sort(_ids_at(store, places[near]))
+    return lists, counts
+
+
+def _best_of_one_list(
+    isa: Any, side: tuple[Any, Any, Any, Array], queries: tuple[Array, Array, Array], keep: int
+) -> tuple[Array, Array]:
+    """Scores and places (nq, keep) of the best rows of a side's first list."""
+    store, code, chains, sizes = side
     nq = len(queries[0])
     jobs = np.zeros(1, np.int32), np.array([0, nq]), np.arange(nq), np.zeros(nq, np.float32), sizes
     none = np.empty(16, np.float32), np.empty(16, np.int32), np.zeros(nq, np.int64), np.zeros(nq, np.float32)
-    scores, numbers = scan_lists(
-        isa, alone, store, code, chains, jobs, queries, np.empty(0, np.uint8), none, nprobe
-    )
-    near = scores >= scores[:, :1] - np.float32(gap)
-    counts = near.sum(axis=1)
-    lists = np.full((nq, nprobe), -1, np.int32)
-    for q, count in enumerate(counts):
-        lists[q, :count] = np.sort(numbers[q, near[q]])
-    return lists, counts
+    return scan_lists(isa, isa, store, code, chains, jobs, queries, np.empty(0, np.uint8), none, keep)
 
 
 def group_by_list(

@@ -1,7 +1,8 @@
 """A search of an inverted file in one call: which lists to probe, their scan, and the candidates' order.
 
-    queries -> centres' scan (8-bit codes) -> nprobe nearest lists, those within the gap -> exact offsets
-            -> queries grouped by list -> scan_lists -> candidates -> the k best by codes, or by originals
+    queries -> (nearest groups of centroids) -> their scan (8-bit codes) -> nprobe nearest lists, those within the gap
+            -> exact offsets -> queries grouped by list -> scan_lists -> candidates -> the k best by codes, or by
+               originals
 
 Law:       what a query finds depends on the query and the index alone: lists are chosen by integer scores of its own,
            and candidates are a set that has no order (candidates.py). So batches, single queries and threads agree.
@@ -67,25 +68,111 @@ def _candidates(nq, keep_count):
 
 
 @kernel
-def nearest_lists(isa, alone, coarse, queries, nprobe, gap, picked):
-    """The lists that each query probes: the near ones first, so that the others meet a limit.
-
-    coarse = (store, code, chains, sizes): centres as one list of 8-bit codes, whose places are list numbers.
-    queries = (quads, sums, gains) for those codes. gap: a list whose score is more than that below the best one's is
-        left out. picked = (lists (nq, nprobe) int32, counts (nq,) int64)
-    """
-    store, code, chains, sizes = coarse
-    lists, counts = picked
-    nq = lists.shape[0]
+def _scan_all(isa, alone, side, queries, found, keep_count):
+    """Offer all rows of a side's one list (store, code, chains, sizes) to the candidates of every query."""
+    store, code, chains, sizes = side
+    nq = found[3].size
     blocks = (nq + TOGETHER - 1) // TOGETHER
     starts = np.empty(blocks + 1, np.int64)
     for i in range(blocks + 1):
         starts[i] = min(i * TOGETHER, nq)
     jobs = np.zeros(blocks, np.int32), starts, np.arange(nq).astype(np.int32), np.zeros(nq, np.float32), sizes
+    scan_lists(isa, alone, store, code, chains, jobs, queries, np.empty(0, np.uint8), found, keep_count)
+
+
+@inlined
+def _near_groups(isa, alone, side, queries, nq, look):
+    """places[q room ..], room, and counts (nq,): the groups that each query looks into, in any order."""
+    found = _candidates(nq, look)
+    _scan_all(isa, alone, side, queries, found, look)
+    scores, places, counts, _ = found
+    room = candidate_room(look)
+    for q in range(nq):
+        if counts[q] > look:
+            shrink(scores, places, q * room, counts[q], look, side[0])
+            counts[q] = look
+    return places, room, counts
+
+
+@inlined
+def _chain(following, first, last, after):
+    """Pages first .. last - 1, one after the other, and then `after`."""
+    for page in range(first, last - 1):
+        following[page] = page + 1
+    following[last - 1] = after
+
+
+@kernel
+def _scan_groups(isa, alone, coarse, queries, look, found, keep_count):
+    """Offer the centroids of the `look` nearest groups to the candidates of each query; coarse as of nearest_lists."""
+    store, code, _, sizes, groups, group_pages, _ = coarse
+    nq, pages = found[3].size, sizes[0] // PANEL
+    places, room, counts = _near_groups(isa, alone, groups, queries, nq, look)
+    following = np.empty(pages, np.int32)
+    if nq == 1:  # their pages as one list
+        head, total = -1, 0
+        for i in range(counts[0]):
+            first = np.int64(places[i]) * group_pages
+            last = min(first + group_pages, pages)
+            _chain(following, first, last, head)
+            head, total = first, total + (last - first)
+        heads, rows = np.full(1, head, np.int32), np.full(1, total * PANEL)
+        lists, starts, members = np.zeros(1, np.int32), np.arange(2), np.zeros(1, np.int32)
+    else:
+        made = (pages + group_pages - 1) // group_pages
+        heads, rows = np.empty(made, np.int32), np.empty(made, np.int64)
+        starts = np.zeros(made + 1, np.int64)
+        for g in range(made):
+            first, last = g * group_pages, min((g + 1) * group_pages, pages)
+            _chain(following, first, last, -1)
+            heads[g], rows[g] = first, (last - first) * PANEL
+        for q in range(nq):
+            for i in range(counts[q]):
+                starts[places[q * room + i] + 1] += 1
+        for g in range(made):
+            starts[g + 1] += starts[g]
+        lists, members, ends = np.arange(made).astype(np.int32), np.empty(starts[made], np.int32), starts.copy()
+        for q in range(nq):
+            for i in range(counts[q]):
+                g = places[q * room + i]
+                members[ends[g]] = q
+                ends[g] += 1
+    jobs = lists, starts, members, np.zeros(members.size, np.float32), rows
+    scan_lists(isa, alone, store, code, (heads, following), jobs, queries, np.empty(0, np.uint8), found, keep_count)
+
+
+@inlined
+def _groups_looked(looks, nprobe):
+    """Groups that a query looks into: looks[level] where nprobe is up to 2^level."""
+    level = 0
+    while 1 << level < nprobe:
+        level += 1
+    return np.int64(looks[level])
+
+
+@kernel
+def nearest_lists(isa, alone, coarse, queries, nprobe, gap, picked):
+    """The lists that each query probes: the near ones first, so that the others meet a limit.
+
+    coarse = (store, code, chains, sizes, groups, group_pages, looks): centroids as one list of 8-bit codes in whole
+        pages, whose ids are list numbers; groups the first four of the groups' centres, whose ids are their places,
+        the numbers of groups; pages of a group, the last of which may have fewer; looks (levels,) int32, how many
+        groups a query of up to 2^level lists looks into.
+    queries = (quads, sums, gains) for those codes. gap: a list whose score is more than that below the best one's is
+        left out. picked = (lists (nq, nprobe) int32, counts (nq,) int64)
+    """
+    store, code, chains, sizes, _, group_pages, looks = coarse
+    blocks, page_bits, width, id_word = store
+    lists, counts = picked
+    nq = lists.shape[0]
     found = _candidates(nq, nprobe)
-    scan_lists(isa, alone, store, code, chains, jobs, queries, np.empty(0, np.uint8), found, nprobe)
+    look = _groups_looked(looks, nprobe)
+    if look * group_pages < sizes[0] // PANEL:
+        _scan_groups(isa, alone, coarse, queries, look, found, nprobe)
+    else:
+        _scan_all(isa, alone, (store, code, chains, sizes), queries, found, nprobe)
     scores, places, held, _ = found
-    room = (scores.size - PANEL) // nq
+    room = candidate_room(nprobe)
     some = np.empty(nprobe + 1, np.int32)
     for q in range(nq):
         first, count = q * room, held[q]
@@ -106,7 +193,7 @@ def nearest_lists(isa, alone, coarse, queries, nprobe, gap, picked):
             at += (scores[i] >= limit) & (scores[i] < nearer)
         counts[q] = at
         for i in range(at):
-            lists[q, i] = some[i]
+            lists[q, i] = id_at(blocks, page_bits, width, id_word, some[i])
 
 
 @inlined
@@ -160,24 +247,22 @@ def group_by_list(metric, centres, constants, queries, picked, jobs):
 
 
 @inlined
-def _probed(isa, coarse_isa, coarse, side, queries, settings, allowed, found):
+def _probed(isa, coarse_isa, coarse, centres, side, queries, settings, allowed, found):
     """The best candidates of each query from the lists it probes.
 
-    coarse = (store, code, chains, sizes, centres, constants): see nearest_lists and group_by_list; side the same of
-    the index's lists, without the last two. queries = (centred (nq, d) float32, quads, sums, gains).
+    coarse : see nearest_lists; centres = (centres, constants) of group_by_list; side = (store, code, chains, sizes) of
+    the index's lists. queries = (centred (nq, d) float32, quads, sums, gains).
     settings = (metric, nprobe, gap, keep_count); found as in scan_lists.
     """
     centred, quads, sums, gains = queries
     metric, nprobe, gap, keep_count = settings
     nq = centred.shape[0]
     picked = np.empty((nq, nprobe), np.int32), np.empty(nq, np.int64)
-    nearest_lists(
-        coarse_isa, tag_with(coarse_isa, 1, 0), coarse[:4], (quads, sums, gains), nprobe, gap, picked
-    )
+    nearest_lists(coarse_isa, tag_with(coarse_isa, 1, 0), coarse, (quads, sums, gains), nprobe, gap, picked)
     pairs = picked[1].sum()
     lists, starts = np.empty(pairs, np.int32), np.empty(pairs + 1, np.int64)
     members, offsets = np.empty(pairs, np.int32), np.empty(pairs, np.float32)
-    made = group_by_list(metric, coarse[4], coarse[5], centred, picked, (lists, starts, members, offsets))
+    made = group_by_list(metric, centres[0], centres[1], centred, picked, (lists, starts, members, offsets))
     store, code, chains, sizes = side
     scan_lists(
         isa, tag_with(isa, 1, 0), store, code, chains, (lists[:made], starts[: made + 1], members, offsets, sizes),
@@ -186,15 +271,16 @@ def _probed(isa, coarse_isa, coarse, side, queries, settings, allowed, found):
 
 
 # --- one call for a search. A kernel's arrays cost .2 us each where they come from Python, so an index is told as one
-# array of addresses and numbers: two sides, (SIDE values each: the lists, then the centroids' one), and then what
-# follows them.
+# array of addresses and numbers: three sides (SIDE values each: the lists, then the centroids' one, then that of their
+# groups' centres), and then what follows them.
 
 SIDE = 14
 (BLOCKS, BLOCK_COUNT, PAGE_BITS, WIDTH, ID_WORD, WORDS, TABLE, SCALE_WORD, SHIFT_WORD, HEADS, LISTS, FOLLOWING, PAGES,
  SIZES) = range(SIDE)
 (METRIC, UNIT, CENTRES, CONSTANTS, MU, QUADS, ORDER, SIGNS, FLIPS, ROUNDS, STARTS, WINDOWS, WINDOW, ORIGINALS,
- ORIGINAL_COUNT, ORIGINAL_SCALES, SCALE_COUNT, ORIGINAL_BITS) = range(2 * SIDE, 2 * SIDE + 18)
-ABOUT = 2 * SIDE + 18
+ ORIGINAL_COUNT, ORIGINAL_SCALES, SCALE_COUNT, ORIGINAL_BITS, GROUP_PAGES, LOOKS,
+ LEVELS) = range(3 * SIDE, 3 * SIDE + 21)
+ABOUT = 3 * SIDE + 21
 
 
 @inlined
@@ -294,13 +380,17 @@ def answer(isa, kind, about, given, nprobe, gap, keep_count, exact, allowed, out
     factor = np.float32(2.0 / 127 if metric == L2 else 1.0 / 127)
     for q in range(nq):
         gains[q] *= factor
-    side, coarse = _side(about, 0), _side(about, SIDE)
+    side, centroids = _side(about, 0), _side(about, SIDE)
+    coarse = (
+        centroids[0], centroids[1], centroids[2], centroids[3], _side(about, 2 * SIDE), about[GROUP_PAGES],
+        _view(about, np.int32, LOOKS, (about[LEVELS],)),
+    )
     nlist = about[LISTS]
     centres = _view(about, np.float32, CENTRES, (nlist, d))
     list_constants = _view(about, np.float32, CONSTANTS, (nlist,))
     found = _candidates(nq, keep_count)
     _probed(
-        isa, tag_with(isa, 0, 8), (coarse[0], coarse[1], coarse[2], coarse[3], centres, list_constants), side,
+        isa, tag_with(isa, 0, 8), coarse, (centres, list_constants), side,
         (rows, quads, sums, gains), (metric, nprobe, np.float32(gap), keep_count), allowed, found,
     )
     sign = np.float32(-1 if metric == L2 else 1)

@@ -73,12 +73,13 @@ def test_the_nearest_lists_are_those_of_the_largest_scores(lay_pages, name):
         shifts[nlist:] = np.nan
         rows = codes, np.ones(padded), shifts, np.arange(padded)
         paged = lay_pages(8, np.zeros(16, np.int8), [rows], in_order=True)
-        coarse = paged.store, paged.code, paged.chains, paged.sizes
+        side = paged.store, paged.code, paged.chains, paged.sizes
+        coarse = *side, side, len(paged.chains[1]), np.ones(8, np.int32)
         for nq, nprobe in itertools.product((1, 3, 64, 65, 130), sorted({1, min(5, nlist), nlist})):
             levels = np.zeros((nq, -(-d // 4) * 4), np.int8)
             levels[:, :d] = rng.integers(-127, 128, (nq, d))
             queries = levels.view(np.int32), levels.sum(axis=1, dtype=np.int32), np.ones(nq, np.float32)
-            (every, numbers) = every_score(isa, coarse, queries, nlist)
+            (every, numbers) = every_score(isa, side, queries, nlist)
             for gap in (0.0, every[0, 0] - every[0, nprobe // 2], 30_000.0, np.inf):
                 picked = np.full((nq, nprobe), -7, np.int32), np.full(nq, -7)
                 kernels.nearest_lists(isa, alone, coarse, queries, nprobe, np.float32(gap), picked)
@@ -92,6 +93,45 @@ def test_the_nearest_lists_are_those_of_the_largest_scores(lay_pages, name):
                     best, worst = every[q, 0], every[q, nprobe - 1]
                     near = scores >= max(best - np.float32(gap), best - NEAR * (best - worst))
                     assert not (near[1:] > near[:-1]).any(), "near lists come first"
+
+
+@needs_registers
+@pytest.mark.parametrize("name", NAMED)
+def test_the_nearest_lists_are_those_of_the_nearest_groups(lay_pages, name):
+    """The last group is part of a page, and of fewer pages; equal scores of groups, and of lists in several groups."""
+    isa, alone = kernels.Isa(name, 8, 8), kernels.Isa(name, 1, 8)
+    for nlist, pages, kinds in ((40, 1, 40), (100, 2, 100), (100, 2, 3), (17, 1, 17)):
+        rng = np.random.default_rng([nlist, kinds])
+        made = -(-nlist // (16 * pages))
+
+        def side(count, ids, rng=rng, kinds=kinds):
+            padded = -(-count // 16) * 16
+            codes = rng.integers(1, 256, (kinds, 33), dtype=np.uint8)[rng.integers(0, kinds, padded)]
+            shifts = np.full(padded, np.nan)
+            shifts[:count] = rng.integers(-9, 9, count) if kinds == count else 0
+            rows = codes, np.ones(padded), shifts, np.pad(ids, (0, padded - count))
+            paged = lay_pages(8, np.zeros(16, np.int8), [rows], in_order=True)
+            return (paged.store, paged.code, paged.chains, paged.sizes), paged
+
+        coarse, held = side(nlist, rng.permutation(nlist))
+        groups, held_groups = side(made, np.arange(made))
+        for nq, look in itertools.product((1, 2, 3, 70), range(1, made + 1)):
+            levels = np.zeros((nq, 36), np.int8)
+            levels[:, :33] = rng.integers(-127, 128, (nq, 33))
+            queries = levels.view(np.int32), levels.sum(axis=1, dtype=np.int32), np.ones(nq, np.float32)
+            sure = (look - 1) * 16 * pages + nlist - (made - 1) * 16 * pages
+            for nprobe in sorted({1, 2, 3, 4, 5, sure} & set(range(1, sure + 1))):
+                looks = np.full(8, 99, np.int32)
+                looks[int(np.ceil(np.log2(nprobe)))] = look
+                told = *coarse, groups, pages, looks
+                for gap in (0.0, 5_000.0, np.inf):
+                    picked = np.full((nq, nprobe), -7, np.int32), np.full(nq, -7)
+                    kernels.nearest_lists(isa, alone, told, queries, nprobe, np.float32(gap), picked)
+                    lists, counts = reference.nearest_lists(isa, alone, told, queries, nprobe, gap)
+                    assert_array_equal(picked[1], counts)
+                    for q, count in enumerate(counts):
+                        assert_array_equal(np.sort(picked[0][q, :count]), lists[q, :count], f"{nlist}, {nq}, {look}")
+        assert held and held_groups  # whose memory was read
 
 
 def every_score(isa, coarse, queries, nlist):
@@ -249,7 +289,8 @@ class World:
         quads, sums, peaks = reference.round_queries(y, code.dims // 4)
         asked = quads, sums, peaks * np.float32(self.coding.factor / 127)
         tag, coarse_tag = kernels.Isa(self.isa, 8, code.bits), kernels.Isa(self.isa, 8, 8)
-        centres = coarse.store, self.described(coarse, coarse_code), coarse.chains, coarse.sizes
+        side = coarse.store, self.described(coarse, coarse_code), coarse.chains, coarse.sizes
+        centres = *side, side, len(coarse.chains[1]), np.ones(8, np.int32)
         picked = reference.nearest_lists(coarse_tag, coarse_tag, centres, asked, *probes)
         metric = L2 if self.metric == "l2" else INNER_PRODUCT
         jobs = reference.group_by_list(metric, self.centroids.relative, self.centroids.constants, centred, picked)
