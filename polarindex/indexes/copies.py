@@ -132,12 +132,11 @@ class Copies:
 
     # --- what kernels are told
 
-    @property
-    def store(self) -> tuple[NDArray[np.int64], int, int, int]:
-        """As of Lists, with what tells ids and bounds of the rows themselves: see kernels/pages.py."""
-        blocks, page_bits, width, id_word = self.rows.store
-        own, own_bits, own_width, own_word = self.own.store
-        behind = own.__array_interface__["data"][0], own_bits, own_width, own_word, self.own.places
+    def told(self, store: tuple[Any, ...], own: tuple[Any, ...]) -> tuple[NDArray[np.int64], int, int, int]:
+        """The store of copies with what finds ids in that of rows, which the caller holds: see kernels/pages.py."""
+        blocks, page_bits, width, id_word = store
+        own_blocks, own_bits, own_width, own_word = own
+        behind = own_blocks.__array_interface__["data"][0], own_bits, own_width, own_word, self.own.places
         return np.concatenate([blocks, np.array(behind, np.int64)]), page_bits, width, id_word + THROUGH
 
     # --- files

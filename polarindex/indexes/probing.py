@@ -218,8 +218,8 @@ class ListScan:
         if "originals" in self._lists.arena.columns:
             kind, blocks, scales, bits = original_rows(self._lists.arena)
         held = [
-            *_side(self._lists, code),
-            *_side(coarse, coarse_code),
+            *_side(self._lists, code, store),
+            *_side(coarse, coarse_code, coarse.store),
             L2 if self._coding.metric == "l2" else INNER_PRODUCT,
             self._coding.metric == "cosine",
             self.centroids.relative,
@@ -243,7 +243,7 @@ class ListScan:
         copies_store = None
         if self._copies is not None:
             copies_store = self._copies.rows.store
-            held += _side(self._copies.rows, code, self._copies.store)
+            held += _side(self._copies.rows, code, self._copies.told(copies_store, store))
         about = [part.__array_interface__["data"][0] if isinstance(part, np.ndarray) else int(part) for part in held]
         isa = kernels.Isa(code.isa, 8, code.bits)
         return Told(reading, store, copies_store, isa, kind, np.array(about, np.int64), [coarse, *held])
@@ -362,9 +362,9 @@ def _once_each(keys: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
     return np.take_along_axis(keys, order, 1), np.take_along_axis(ids, order, 1)
 
 
-def _side(lists: Lists, code: LineCode, store: tuple[Any, ...] | None = None) -> list[Any]:
-    """What kernels.answer is told of lists."""
-    blocks, page_bits, width, id_word = store or lists.store
+def _side(lists: Lists, code: LineCode, store: tuple[Any, ...]) -> list[Any]:
+    """What kernels.answer is told of lists that are stored so."""
+    blocks, page_bits, width, id_word = store
     heads, following = lists.chains
     return [
         blocks,
