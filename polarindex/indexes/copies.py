@@ -1,12 +1,12 @@
 """Second codes of rows that lie in two lists: lists beside the lists, whose rows know where the row itself is.
 
-A copy is the code of a row relative to its second list's centroid, with its own scales and shift. Its page has the row's
-*place* where a row has its id (lists.py), so ids, originals and what a filter says are those of the row.
+A copy is the code of a row relative to its second list's centroid, with its own scales and shift. Where a row has its
+id (lists.py) a copy has the row's *place*, so ids, originals and what a filter says are those of the row.
 
-Law:       every row with a second list has one copy there, and a copy's place is that of a row: they are added, moved and
-           removed in one step with it.
-Memory:    a row's words without originals. To find copies by places a table is built once it is needed, for removals
-           and standard errors, and counted.
+Law:       a row with a second list has one copy there, which is added, moved and removed in one step with it; no other
+           row has one.
+Memory:    a row's words without originals. A table that finds copies by places is built when it is first needed, for
+           removals and standard errors, and counted.
 Not here:  which rows have second lists (spilling.py); copies that a search finds (kernels/copies.py)."""
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from polarindex.indexes.ids import Ids, ListIds
 from polarindex.indexes.lists import ROWS, Lists, Moved, Staged
 from polarindex.indexes.saved import Read, SavedArray
 from polarindex.indexes.spilling import NOWHERE
-from polarindex.kernels.limits import EMPTY_ID
-from polarindex.kernels.pages import THROUGH
+from polarindex.kernels.limits import EMPTY_ID, THROUGH
 
 _PREFIX = "spill_"  # of the arrays in files
 _STEP = 65_536  # places that are looked at together
@@ -32,7 +31,7 @@ Numbers = NDArray[np.int32]
 
 
 class StagedCopies(NamedTuple):
-    """Copies that have places and are not yet part of their lists; at (n,): of each row's copy, -1 where it has none."""
+    """Copies that have places and are not yet part of their lists; at (n,): of each row's copy, -1 for none."""
 
     staged: Staged
     at: Ids

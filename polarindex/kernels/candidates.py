@@ -25,8 +25,8 @@ from polarindex.kernels.lanes import (
     store,
     words_at,
 )
-from polarindex.kernels.limits import EMPTY_ID
-from polarindex.kernels.pages import BEHIND, THROUGH, at_place, id_of, own_place
+from polarindex.kernels.limits import BEHIND, EMPTY_ID, THROUGH
+from polarindex.kernels.pages import at_place, id_of, own_place
 from polarindex.kernels.simd import start
 
 LARGEST = np.float32(np.finfo(np.float32).max)

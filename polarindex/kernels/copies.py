@@ -2,9 +2,9 @@
 
     candidates of the first lists -> their limits -> scan of the second lists -> rows' own places -> each row once
 
-Law:       a row's key is the larger of those of its copies in the lists that a query probes, and the candidates that are
-           kept are the keep_count best rows by (key, id). A row among them is among the keep_count best of the first
-           lists or of the second, for fewer rows have larger keys in either.
+Law:       a row's key is the larger of those of its copies in the lists that a query probes, and the candidates that
+           are kept are the keep_count best rows by (key, id). A row among them is among the keep_count best of the
+           first lists or of the second, for fewer rows have larger keys in either.
 Why:       the second lists meet limits that the first ones left, so little of them is appended and looked up."""
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 from polarindex.kernels.candidates import shrink, tighten
 from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.lanes import address_of, prefetch
+from polarindex.kernels.limits import THROUGH
 from polarindex.kernels.pack import PANEL
-from polarindex.kernels.pages import THROUGH, own_place
+from polarindex.kernels.pages import own_place
 
 
 @kernel

@@ -9,8 +9,8 @@ are, so the rows of the first page are its lanes 0 .. (size - 1) % PANEL. A plac
     sizes (nlist,) int64        rows
 
 Copies:    the lists of rows that lie in a second list too (copies.py) have each row's place in the first lists where
-           others have ids. Their store is (blocks, page_bits, width, THROUGH + id_word), and BEHIND numbers at the end of
-           `blocks` tell of the first lists: the address of their blocks, page_bits, width, id_word, places.
+           others have ids. Their store is (blocks, page_bits, width, THROUGH + id_word), and BEHIND numbers at the end
+           of `blocks` tell of the first lists: the address of their blocks, page_bits, width, id_word, places.
 Law:       a row is found by its place until its own or a later row of its list is removed; adding moves nothing."""
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ import numpy as np
 from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.idtable import table_find, table_insert, table_remove
 from polarindex.kernels.lanes import address_of
+from polarindex.kernels.limits import THROUGH
 from polarindex.kernels.pack import PANEL
-
-BEHIND = 5
-THROUGH = 1 << 32
 
 
 @inlined

@@ -10,8 +10,7 @@ from numpy.testing import assert_array_equal
 
 from polarindex.kernels.candidates import candidate_room, id_at, shrink
 from polarindex.kernels.copies import join_copies, raise_limits
-from polarindex.kernels.limits import EMPTY_ID
-from polarindex.kernels.pages import THROUGH
+from polarindex.kernels.limits import EMPTY_ID, THROUGH
 
 ROWS, COPIES = 300, 200
 POISON = np.float32(np.nan)
