@@ -45,6 +45,7 @@ class Grid(NamedTuple):
     tree : more of ScaNN's tree
     widths, links, construction : hnswlib's ef, M and ef while building
     large : engines take long to build: those are left out that were not on their libraries' fronts elsewhere
+    spills : shares of rows that polarindex keeps in a second list too, beside none
     """
 
     lists: tuple[int, ...]
@@ -57,17 +58,23 @@ class Grid(NamedTuple):
     links: tuple[int, ...] = (16, 32)
     construction: int = 200
     large: bool = False
+    spills: tuple[float, ...] = ()
 
 
 _SOAR = {"soar_lambda": 1.5, "avq": 2.0}  # rows in two lists, lists by a loss: for inner products only
+_SPILLS = 0.75, 1.0
+_NEARER = 0.7  # of the gap that is best without second lists: so far it goes with them
 _FEW = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 _SOME = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _MANY = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 GRIDS = {
     "fashion-mnist-784-euclidean": Grid((256, 512), (256, 512), _FEW, (0.75, 1.0), ("PQ392x4fs", "PQ196x4fs")),
-    "minilm-384-angular": Grid((256, 512), (512, 1024), _SOME, (1.25, 1.5), ("PQ192x4fs", "PQ192x4fsr"), _SOAR),
+    "minilm-384-angular": Grid(
+        (256, 512), (512, 1024), _SOME, (1.25, 1.5), ("PQ192x4fs", "PQ192x4fsr"), _SOAR, spills=_SPILLS
+    ),
     "glove-wink-100-angular": Grid(
-        (512, 1024), (1024, 2048), _MANY, (1.25, 1.5), ("PQ50x4fs", "PQ50x4fsr"), _SOAR, large=True
+        (512, 1024), (1024, 2048), _MANY, (1.25, 1.5), ("PQ50x4fs", "PQ50x4fsr"), _SOAR, large=True,
+        spills=_SPILLS,
     ),
     "sift-photos-128-euclidean": Grid(
         (1024, 2048),
@@ -78,6 +85,7 @@ GRIDS = {
         links=(16,),
         construction=100,
         large=True,
+        spills=_SPILLS,
     ),
 }
 
@@ -105,10 +113,12 @@ def every(**choices: tuple[Any, ...]) -> tuple[Setting, ...]:
 
 
 def polarindex(grid: Grid) -> Iterator[Plan]:
-    for nlist, bits in product(grid.ours, (2, 4)):
-        settings = every(nprobe=grid.probes, rerank={2: (2, 4, 8), 4: (1, 2)}[bits], gap=(None, *grid.gaps))
-        build = {"nlist": nlist, "bits": bits, "store": "float16"}
-        yield Plan("polarindex", POLARINDEX, f"IVF{nlist}, {bits} bits, float16", build, settings)
+    for nlist, bits, spill in product(grid.ours, (2, 4), (0.0, *grid.spills)):
+        gaps = tuple(round(_NEARER * gap, 3) for gap in grid.gaps) if spill else grid.gaps
+        settings = every(nprobe=grid.probes, rerank={2: (2, 4, 8), 4: (1, 2)}[bits], gap=(None, *gaps))
+        build = {"nlist": nlist, "bits": bits, "store": "float16"} | ({"spill": spill} if spill else {})
+        name = f"IVF{nlist}, {bits} bits, float16" + (f", spill {spill:g}" if spill else "")
+        yield Plan("polarindex", POLARINDEX, name, build, settings)
 
 
 def faiss(grid: Grid) -> Iterator[Plan]:

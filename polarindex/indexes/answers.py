@@ -85,7 +85,7 @@ def answered_at_once(
         return None
     if seen is None or seen.version != index._version or len(q) > seen.most or seen.isa != kernels.selected():
         return None
-    if seen.told.store is not index._held.rows.store:  # an add that failed may have moved rows
+    if not index._held.scan.still(seen.told):
         return None
     nq, told = 1 if single else len(q), seen.told
     distances, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
@@ -131,7 +131,7 @@ def answered(
         if allowed is None or nprobe is not None:
             find(members, allowed, probes)
             continue
-        count = int(np.count_nonzero(allowed))
+        count = int(np.count_nonzero(allowed[: index._id_map.places]))
         wider = _widened(probes, gap is None, count, len(index), index._held.rows.nlist)
         find(members, allowed, wider)
         short = group[ids[group, min(k, max(count, 1)) - 1] < 0]

@@ -79,6 +79,10 @@ class Index(ABC):
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments."""
 
+    def _saved_parameters(self) -> dict[str, Any]:
+        """The parameters that a file has; others are as by default."""
+        return self.parameters()
+
     def _common_parameters(self) -> dict[str, Any]:
         return {
             "dim": self.dim,

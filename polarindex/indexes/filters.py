@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from polarindex import checks
 from polarindex.indexes.ids import IdMap, ListIds
 
-Allowed = NDArray[np.uint8] | None  # (places,) 1 where a row may be returned; None for all
+Allowed = NDArray[np.uint8] | None  # 1 where a row may be returned, see `mask` of ListIds; None for all
 Group = tuple[NDArray[np.int64], Allowed]  # query numbers and what they may see
 
 
@@ -46,11 +46,9 @@ class IdFilter:
 
 
 def mask_of_ids(ids: NDArray[np.int64], id_map: IdMap | ListIds) -> NDArray[np.uint8]:
-    """(places,) uint8: 1 at the positions of the ids that exist."""
-    mask = np.zeros(id_map.places, np.uint8)
+    """uint8 over positions: 1 where the ids are that exist."""
     positions = id_map.positions(ids)
-    mask[positions[positions >= 0]] = 1
-    return mask
+    return id_map.mask(positions[positions >= 0])
 
 
 def filter_groups(value: Any, nq: int, id_map: IdMap | ListIds, n: int, version: int) -> list[Group]:

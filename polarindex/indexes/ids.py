@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from polarindex import kernels
 from polarindex.checks import LARGEST_ID
 from polarindex.indexes.arena import Arena, Column
 from polarindex.indexes.lists import Lists
+
+if TYPE_CHECKING:
+    from polarindex.indexes.copies import Copies
 
 Ids = NDArray[np.int64]
 _COLUMN = Column(np.dtype(np.int64))
@@ -75,6 +79,12 @@ class IdMap:
         """A mask over `all()` as one over positions."""
         return mask.astype(np.uint8)
 
+    def mask(self, positions: Ids) -> NDArray[np.uint8]:
+        """(places,) 1 at some positions."""
+        mask = np.zeros(self.places, np.uint8)
+        mask[positions] = 1
+        return mask
+
     def all(self) -> Ids:
         """(n,) int64, in the order of positions."""
         return self._arena.whole("ids") if self.stored else np.arange(self._arena.n)
@@ -127,10 +137,13 @@ class IdMap:
 
 
 class ListIds:
-    """The ids of an inverted file's rows, which lie beside their codes; `next_id` as of IdMap."""
+    """The ids of an inverted file's rows, which lie beside their codes; `next_id` as of IdMap.
 
-    def __init__(self, lists: Lists, next_id: int = 0) -> None:
-        self._lists = lists
+    Where rows have copies (copies.py), a mask over places goes on with the copies' places.
+    """
+
+    def __init__(self, lists: Lists, next_id: int = 0, copies: Copies | None = None) -> None:
+        self._lists, self._copies = lists, copies
         self.next_id = next_id
         self._table = IdTable()
 
@@ -146,9 +159,13 @@ class ListIds:
 
     def aligned(self, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """A mask over `all()` as one over places."""
-        over = np.zeros(self.places, np.uint8)
-        over[self._lists.used()] = mask
-        return over
+        return self.mask(self._lists.used()[mask])
+
+    def mask(self, positions: Ids) -> NDArray[np.uint8]:
+        """1 at some places, and at the places of their copies."""
+        mask = np.zeros(self.places, np.uint8)
+        mask[positions] = 1
+        return mask if self._copies is None else np.concatenate([mask, self._copies.allowed(mask)])
 
     def all(self) -> Ids:
         """(n,) int64, in the order of places."""
@@ -185,6 +202,12 @@ class ListIds:
             self.next_id = max(self.next_id, int(ids.max()) + 1)
         if table := self._table.fitting(self._lists.n):
             kernels.table_insert(*table, ids, places)
+
+    def renamed(self, old: Ids, new: Ids, places: Ids) -> None:
+        """The rows at some places have other ids now."""
+        table = self.table()
+        kernels.table_remove(*table, old)
+        kernels.table_insert(*table, new, places)
 
     def shrunk(self) -> None:
         """Rows were removed: a table that has become far too large is dropped."""

@@ -14,8 +14,8 @@ from polarindex.checks import LARGEST_ID
 from polarindex.errors import NotFittedError
 from polarindex.indexes import maintenance, tuning
 from polarindex.indexes.answers import Seen, answered, answered_at_once
-from polarindex.indexes.assign import nearest
 from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
+from polarindex.indexes.copies import Copies, StagedCopies, once_each
 from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.grouping import Groups, checked_groups, one_group
 from polarindex.indexes.ids import Ids, ListIds
@@ -31,6 +31,7 @@ from polarindex.indexes.originals import (
 from polarindex.indexes.probing import Defaults, ListScan, Probes
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.saved import Read, Saved, check_ids, whole
+from polarindex.indexes.spilling import Homes, homes, learned_limit
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.indexes.tuning import Tuned
 from polarindex.kernels.limits import LONGEST
@@ -50,6 +51,9 @@ class IVFIndex(Index):
         Lists; "auto" is chosen by `fit` from the expected number of rows.
     center : bool
         Take int8 queries relative to the mean. The codes do not depend on it.
+    spill : float
+        The share of rows, those nearest to a border between lists, that lie in a second list too, in [0, 1]. At equal
+        recall a search then reads fewer rows, for the memory of second codes; needs stored originals.
 
     Notes
     -----
@@ -69,8 +73,15 @@ class IVFIndex(Index):
         seed: int = 0,
         center: bool = True,
         store: str = "none",
+        spill: float = 0.0,
     ) -> None:
         super().__init__(dim, metric, bits, quantizer, seed, center, store)
+        self.spill = checks.real(spill, "spill", low=0, high=1)
+        if self.spill and store == "none":
+            raise ValueError(
+                f"spill={spill} needs the original vectors, by which rows found in either list are scored; make the "
+                "index with store='float32', 'float16' or 'int8'"
+            )
         self.nlist: int | str = nlist if nlist == "auto" else checks.integer(nlist, "nlist", low=1, high=2**24)
         self._coding = ResidualCoding(self.quantizer, self.metric)
         self._lists_held: _Lists | None = None
@@ -112,23 +123,33 @@ class IVFIndex(Index):
         return self._lists_held.nbytes if self._lists_held else 0
 
     @property
-    def bytes_per_vector(self) -> int:
+    def bytes_per_vector(self) -> float:
         """Bytes that one more vector takes: code, scales, shift and id, and the original where kept.
 
-        Pages are filled up to 16 rows: on average half a page a list is spare, which `nbytes` counts.
+        Of second codes it is the mean over the rows held, or what `spill` says where none is. Pages are filled up to 16
+        rows: on average half a page a list is spare, which `nbytes` counts.
         """
-        return self._held.rows.bytes_per_row
+        held = self._held
+        if held.copies is None:
+            return held.rows.bytes_per_row
+        share = len(held.copies) / len(self) if len(self) else self.spill
+        return held.rows.bytes_per_row + share * held.copies.rows.bytes_per_row
 
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments; nlist as `fit` chose it."""
-        return {**self._common_parameters(), "nlist": self.nlist}
+        return {**self._common_parameters(), "nlist": self.nlist, "spill": self.spill}
+
+    def _saved_parameters(self) -> dict[str, Any]:
+        """Without `spill` where it is 0, so that versions that do not know it read the file."""
+        return {name: value for name, value in self.parameters().items() if name != "spill" or value}
 
     def info(self) -> dict[str, Any]:
         """What the index is, holds and costs.
 
         "drift" is the mean squared distance of rows to their centroids over that of the rows that `fit` learned from
         (None where there are no rows, or those lay on their centroids). "rebalance_advised": the index holds 16 rows a
-        list and more, and drift is over 1.5 or the largest list over 10 times the mean.
+        list and more, and drift is over 1.5 or the largest list over 10 times the mean. "spilled" is the share of rows
+        that lie in a second list.
         """
         held = self._held
         sizes = held.rows.sizes
@@ -137,6 +158,7 @@ class IVFIndex(Index):
             "kind": self.kind,
             **self.parameters(),
             "n": len(self),
+            "spilled": len(held.copies) / max(len(self), 1) if held.copies else 0.0,
             "next_id": held.ids.next_id,
             "stores_ids": True,
             "bytes_per_vector": self.bytes_per_vector,
@@ -194,7 +216,8 @@ class IVFIndex(Index):
         sample = self._sample(source, nlist, seed)
         clusters = kmeans(sample, nlist, seed, progress=progress)
         mu = sample.mean(axis=0, dtype=np.float64).astype(np.float32) if self.center else np.zeros(self.dim, np.float32)
-        return self._coding.centroids(clusters.centroids, mu, clusters.objective)
+        limit = learned_limit(sample, clusters.centroids, self.spill) if self.spill else None
+        return self._coding.centroids(clusters.centroids, mu, clusters.objective, limit)
 
     def _sample(self, source: checks.VectorSource, nlist: int, seed: int) -> Floats:
         """Codable rows of a sample of the source, in order."""
@@ -210,7 +233,9 @@ class IVFIndex(Index):
         """Begin anew with empty lists around these centroids, which are grouped so, or are to be."""
         columns = original_columns(self.store, self.dim)
         rows = Lists(len(centroids.full), self.quantizer.words, len(self.quantizer.stages), columns)
-        self._hold(_Lists(centroids, rows, ListIds(rows), ListScan(self._coding, centroids, rows, groups)))
+        copies = Copies(rows) if self.spill else None
+        scan = ListScan(self._coding, centroids, rows, copies, groups)
+        self._hold(_Lists(centroids, rows, copies, ListIds(rows, copies=copies), scan))
 
     def _hold(self, lists: _Lists) -> None:
         """Take lists in place of those before, for which `tune` found what it found."""
@@ -219,43 +244,45 @@ class IVFIndex(Index):
         self._changed()
 
     def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
-        held = self._held
         lists = self._assigned(source)
         try:
             staged = self._staged(source, lists, ids)
         except BaseException:
-            held.rows.discard()
+            self._held.discard()
             raise
         with uninterrupted():
             self._commit(staged, ids)
 
-    def _commit(self, staged: Staged, ids: Ids) -> None:
+    def _commit(self, staged: StagedRows, ids: Ids) -> None:
         """Make staged rows part of the index, under these ids."""
-        self._held.rows.commit(staged)
-        self._held.ids.appended(ids, staged.places)
+        held = self._held
+        held.rows.commit(staged.rows)
+        if held.copies is not None and staged.copies is not None:
+            held.copies.commit(staged.copies, staged.rows.places)
+        held.ids.appended(ids, staged.rows.places)
         self._changed()
 
-    def _assigned(self, source: checks.VectorSource) -> NDArray[np.int32]:
-        """The nearest list of every row; the first bad row is named before anything is written."""
-        centroids = self._held.centroids.full
+    def _assigned(self, source: checks.VectorSource) -> Homes:
+        """The lists of every row; the first bad row is named before anything is written."""
+        centroids = self._held.centroids
 
-        def assign(part: tuple[int, Floats]) -> NDArray[np.int32]:
+        def assign(part: tuple[int, Floats]) -> Homes:
             start, x = part
             check_originals(x, self.store, start)
-            return nearest(self._coding.codable(x, source.name, start), centroids)[0]
+            return homes(self._coding.codable(x, source.name, start), centroids.full, centroids.limit)
 
-        return np.concatenate([np.empty(0, np.int32), *_in_order(assign, source.chunks())])
+        found = [*_in_order(assign, source.chunks())]
+        first = np.concatenate([np.empty(0, np.int32), *(part.first for part in found)])
+        if centroids.limit is None:
+            return Homes(first, None)
+        return Homes(first, np.concatenate([np.empty(0, np.int32), *(part.second for part in found)]))
 
-    def _staged(self, source: checks.VectorSource, lists: NDArray[np.int32], ids: Ids) -> Staged:
+    def _staged(self, source: checks.VectorSource, lists: Homes, ids: Ids) -> StagedRows:
         """Rows written where nobody reads yet."""
-        held = self._held
-        staged = held.rows.stage(lists, int(ids.max(initial=0)))
+        staged = self._held.stage(lists, ids)
 
         def code(part: tuple[int, Floats]) -> None:
-            start, x = part
-            words, factors, originals = self._coded(source, start, x, lists)
-            mine = slice(start, start + len(x))
-            held.rows.put(staged.places[mine], words, factors, ids[mine], originals)
+            self._put(staged, ids, self._coded(source, *part, lists))
 
         for _ in _in_order(code, source.chunks()):
             pass
@@ -268,28 +295,36 @@ class IVFIndex(Index):
         coded = [*_in_order(lambda part: self._coded(source, *part, lists), source.chunks())]
         with uninterrupted():  # a new row may take the place that an old one leaves
             if there.any():
-                held.rows.remove(held.ids.table(), ids[there])
-            staged = held.rows.stage(lists, int(ids.max(initial=0)))
-            at = 0
-            for words, factors, originals in coded:
-                mine = slice(at, at + len(words))
-                held.rows.put(staged.places[mine], words, factors, ids[mine], originals)
-                at += len(words)
+                held.remove(ids[there])
+            staged = held.stage(lists, ids)
+            for part in coded:
+                self._put(staged, ids, part)
             self._commit(staged, ids)
 
-    def _coded(
-        self, source: checks.VectorSource, start: int, x: Floats, lists: NDArray[np.int32]
-    ) -> tuple[NDArray[np.uint32], Floats, dict[str, Any]]:
-        """Code words, factors and originals of rows x, the first of them row `start` of the source."""
-        rows = self._coding.codable(x, source.name, start)
-        words, factors = self._coding.coded(rows, lists[start : start + len(x)], self._held.centroids, start)
-        return words, factors, pack_originals(x, self.store, start)
+    def _coded(self, source: checks.VectorSource, start: int, x: Floats, lists: Homes) -> _Coded:
+        """Codes, factors and originals of rows x, the first of them row `start` of the source."""
+        rows, centroids = self._coding.codable(x, source.name, start), self._held.centroids
+        mine = slice(start, start + len(x))
+        words, factors = self._coding.coded(rows, lists.first[mine], centroids, start)
+        copies = None
+        if lists.second is not None:
+            there = lists.second[mine] >= 0
+            copies = self._coding.coded(rows[there], lists.second[mine][there], centroids, start)
+        return _Coded(mine, words, factors, pack_originals(x, self.store, start), copies)
+
+    def _put(self, staged: StagedRows, ids: Ids, coded: _Coded) -> None:
+        """Write coded rows, and their copies, at their places."""
+        held, mine = self._held, coded.of
+        places = staged.rows.places[mine]
+        held.rows.put(places, coded.words, coded.factors, ids[mine], coded.originals)
+        if held.copies is not None and staged.copies is not None and coded.copies is not None:
+            at = staged.copies.at[mine]
+            held.copies.put(at[at >= 0], *coded.copies, places[at >= 0])
 
     def _drop(self, ids: Ids, positions: Ids) -> None:
-        held = self._held
         with uninterrupted():
-            held.rows.remove(held.ids.table(), ids)
-            held.ids.shrunk()
+            self._held.remove(ids)
+            self._held.ids.shrunk()
             self._changed()
 
     # --- files
@@ -307,10 +342,16 @@ class IVFIndex(Index):
             "default": self._default._asdict() if self._default else None,
             "groups": {"size": groups.size, "looks": groups.looks.tolist()} if groups.total > 1 else None,
         }
-        centroids = {"centroids": whole(held.centroids.full), "centre": whole(held.centroids.mu)}
+        arrays = {
+            **held.rows.saved(), "centroids": whole(held.centroids.full), "centre": whole(held.centroids.mu)
+        }
         if groups.total > 1:
-            centroids["groups"] = whole(groups.order)
-        return Saved(len(self), state, {**held.rows.saved(), **centroids})
+            arrays["groups"] = whole(groups.order)
+        if held.copies is not None:
+            limit = held.centroids.limit
+            state["spill"] = {"rows": len(held.copies), "limit": None if limit == np.inf else limit}
+            arrays |= held.copies.saved()
+        return Saved(len(self), state, arrays)
 
     def _restore(self, state: dict[str, Any], rows: int, read: Read) -> None:
         if not checks.flag(state["fitted"], "fitted"):
@@ -329,12 +370,16 @@ class IVFIndex(Index):
         groups = None  # to be learned: the first files do not tell
         if "groups" in state:
             groups = _groups_from_json(state["groups"], nlist, read)
-        self._take(self._coding.centroids(full, mu, spread), groups)
+        limit = _limit_from_json(state["spill"]) if self.spill else None
+        self._take(self._coding.centroids(full, mu, spread, limit), groups)
         held, self._default = self._held, default
         held.rows.adopt(sizes, rows, wide, read)
         held.ids.next_id = next_id
         for span in () if read.mapped else held.rows.arena.spans(held.rows.arena.block_rows):
             check_ids(held.rows.ids_of(span.arrays[ROWS]).reshape(-1), "rows.npy", next_id)
+        if held.copies is not None:
+            copied = checks.integer(state["spill"]["rows"], "spilled rows", low=0, high=rows)
+            held.copies.adopt(read("spill_sizes", (nlist,), np.int64, in_memory=True), copied, read)
 
     # --- shards and upkeep
 
@@ -566,7 +611,8 @@ class IVFIndex(Index):
                 distances = (block.keys + constants[members, None]).astype(np.float32)
                 distances = -distances if self.metric == "l2" else distances
                 self._add_hits(found, members, distances, block.ids, block.allowed, radius)
-        return self._sorted_hits(found)
+        hits = self._sorted_hits(found)
+        return hits if held.copies is None else once_each(*hits)
 
     def _vectors_at(self, positions: Ids) -> Floats:
         if self.store != "none":
@@ -581,31 +627,79 @@ class IVFIndex(Index):
         places = self._held.rows.used()
         return places, np.argsort(self._held.rows.lists_of(places), kind="stable")
 
-    def _codes_at(self, places: Ids) -> tuple[NDArray[np.uint32], Floats, NDArray[np.int32]]:
-        """Code words, scales and lists of the rows at some places."""
-        held = self._held
-        rows = held.rows.rows(places)
-        scales = held.rows.factors_of(rows)[:, :-1]
-        return np.ascontiguousarray(rows[:, : self.quantizer.words]), scales, held.rows.lists_of(places)
+    def _codes_at(self, places: Ids, held: Lists | None = None) -> tuple[NDArray[np.uint32], Floats, NDArray[np.int32]]:
+        """Code words, scales and lists of the rows at some places, by default of the first lists."""
+        held = held or self._held.rows
+        rows = held.rows(places)
+        scales = held.factors_of(rows)[:, :-1]
+        return np.ascontiguousarray(rows[:, : self.quantizer.words]), scales, held.lists_of(places)
 
     def _errors_at(self, query: Floats, positions: Ids) -> Floats:
-        words, scales, lists = self._codes_at(positions)
-        return self._coding.errors(query, self._coding.decoded(words, scales), lists, self._held.centroids)
+        def errors(places: Ids, rows: Lists) -> Floats:
+            words, scales, lists = self._codes_at(places, rows)
+            return self._coding.errors(query, self._coding.decoded(words, scales), lists, held.centroids)
+
+        held = self._held
+        found = errors(positions, held.rows)
+        if held.copies is not None:  # the larger of two keys was taken, whichever it was
+            at = held.copies.of(positions)
+            found[at >= 0] = np.maximum(found[at >= 0], errors(at[at >= 0], held.copies.rows))
+        return found
+
+
+class StagedRows(NamedTuple):
+    """Rows that have places and are not yet part of the index, and their copies in second lists, if there are such."""
+
+    rows: Staged
+    copies: StagedCopies | None
+
+
+class _Coded(NamedTuple):
+    """Rows `of` a source: words and factors, originals, and of the rows that have copies these' words and factors."""
+
+    of: slice
+    words: NDArray[np.uint32]
+    factors: Floats
+    originals: dict[str, Any]
+    copies: tuple[NDArray[np.uint32], Floats] | None
 
 
 class _Lists(NamedTuple):
-    """What an index has once it is fitted."""
+    """What an index has once it is fitted; copies is None where no row lies in a second list."""
 
     centroids: Centroids
     rows: Lists
+    copies: Copies | None
     ids: ListIds
     scan: ListScan
 
     @property
     def nbytes(self) -> int:
-        """Of rows and ids, and of centroids: as given, relative, as the quantizer maps them, and at 8 bits."""
+        """Of rows, copies and ids, and of centroids: as given, relative, as the quantizer maps them, and at 8 bits."""
         arrays = self.centroids.full, self.centroids.relative, *self.centroids.centres.mapped
-        return self.rows.nbytes + self.ids.nbytes + self.scan.coarse.nbytes + sum(array.nbytes for array in arrays)
+        copies = self.copies.nbytes if self.copies is not None else 0
+        rows = self.rows.nbytes + copies + self.ids.nbytes
+        return rows + self.scan.coarse.nbytes + sum(array.nbytes for array in arrays)
+
+    def stage(self, lists: Homes, ids: Ids) -> StagedRows:
+        """Places for rows of these lists and ids (n,)."""
+        rows = self.rows.stage(lists.first, int(ids.max(initial=0)))
+        if self.copies is None or lists.second is None:
+            return StagedRows(rows, None)
+        return StagedRows(rows, self.copies.stage(lists.second))
+
+    def discard(self) -> None:
+        """Forget what was staged and not committed."""
+        self.rows.discard()
+        if self.copies is not None:
+            self.copies.rows.discard()
+
+    def remove(self, ids: Ids) -> None:
+        """Remove rows that exist, and their copies."""
+        places = self.ids.positions(ids)
+        moves = self.rows.remove(self.ids.table(), ids)
+        if self.copies is not None:
+            self.copies.removed(places, moves)
 
 
 def _from_json(given: dict[str, Any]) -> Defaults:
@@ -620,6 +714,10 @@ def _groups_from_json(given: dict[str, Any] | None, nlist: int, read: Read) -> G
     looks = np.array([checks.integer(look, "looks", low=1, high=nlist) for look in given["looks"]], np.int32)
     order = read("groups", (nlist,), np.int32, in_memory=True)
     return checked_groups(order, checks.integer(given["size"], "size", low=1), looks)
+
+
+def _limit_from_json(given: dict[str, Any]) -> float:
+    return np.inf if given["limit"] is None else checks.real(given["limit"], "limit", low=0)
 
 
 def auto_nlist(n: int) -> int:

@@ -10,7 +10,7 @@ Law:       new rows are written where nobody reads, free lanes and free pages, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ _MOST_PLACES = 2**31  # kernels hold a place in 32 bits
 
 Ids = NDArray[np.int64]
 Words = NDArray[np.uint32]
+Moved = tuple[Ids, Ids]  # places that rows left, and where each of them is now
 
 
 class Staged(NamedTuple):
@@ -167,16 +168,20 @@ class Lists:
             self.arena.truncate(self._pages * PANEL)
             self._store = None
 
-    def remove(self, table: tuple[Ids, Ids], ids: Ids) -> None:
-        """Remove rows by ids, all of which are in the id table (kernels.idtable), which follows."""
+    def remove(self, table: tuple[Ids, Ids], ids: Ids) -> list[Moved]:
+        """Remove rows by ids, all of which are in the id table (kernels.idtable), which follows.
+
+        Returns how rows moved, in steps. Only lists with originals, which follow, look into that; a step may tell of
+        rows that were removed, too.
+        """
         self.discard()
         moves, freed = np.empty((len(ids), 2), np.int64), np.empty(len(ids), np.int32)
         count = kernels.remove_rows(self.store, table, self._lists, ids, moves, freed)
-        if self._originals:
-            self._move_originals(moves[moves[:, 0] >= 0])
+        steps = [self._move_originals(moves[moves[:, 0] >= 0])] if self._originals else []
         self._free += freed[:count].tolist()
         if len(self._free) * _FREE_SHARE > self._pages:
-            self._give_back(table)
+            steps.append(self._give_back(table))
+        return steps
 
     # --- reading
 
@@ -231,41 +236,50 @@ class Lists:
         """Whether ids take two words."""
         return self._wide
 
-    def saved(self) -> dict[str, SavedArray]:
-        """Sizes, and the columns without free pages: list by list, each in the order of its chain."""
-        pages, filled = np.empty(int((-(-self.sizes // PANEL)).sum()), np.int32), np.zeros(self._pages, np.int64)
+    def pages_in_order(self) -> NDArray[np.int32]:
+        """Pages in the order in which they are saved: list by list, each in the order of its chain."""
+        pages = np.empty(int((-(-self.sizes // PANEL)).sum()), np.int32)
         kernels.list_pages(self.chains, np.arange(self.nlist, dtype=np.int32), pages, np.empty(self.nlist, np.int64))
+        return pages
+
+    def saved(self, renamed: Callable[[Words], Ids] | None = None) -> dict[str, SavedArray]:
+        """Sizes, and the columns without free pages; ids of one word become what `renamed` says."""
+        pages, filled = self.pages_in_order(), np.zeros(self._pages, np.int64)
         kernels.page_fill(self._lists, filled)
         arrays = {"sizes": whole(self.sizes)}
         for name, column in self.arena.columns.items():
             shape = column.shape_of(len(pages) * PANEL)
-            arrays[name] = SavedArray(shape, column.dtype, self._saved_pages(name, pages, filled))
+            arrays[name] = SavedArray(shape, column.dtype, self._saved_pages(name, pages, filled, renamed))
         return arrays
 
-    def _saved_pages(self, name: str, pages: NDArray[np.int32], filled: Ids) -> Iterator[NDArray[Any]]:
+    def _saved_pages(
+        self, name: str, pages: NDArray[np.int32], filled: Ids, renamed: Callable[[Words], Ids] | None
+    ) -> Iterator[NDArray[Any]]:
         """A column's part of some pages, with zeros where no row is: what was removed leaves nothing in a file."""
         for start in range(0, len(pages), _PAGES_SAVED):
             part = pages[start : start + _PAGES_SAVED].astype(np.int64)
             unused = np.arange(PANEL) >= filled[part][:, None]
             if self.arena.columns[name].lined:
                 array = self.arena.panels(name, part)
+                if renamed:
+                    array[:, self.id_word] = renamed(array[:, self.id_word])
                 array.transpose(0, 2, 1)[unused] = 0
             else:
                 array = self.arena.take(name, _places_in(part))
                 array[unused.reshape(-1)] = 0
             yield array
 
-    def adopt(self, sizes: Ids, rows: int, wide: bool, read: Read) -> None:
+    def adopt(self, sizes: Ids, rows: int, wide: bool, read: Read, file: str = "sizes.npy") -> None:
         """Become the lists that `saved` told of, of `sizes` rows, in all `rows`; mapped columns stay mapped.
 
-        ValueError where sizes are not that.
+        ValueError where sizes, those of `file`, are not that.
         """
         if (sizes < 0).any() or (sizes > rows).any() or rows >= _MOST_PLACES or sizes.sum() != rows:
-            raise ValueError(f"sizes.npy holds {sizes.min()} to {sizes.max()}, wanted sizes of lists of {rows} rows")
+            raise ValueError(f"{file} holds {sizes.min()} to {sizes.max()}, wanted sizes of lists of {rows} rows")
         pages_of = -(-sizes // PANEL)
         pages = int(pages_of.sum())
         if pages * PANEL >= _MOST_PLACES:
-            raise ValueError(f"sizes.npy asks for {pages} pages, wanted fewer than {_MOST_PLACES // PANEL}")
+            raise ValueError(f"{file} asks for {pages} pages, wanted fewer than {_MOST_PLACES // PANEL}")
         self._wide = wide
         self.arena = self._new_arena(self.width)
         self.arena.adopt(read_columns(self.arena, pages * PANEL, read), pages * PANEL)
@@ -293,15 +307,16 @@ class Lists:
             self.following = np.concatenate([self.following, room])
             self.owners = np.concatenate([self.owners, room])
 
-    def _move_originals(self, moves: NDArray[np.int64]) -> None:
+    def _move_originals(self, moves: NDArray[np.int64]) -> Moved:
         """Originals follow rows that moved one after the other: a place may be left and filled again."""
         origin: dict[int, int] = {}
         for source, target in moves.tolist():
             origin[target] = origin.pop(source, source)
         targets, sources = np.array(list(origin), np.int64), np.array(list(origin.values()), np.int64)
         self.arena.put(targets, {name: self.arena.take(name, sources) for name in self._originals})
+        return sources, targets
 
-    def _give_back(self, table: tuple[Ids, Ids]) -> None:
+    def _give_back(self, table: tuple[Ids, Ids]) -> Moved:
         """Move pages from the end into free ones, and drop what is then free at the end."""
         free = np.sort(np.array(self._free, np.int64))
         kept = self._pages - len(free)
@@ -317,6 +332,7 @@ class Lists:
         self.following, self.owners = self.following[:kept].copy(), self.owners[:kept].copy()
         self.arena.truncate(kept * PANEL)
         kernels.table_insert(*table, self.ids_of(self.rows(moved)), moved)
+        return old, new
 
     def _widen(self) -> None:
         """Make room for a second word of ids."""

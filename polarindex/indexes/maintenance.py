@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from polarindex import checks
 from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.kmeans import OVERSIZE
+from polarindex.indexes.spilling import NOWHERE, Homes
 
 if TYPE_CHECKING:
     from polarindex.indexes.ids import Ids
@@ -38,12 +39,23 @@ def merge(index: IVFIndex, other: IVFIndex) -> None:
     known = ids[mine.ids.positions(ids) >= 0]
     if len(known):
         raise ValueError(f"other holds id {known[0]}, which is in this index already; ids must be disjoint")
+    first, second = theirs.rows.lists_of(places), None
+    if theirs.copies is not None:
+        copies, own = theirs.copies.owners()
+        numbers = np.searchsorted(places, own)
+        second = np.full(len(places), NOWHERE, np.int32)
+        second[numbers] = theirs.copies.rows.lists_of(copies)
     try:
-        staged = mine.rows.stage(theirs.rows.lists_of(places), int(ids.max(initial=0)))
+        staged = mine.stage(Homes(first, second), ids)
         for part in _parts(len(places)):
-            mine.rows.put(staged.places[part], *theirs.rows.taken(places[part]))
+            mine.rows.put(staged.rows.places[part], *theirs.rows.taken(places[part]))
+        if theirs.copies is not None and mine.copies is not None and staged.copies is not None:
+            for part in _parts(len(copies)):
+                words, factors, _, _ = theirs.copies.rows.taken(copies[part])
+                to = numbers[part]
+                mine.copies.put(staged.copies.at[to], words, factors, staged.rows.places[to])
     except BaseException:
-        mine.rows.discard()
+        mine.discard()
         raise
     with uninterrupted():
         index._commit(staged, ids)
@@ -58,7 +70,7 @@ def _check_alike(index: IVFIndex, other: Any) -> None:
     for name, value in other.parameters().items():
         if value != wanted[name]:
             raise ValueError(f"other has {name}={value!r}, this index {name}={wanted[name]!r}")
-    if not (_same_bits(mine.full, theirs.full) and _same_bits(mine.mu, theirs.mu)):
+    if not (_same_bits(mine.full, theirs.full) and _same_bits(mine.mu, theirs.mu)) or mine.limit != theirs.limit:
         raise ValueError("other has other centroids; make indexes that merge with empty_like()")
 
 
@@ -84,7 +96,7 @@ def rebalance(
     staged = fresh._staged(source, fresh._assigned(source), ids)
     if x is None:  # as stored: int8 would be rounded again
         for part in _parts(len(places)):
-            fresh._held.rows.put_originals(staged.places[part], held.rows.originals(places[part]))
+            fresh._held.rows.put_originals(staged.rows.places[part], held.rows.originals(places[part]))
     fresh._commit(staged, ids)
     fresh._held.ids.next_id = held.ids.next_id
     with uninterrupted():

@@ -202,11 +202,14 @@ def _reason(best: _Option, wanted: str, target: float, budget: int | None, reach
     return "; ".join(parts) + "."
 
 
-def predicted_bytes(n: int, dim: int, metric: str, bits: int, store: str, nlist: int | None) -> dict[str, int]:
-    """What `nbytes` of an index with n rows is made of; nlist is None for a flat one."""
+def predicted_bytes(
+    n: int, dim: int, metric: str, bits: int, store: str, nlist: int | None, spill: float = 0.0
+) -> dict[str, int]:
+    """What `nbytes` of an index with n rows is made of; nlist is None for a flat one, spill as of IVFIndex."""
     if nlist is None:
         return _flat_bytes(n, dim, metric, bits, store)
-    return _list_bytes(n, dim, metric, bits, store, nlist)
+    parts = _list_bytes(n, dim, metric, bits, store, nlist)
+    return parts | {"copies": _copies_bytes(round(spill * n), dim, bits, nlist)} if spill else parts
 
 
 def _flat_bytes(n: int, dim: int, metric: str, bits: int, store: str) -> dict[str, int]:
@@ -228,7 +231,7 @@ def _list_bytes(n: int, dim: int, metric: str, bits: int, store: str, nlist: int
     quantizer = make_quantizer(QUANTIZER, dim, bits, 0)
     stages = len(quantizer.stages)
     lists = Lists(1, quantizer.words, stages, original_columns(store, dim))
-    pages = -(-n // PANEL) + round(nlist * (PANEL - 1) / (2 * PANEL))
+    pages = _pages(n, nlist)
     rows = allocated_rows(pages * PANEL, lists.arena.block_rows)
     originals = lists.bytes_per_row - lists.arena.columns[ROWS].row_bytes
     coarse = Lists(1, make_quantizer(QUANTIZER, dim, COARSE_BITS, 0).words, 1, {})
@@ -244,6 +247,25 @@ def _list_bytes(n: int, dim: int, metric: str, bits: int, store: str, nlist: int
         "ids": 4 * n,
         "originals": n * originals,
         "spare room": (rows - n) * lists.bytes_per_row,
-        "chains of pages": 12 * nlist + 8 * max(pages + pages // 2, 64),
+        "chains of pages": _chain_bytes(pages, nlist),
         "centroids": 4 * nlist * (2 * dim + mapped + directions + 1) + coded,
     }
+
+
+def _copies_bytes(n: int, dim: int, bits: int, nlist: int) -> int:
+    """Of the codes of n rows in second lists."""
+    quantizer = make_quantizer(QUANTIZER, dim, bits, 0)
+    lists = Lists(1, quantizer.words, len(quantizer.stages), {})
+    pages = _pages(n, nlist)
+    rows = allocated_rows(pages * PANEL, lists.arena.block_rows)
+    return rows * lists.bytes_per_row + _chain_bytes(pages, nlist)
+
+
+def _pages(n: int, nlist: int) -> int:
+    """Pages of n rows: half a page of each list is spare."""
+    return -(-n // PANEL) + round(nlist * (PANEL - 1) / (2 * PANEL))
+
+
+def _chain_bytes(pages: int, nlist: int) -> int:
+    """Of the tables of pages, which grow by halves."""
+    return 12 * nlist + 8 * max(pages + pages // 2, 64)

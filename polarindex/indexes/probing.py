@@ -1,7 +1,8 @@
 """The search of lists: in registers where a kernel reads the codes, else list by list in steps.
 
 Law:       a query's lists are those of coarse.py; key = kernels.add_scores of a list's rows + the list's offset; ties
-           by id. Both ways give the same bits.
+           by id. Where rows lie in a second list too, the key is the larger of those found. Both ways give the same
+           bits.
 In registers: one call of kernels.answer for a batch, whose queries are grouped by list.
 In steps:  codes of no register kernel (PolarQuant, two stages, 5-7 bits), 16-bit queries, machines without a set."""
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.codes import PANEL
 from polarindex.indexes.coarse import Coarse
+from polarindex.indexes.copies import Copies
 from polarindex.indexes.grouping import Groups
 from polarindex.indexes.lines import LineCode, StageQueries, line_code
 from polarindex.indexes.lists import Lists
@@ -58,9 +60,14 @@ class ListScan:
     """Searches of one index's lists."""
 
     def __init__(
-        self, coding: ResidualCoding, centroids: Centroids, lists: Lists, groups: Groups | None = None
+        self,
+        coding: ResidualCoding,
+        centroids: Centroids,
+        lists: Lists,
+        copies: Copies | None = None,
+        groups: Groups | None = None,
     ) -> None:
-        self._coding, self._lists = coding, lists
+        self._coding, self._lists, self._copies = coding, lists, copies
         self.centroids, self._groups = centroids, groups
         self._readings: dict[str, _Reading | None] = {}
         self._told: Told | None = None
@@ -117,12 +124,18 @@ class ListScan:
 
         For the caller's own hands: another thread's search may replace what is held here and what that holds.
         """
-        reading, store, told = self._reading(), self._lists.store, self._told
+        reading, told = self._reading(), self._told
         if reading is None:
             return None
-        if told is None or told.reading is not reading or told.store is not store:
-            told = self._told = self._described(reading, store)
+        if told is None or told.reading is not reading or not self.still(told):
+            told = self._told = self._described(reading, self._lists.store)
         return told
+
+    def still(self, told: Told) -> bool:
+        """Whether rows are where they were when this was told; an add that failed may have moved them."""
+        return told.store is self._lists.store and (
+            self._copies is None or told.copies_store is self._copies.rows.store
+        )
 
     def forget(self) -> None:
         """Let go of what rows were told as; they are others now."""
@@ -136,9 +149,9 @@ class ListScan:
         if "originals" in self._lists.arena.columns:
             kind, blocks, scales, bits = original_rows(self._lists.arena)
         held = [
-            *_side(self._lists, code),
-            *_side(coarse, coarse_code),
-            *_side(centres, coarse_code),
+            *_side(self._lists, code, store),
+            *_side(coarse, coarse_code, coarse.store),
+            *_side(centres, coarse_code, centres.store),
             L2 if self._coding.metric == "l2" else INNER_PRODUCT,
             self._coding.metric == "cosine",
             self.centroids.relative,
@@ -160,10 +173,15 @@ class ListScan:
             -(-groups.size // PANEL),
             groups.looks,
             len(groups.looks),
+            0 if self._copies is None else self._lists.places,
         ]
+        copies_store = None
+        if self._copies is not None:
+            copies_store = self._copies.rows.store
+            held += _side(self._copies.rows, code, self._copies.told(copies_store, store))
         about = [part.__array_interface__["data"][0] if isinstance(part, np.ndarray) else int(part) for part in held]
         isa = kernels.Isa(code.isa, 8, code.bits)
-        return Told(reading, store, isa, kind, np.array(about, np.int64), [coarse, centres, *held])
+        return Told(reading, store, copies_store, isa, kind, np.array(about, np.int64), [coarse, centres, *held])
 
     # --- in steps
 
@@ -171,14 +189,15 @@ class ListScan:
         self, centred: Floats, probes: Probes, k: int, allowed: NDArray[np.uint8] | None, bits: int
     ) -> tuple[Floats, Ids]:
         """Keys (nq, k) float32, best first, and ids (nq, k); empty places are -inf and EMPTY_ID."""
-        keys = np.full((len(centred), k), -np.inf, np.float32)
+        kept = k if self._copies is None else 2 * k  # a row may be found twice
+        keys = np.full((len(centred), kept), -np.inf, np.float32)
         ids = np.full(keys.shape, EMPTY_ID, np.int64)
         for block in self.key_blocks(centred, self.coarse.nearest(centred, *probes), allowed, bits):
             best, names = keys[block.members], ids[block.members]
             kernels.select(block.keys, block.ids, block.allowed, best, names)
             keys[block.members], ids[block.members] = best, names
         kernels.sort_rows(keys, ids)
-        return keys, ids
+        return (keys, ids) if self._copies is None else _once_each(keys, ids, k)
 
     def key_blocks(
         self, centred: Floats, probed: list[Numbers], allowed: NDArray[np.uint8] | None, bits: int = 8
@@ -201,25 +220,38 @@ class ListScan:
         centred: Floats,
         allowed: NDArray[np.uint8] | None,
     ) -> Iterator[KeyBlock]:
-        quantizer, lists = self._coding.quantizer, self._lists
+        quantizer = self._coding.quantizer
         products = [[(piece.gains, Products(piece)) for piece in pieces] for pieces in queries]
         offsets = self._coding.offsets(centred, np.array([number], np.int32), self.centroids)
-        everyone = lists.places_of(int(number))
-        for at in range(0, len(everyone), STEP):
-            places = everyone[at : at + STEP]
-            mine = _EVERYONE if allowed is None else allowed[places]
-            if allowed is not None and not mine.any():
-                continue
-            rows = lists.rows(places)
-            factors = lists.factors_of(rows)
-            keys = np.empty((len(members), len(places)), np.float32)
+        for ids, rows, mine in self._steps(int(number), allowed):
+            factors = self._lists.factors_of(rows)
+            keys = np.empty((len(members), len(rows)), np.float32)
             keys[:] = factors[:, -1]
             words = quantizer.split(np.ascontiguousarray(rows[:, : quantizer.words]))
             for s, (stage, part, pieces) in enumerate(zip(quantizer.stages, words, products, strict=True)):
                 levels, scales = stage.levels(np.ascontiguousarray(part)), np.ascontiguousarray(factors[:, s])
                 for gains, product in pieces:
                     kernels.add_scores(product(levels), gains, scales, keys)
-            yield KeyBlock(members, keys + offsets, lists.ids_of(rows), mine)
+            yield KeyBlock(members, keys + offsets, ids, mine)
+
+    def _steps(
+        self, number: int, allowed: NDArray[np.uint8] | None
+    ) -> Iterator[tuple[Ids, NDArray[np.uint32], NDArray[np.uint8]]]:
+        """Ids, words and allowed ones of the rows that lie in a list, as their first or as their second."""
+        stores: list[Any] = [(self._lists, self._lists.ids_of, 0)]
+        if self._copies is not None:
+            stores.append((self._copies.rows, self._copies.ids_of, self._lists.places))
+        for lists, ids_of, before in stores:
+            everyone = lists.places_of(number)
+            for at in range(0, len(everyone), STEP):
+                places = everyone[at : at + STEP]
+                mine = _EVERYONE if allowed is None else allowed[before + places]
+                if allowed is not None and not mine.any():
+                    continue
+                rows = lists.rows(places)
+                ids = ids_of(rows)
+                known = ids != EMPTY_ID
+                yield (ids, rows, mine) if known.all() else (ids[known], rows[known], mine[known[: len(mine)]])
 
 
 class _Reading(NamedTuple):
@@ -232,10 +264,11 @@ class _Reading(NamedTuple):
 
 
 class Told(NamedTuple):
-    """An index as kernels.answer takes it, for a reading and a store of rows; `held` is what the addresses are of."""
+    """An index as kernels.answer takes it, for a reading and stores of rows; `held` is what the addresses are of."""
 
     reading: _Reading
     store: tuple[Any, ...]
+    copies_store: tuple[Any, ...] | None
     isa: kernels.Isa
     kind: NDArray[Any]
     about: NDArray[np.int64]
@@ -252,9 +285,21 @@ class KeyBlock(NamedTuple):
     allowed: NDArray[np.uint8]
 
 
-def _side(lists: Lists, code: LineCode) -> list[Any]:
-    """What kernels.answer is told of lists."""
-    blocks, page_bits, width, id_word = lists.store
+def _once_each(keys: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
+    """The k best of keys (nq, m) and ids (nq, m), sorted, each id with its best key."""
+    order = np.argsort(ids, axis=1, kind="stable")
+    ordered = np.take_along_axis(ids, order, 1)
+    query, at = np.nonzero(ordered[:, 1:] == ordered[:, :-1])
+    again = np.zeros(ids.shape, bool)
+    again[query, order[query, at + 1]] = True
+    keys, ids = np.where(again, np.float32(-np.inf), keys), np.where(again, EMPTY_ID, ids)
+    order = np.argsort(again, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(keys, order, 1), np.take_along_axis(ids, order, 1)
+
+
+def _side(lists: Lists, code: LineCode, store: tuple[Any, ...]) -> list[Any]:
+    """What kernels.answer is told of lists that are stored so."""
+    blocks, page_bits, width, id_word = store
     heads, following = lists.chains
     return [
         blocks,

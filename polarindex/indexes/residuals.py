@@ -39,11 +39,15 @@ class Centroids:
     mu : (dim,) float32, the index's centre, zero without one
     spread : float
         Mean |r|^2 of the rows that the centroids were learned from.
+    limit : float, optional
+        Which rows lie in a second list, see spilling.py; None where no row does.
     """
 
-    def __init__(self, quantizer: Quantizer, metric: str, full: Floats, mu: Floats, spread: float) -> None:
+    def __init__(
+        self, quantizer: Quantizer, metric: str, full: Floats, mu: Floats, spread: float, limit: float | None = None
+    ) -> None:
         self._quantizer, self._metric = quantizer, metric
-        self.full, self.mu, self.spread = full, mu, spread
+        self.full, self.mu, self.spread, self.limit = full, mu, spread, limit
 
     @cached_property
     def relative(self) -> Floats:
@@ -75,8 +79,8 @@ class ResidualCoding:
         """What multiplies g in a key."""
         return 2.0 if self.metric == "l2" else 1.0
 
-    def centroids(self, full: Floats, mu: Floats, spread: float) -> Centroids:
-        return Centroids(self.quantizer, self.metric, full, mu, spread)
+    def centroids(self, full: Floats, mu: Floats, spread: float, limit: float | None = None) -> Centroids:
+        return Centroids(self.quantizer, self.metric, full, mu, spread, limit)
 
     def codable(self, x: Floats, name: str, start: int = 0) -> Floats:
         """Rows of unit length for cosine, else x itself; ValueError names a zero row (cosine) or one too long."""

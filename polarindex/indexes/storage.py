@@ -26,6 +26,10 @@ looks, see grouping.py; where it is missing, groups are learned from the centroi
                                with wide_ids, its high word
         originals.npy          (16 pages, dim) of the store's type, where kept: row 16 p + l is that of page p's lane l
         original_scales.npy    (16 pages,) float32, for store="int8"
+    Where spill > 0 the state has spill = {rows, limit} (copies.py, spilling.py; a limit of null is none), and there are
+        spill_sizes.npy        (nlist,) int64: rows of which this list is the second
+        spill_rows.npy         (pages, width, 16) uint32: their codes and factors relative to it, as rows.npy has them;
+                               the last word is the row's place in rows.npy, 16 p + l
 
 Law:       a save writes a new segment, syncs it, then replaces the manifest by rename: at every moment the directory
            holds the old index or the new one. Reading executes nothing (no pickles). A directory that is not an
@@ -167,7 +171,7 @@ def _write_into(index: Index, folder: Path) -> None:
             "format": FORMAT,
             "version": VERSION,
             "kind": index.kind,
-            "parameters": index.parameters(),
+            "parameters": index._saved_parameters(),
             "state": saved.state,
             "layout": _layout(index),
             "block_bytes": BLOCK_BYTES,

@@ -168,6 +168,10 @@ class Tuning:
         lists = held.rows.owners[places // PANEL]
         centred = index._coding.codable(self._queries, "queries") - held.centroids.mu
         ranks, drops = _standing(held.scan.coarse, centred, lists)
+        if held.copies is not None:  # found through the better of two lists
+            second = held.copies.lists_of_rows()[places]
+            others = _standing(held.scan.coarse, centred, np.where(second < 0, lists, second))
+            ranks, drops = np.minimum(ranks, others[0]), np.minimum(drops, others[1])
         wanted = np.full(self._truth.shape, coded.shape[1])
         for q, (row, true) in enumerate(zip(coded, self._truth, strict=True)):
             order = np.argsort(row)

@@ -87,6 +87,7 @@ def _steps(x: Floats) -> list[tuple[str, Callable[[], object]]]:
     stored: list[dict[str, Any]] = [  # a search of lists is compiled for what originals are of
         {"kind": "ivf", "bits": bits, "store": store} for bits in READ_BITS for store in STORES[1:]
     ]
+    stored.append({"kind": "ivf", "store": "float32", "spill": 0.5})
     return [
         *((f"{name} {bits} bit", partial(_use_cell, x, name, bits)) for name, bits in cells),
         *((", ".join(map(str, one.values())), partial(_use_saved, x, **one)) for one in settings),

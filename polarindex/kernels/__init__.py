@@ -25,6 +25,7 @@ _FILES = {
     "add_moments": "moments",
     "normalise": "moments",
     "nearest_rows": "clusters",
+    "second_rows": "second",
     "group_rows": "clusters",
     "mean_rows": "clusters",
     "pack_plane": "pack",

@@ -14,6 +14,7 @@ import numpy as np
 from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.lanes import (
     LANES,
+    address_of,
     choose,
     first_lanes,
     floats_at,
@@ -24,7 +25,8 @@ from polarindex.kernels.lanes import (
     store,
     words_at,
 )
-from polarindex.kernels.pages import at_place, id_of
+from polarindex.kernels.limits import BEHIND, EMPTY_ID, THROUGH
+from polarindex.kernels.pages import at_place, id_of, own_place
 from polarindex.kernels.simd import start
 
 LARGEST = np.float32(np.finfo(np.float32).max)
@@ -41,10 +43,25 @@ def candidate_room(keep):
 
 
 @kernel
+def _id_of_copy(blocks, page_bits, width, id_word, place):
+    own = own_place((blocks, page_bits, width, id_word), place)
+    if own < 0:
+        return EMPTY_ID
+    behind = blocks.size - BEHIND
+    block, at = at_place(address_of(np.int64, blocks[behind]), blocks[behind + 1], blocks[behind + 2], own)
+    return id_of(block, at, blocks[behind + 2], blocks[behind + 3])
+
+
+@kernel
 def id_at(blocks, page_bits, width, id_word, place):
-    """The id of the row at a place: a word of its page, or two where ids are large (id_word < 0: the place is it)."""
+    """The id of the row at a place: a word of its page, or two where ids are large (id_word < 0: the place is it).
+
+    A copy's is that of the row itself (see pages.own_place), or EMPTY_ID where there is no such row.
+    """
     if id_word < 0:
         return np.int64(place)
+    if id_word >= THROUGH:
+        return _id_of_copy(blocks, page_bits, width, id_word, place)
     block, at = at_place(blocks, page_bits, width, place)
     return id_of(block, at, width, id_word)
 

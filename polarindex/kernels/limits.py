@@ -11,3 +11,7 @@ LONGEST = (2.0**128 - 2.0**104) ** 0.5 / 8
 
 # How a stored row and a query compare.
 L2, INNER_PRODUCT, COSINE = 0, 1, 2
+
+# The store of copies (pages.py): an id word from THROUGH on is one that holds a place in the first lists, of which the
+# last BEHIND numbers beside the addresses of blocks tell.
+THROUGH, BEHIND = 1 << 32, 5

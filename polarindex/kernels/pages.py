@@ -8,6 +8,9 @@ are, so the rows of the first page are its lanes 0 .. (size - 1) % PANEL. A plac
     owners (p,) int32           the list of each page, -1 for a free one
     sizes (nlist,) int64        rows
 
+Copies:    the lists of rows that lie in a second list too (copies.py) have each row's place in the first lists where
+           others have ids. Their store is (blocks, page_bits, width, THROUGH + id_word), and BEHIND numbers at the end
+           of `blocks` tell of the first lists: the address of their blocks, page_bits, width, id_word, places.
 Law:       a row is found by its place until its own or a later row of its list is removed; adding moves nothing."""
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import numpy as np
 from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.idtable import table_find, table_insert, table_remove
 from polarindex.kernels.lanes import address_of
+from polarindex.kernels.limits import THROUGH
 from polarindex.kernels.pack import PANEL
 
 
@@ -35,6 +39,15 @@ def id_of(block, at, width, id_word):
     if id_word + 1 < width:
         ident |= np.int64(block[at + (id_word + 1) * PANEL]) << 32
     return ident
+
+
+@inlined
+def own_place(store, place):
+    """Where the row is of which the row at a place is a copy; -1 where a damaged file names a place that is none."""
+    blocks, page_bits, width, id_word = store
+    block, at = at_place(blocks, page_bits, width, place)
+    own = np.int64(block[at + (id_word - THROUGH) * PANEL])
+    return own if own < blocks[blocks.size - 1] else np.int64(-1)
 
 
 @kernel

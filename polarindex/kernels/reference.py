@@ -209,6 +209,48 @@ def mean_rows(x: Array, starts: Array, order: Array, first: int, last: int, out:
     return means
 
 
+# --- second.py
+
+
+def second_rows(
+    products: tuple[Array, Array, Array, Array],
+    frames: Array,
+    slacks: Array,
+    x: Array,
+    centroids: Array,
+    own: Array,
+    first: int,
+    weight: float,
+    found: tuple[Array, Array, Array, Array],
+) -> tuple[Array, Array, Array, Array]:
+    """`found` after all lists first, first + 1, ... of finite squares were offered to rows.
+
+    Every loss is computed; which of them products and slacks spare is the kernel's affair.
+    """
+    along, across, of, squares = products
+    best, numbers, losses, distances = found
+    p = along - frames[1][:, None]
+    slopes = np.float32(2 * (1 + weight)) * frames[0][:, None]
+    doubled = across[of] + across[of]
+    keys = (slopes - np.float32(weight) * p) * p - ((squares + frames[2][:, None]) - doubled)
+    count = int(np.isfinite(squares).sum())
+    rows, offered = x.astype(np.float64)[:, None], centroids[first : first + count].astype(np.float64)
+    away, residuals = rows - offered, rows - centroids[own].astype(np.float64)[:, None]
+    apart, dots, energies = (away**2).sum(axis=2), (away * residuals).sum(axis=2), (residuals**2).sum(axis=2)
+    every = apart + np.divide(weight * dots * dots, energies, out=np.zeros(apart.shape), where=energies > 0)
+    every[np.arange(first, first + count) == own[:, None]] = np.inf
+    least = every.argmin(axis=1)
+    row = np.arange(len(x))
+    loss = every[row, least]
+    better = (loss < losses) | ((loss == losses) & (first + least < numbers) & np.isfinite(loss))
+    return (
+        np.maximum(best, keys.max(axis=1)),
+        np.where(better, first + least, numbers).astype(np.int32),
+        np.where(better, loss, losses),
+        np.where(better, apart[row, least], distances),
+    )
+
+
 # --- pack.py
 #
 # Word g of a row is 32 / width coordinates: byte t, field s (bits from width s on) is the code of coordinate

@@ -2,7 +2,7 @@
 
     queries -> (nearest groups of centroids) -> their scan (8-bit codes) -> nprobe nearest lists, those within the gap
             -> exact offsets -> queries grouped by list -> scan_lists -> candidates -> the k best by codes, or by
-               originals
+               originals                  (-> scan_lists of rows' second lists -> each row once: copies.py)
 
 Law:       what a query finds depends on the query and the index alone: lists are chosen by integer scores of its own,
            and candidates are a set that has no order (candidates.py). So batches, single queries and threads agree.
@@ -15,6 +15,7 @@ from numba import carray
 
 from polarindex.kernels.candidates import candidate_room, id_at, shrink
 from polarindex.kernels.compile import inlined, kernel
+from polarindex.kernels.copies import join_copies, raise_limits
 from polarindex.kernels.hadamard import rotate, rotate_rows
 from polarindex.kernels.lanes import address_of, moved
 from polarindex.kernels.limits import COSINE, EMPTY_ID, L2, LONGEST
@@ -247,12 +248,12 @@ def group_by_list(metric, centres, constants, queries, picked, jobs):
 
 
 @inlined
-def _probed(isa, coarse_isa, coarse, centres, side, queries, settings, allowed, found):
-    """The best candidates of each query from the lists it probes.
+def _probed(isa, coarse_isa, coarse, centres, side, queries, settings, allowed, found, about):
+    """The best candidates of each query from the lists it probes, and from the second lists of the same numbers.
 
     coarse : see nearest_lists; centres = (centres, constants) of group_by_list; side = (store, code, chains, sizes) of
     the index's lists. queries = (centred (nq, d) float32, quads, sums, gains).
-    settings = (metric, nprobe, gap, keep_count); found as in scan_lists.
+    settings = (metric, nprobe, gap, keep_count); found as in scan_lists; about: see `answer`.
     """
     centred, quads, sums, gains = queries
     metric, nprobe, gap, keep_count = settings
@@ -268,19 +269,22 @@ def _probed(isa, coarse_isa, coarse, centres, side, queries, settings, allowed, 
         isa, tag_with(isa, 1, 0), store, code, chains, (lists[:made], starts[: made + 1], members, offsets, sizes),
         (quads, sums, gains), allowed, found, keep_count,
     )
+    if about[COPIED]:
+        jobs = lists[:made], starts[: made + 1], members, offsets
+        _add_copies(isa, about, store, jobs, (quads, sums, gains), allowed, found, keep_count)
 
 
 # --- one call for a search. A kernel's arrays cost .2 us each where they come from Python, so an index is told as one
 # array of addresses and numbers: three sides (SIDE values each: the lists, then the centroids' one, then that of their
-# groups' centres), and then what follows them.
+# groups' centres), what follows them, and whether rows lie in second lists, and if so a side of these.
 
 SIDE = 14
 (BLOCKS, BLOCK_COUNT, PAGE_BITS, WIDTH, ID_WORD, WORDS, TABLE, SCALE_WORD, SHIFT_WORD, HEADS, LISTS, FOLLOWING, PAGES,
  SIZES) = range(SIDE)
 (METRIC, UNIT, CENTRES, CONSTANTS, MU, QUADS, ORDER, SIGNS, FLIPS, ROUNDS, STARTS, WINDOWS, WINDOW, ORIGINALS,
- ORIGINAL_COUNT, ORIGINAL_SCALES, SCALE_COUNT, ORIGINAL_BITS, GROUP_PAGES, LOOKS,
- LEVELS) = range(3 * SIDE, 3 * SIDE + 21)
-ABOUT = 3 * SIDE + 21
+ ORIGINAL_COUNT, ORIGINAL_SCALES, SCALE_COUNT, ORIGINAL_BITS, GROUP_PAGES, LOOKS, LEVELS,
+ COPIED) = range(3 * SIDE, 3 * SIDE + 22)
+COPIES = 3 * SIDE + 22  # where the second lists' side begins, if there is one
 
 
 @inlined
@@ -312,6 +316,21 @@ def _side(about, first):
         ),
         _view(about, np.int64, first + SIZES, (nlist,)),
     )
+
+
+@kernel
+def _add_copies(isa, about, store, jobs, queries, allowed, found, keep_count):
+    """Offer the rows of the second lists of scan_lists' jobs; about[COPIED] is how many places come before theirs."""
+    copies_store, code, chains, sizes = _side(about, COPIES)
+    lists, starts, members, offsets = jobs
+    raise_limits(found, keep_count, store)
+    copies = _candidates(found[2].size, keep_count)
+    copies[3][:] = found[3]
+    scan_lists(
+        isa, tag_with(isa, 1, 0), copies_store, code, chains, (lists, starts, members, offsets, sizes), queries,
+        allowed[min(about[COPIED], allowed.size) :], copies, keep_count,
+    )
+    join_copies(found, copies, store, copies_store, keep_count)
 
 
 @kernel
@@ -362,10 +381,12 @@ def _rotated(about, rows, y):
 def answer(isa, kind, about, given, nprobe, gap, keep_count, exact, allowed, out_distances, out_ids):
     """The k best of every query in the lists that it probes; whether all queries could be answered.
 
-    isa : a tag for tiles of the lists' planes. kind (0,) as of rescore_rows. about (ABOUT,) int64.
+    isa : a tag for tiles of the lists' planes. kind (0,) as of rescore_rows. about (COPIES,) int64, (COPIES + SIDE,)
+        where rows lie in second lists.
     given (nq, d) float32: False is returned where one is not finite, or longer than LONGEST, or zero in a cosine
         index, and nothing is written.
-    exact : whether the keep_count best by codes are scored by their originals. allowed (places,) uint8, (0,) for all.
+    exact : whether the keep_count best by codes are scored by their originals. allowed (places,) uint8, after them the
+        places of second lists; (0,) for all.
     out_distances (nq, k) float32, out_ids (nq, k) int64.
     """
     nq, d = given.shape
@@ -392,6 +413,7 @@ def answer(isa, kind, about, given, nprobe, gap, keep_count, exact, allowed, out
     _probed(
         isa, tag_with(isa, 0, 8), coarse, (centres, list_constants), side,
         (rows, quads, sums, gains), (metric, nprobe, np.float32(gap), keep_count), allowed, found,
+        about,
     )
     sign = np.float32(-1 if metric == L2 else 1)
     if exact:

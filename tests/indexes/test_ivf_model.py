@@ -21,7 +21,7 @@ class Model(RuleBasedStateMachine):
     """An index and a dict id -> vector that are changed alike.
 
     With originals every row of every list is a candidate, so a search must find exactly the nearest, with ties by
-    id. Without, distances are estimates, and a search must find those
+    id; rows may then lie in second lists. Without, distances are estimates, and a search must find those
     that are nearest by what a range search without a bound says, up to rounding: ways of a search may sum in other
     orders.
     """
@@ -38,13 +38,13 @@ class Model(RuleBasedStateMachine):
         seed=INTEGERS,
         dim=st.sampled_from([24, 31, 32, 33]),
         metric=st.sampled_from(["l2", "cosine"]),
-        store=st.sampled_from(["none", "float32"]),
+        stored=st.sampled_from([("none", 0.0), ("float32", 0.0), ("float32", 0.6), ("float32", 1.0)]),
     )
-    def begin(self, seed, dim, metric, store):
+    def begin(self, seed, dim, metric, stored):
         self.rng = np.random.default_rng(seed)
-        self.dim, self.metric, self.store = dim, metric, store
+        self.dim, self.metric, (self.store, spill) = dim, metric, stored
         self.centres = 3 * self.rng.standard_normal((NLIST, dim))
-        self.index = pi.IVFIndex(dim, metric, nlist=NLIST, store=store).fit(self.vectors(60))
+        self.index = pi.IVFIndex(dim, metric, nlist=NLIST, store=self.store, spill=spill).fit(self.vectors(60))
         self.vectors_of, self.next_id = {}, 0
 
     # --- changes
@@ -170,6 +170,7 @@ class Model(RuleBasedStateMachine):
                 np.testing.assert_allclose(distances[i, : len(order)], other, rtol=1e-5, atol=1e-5)
         few = self.index.search(q, k, nprobe=1, filter=filter)[1]
         assert np.isin(few, np.append(allowed, -1)).all()
+        assert all(len(np.unique(row[row >= 0])) == (row >= 0).sum() for row in few)
 
     def exact(self, q, ids):
         """(nq, n) float32, as kernels.reference.rescore_rows has it."""

@@ -74,8 +74,19 @@ class Kept:
         rows = self.fresh(numbers, large)
         self.commit(rows, self.stage(rows))
 
+    def places(self, ids):
+        found = np.empty(len(ids), np.int64)
+        kernels.table_find(*self.table, np.array(ids, np.int64), found)
+        return found.tolist()
+
     def remove(self, ids):
-        self.lists.remove(self.table, np.array(ids, np.int64))
+        left = [ident for ident in self.ids if ident not in set(ids)]
+        before = self.places(left)
+        for sources, targets in self.lists.remove(self.table, np.array(ids, np.int64)):
+            moved = dict(zip(sources.tolist(), targets.tolist(), strict=True))
+            before = [moved.get(place, place) for place in before]
+        if self.columns:
+            assert before == self.places(left), "rows are where they were told to have moved to"
         for ident in ids:
             part = next(part for part in self.model if ident in part)
             last = part.pop()

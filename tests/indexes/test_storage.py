@@ -12,6 +12,7 @@ import pytest
 import xxhash
 
 import polarindex as pi
+from polarindex import kernels
 from polarindex.indexes import lists, storage
 from polarindex.indexes.probing import Defaults
 from polarindex.quantizers import CELLS
@@ -536,6 +537,110 @@ def test_ids_that_were_not_given_out_are_a_format_error(tmp_path):
     forge_array(tmp_path / "index", "rows", lambda rows: np.where(rows == 99, np.uint32(100), rows))
     with pytest.raises(pi.FormatError, match="rows.npy holds ids 0 to 100"):
         pi.load(tmp_path / "index")
+
+
+def with_copies(folder):
+    """A saved index whose rows lie in second lists."""
+    index = pi.IVFIndex(DIM, nlist=7, store="float32", spill=0.6).fit(rows(300, 9))
+    index.add(rows(200))
+    index.save(folder)
+    return index
+
+
+def with_places(change):
+    """spill_rows.npy whose places, of rows, are changed; lanes without a row are told by their scales of 0."""
+
+    def changed(copies):
+        words = copies.transpose(0, 2, 1)
+        there = words[:, :, -3] != 0
+        words[there, -1] = change(words[there, -1].astype(np.int64))
+        return copies
+
+    return changed
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        drop("state", "spill"),
+        drop("state", "spill", "rows"),
+        drop("state", "spill", "limit"),
+        drop("segments", 0, "files", "spill_rows.npy"),
+        drop("segments", 0, "files", "spill_sizes.npy"),
+        lambda manifest: manifest["state"].update(spill=0.5),
+        lambda manifest: manifest["state"]["spill"].update(rows=-1),
+        lambda manifest: manifest["state"]["spill"].update(rows=201),
+        lambda manifest: manifest["state"]["spill"].update(limit="wide"),
+        lambda manifest: manifest["parameters"].update(spill=2.0),
+        lambda manifest: manifest["parameters"].update(store="none"),
+    ],
+)
+def test_a_manifest_must_fit_the_arrays_of_second_lists(tmp_path, change, mmap):
+    with_copies(tmp_path / "index")
+    pi.load(tmp_path / "index", mmap=mmap)
+    forge(tmp_path / "index", change)
+    with pytest.raises(pi.FormatError) as caught:
+        pi.load(tmp_path / "index", mmap=mmap)
+    assert "index" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("spill_sizes", resized([-16])),
+        ("spill_sizes", resized([2**40])),
+        ("spill_sizes", lambda sizes: sizes + np.eye(1, 7, dtype=np.int64)[0]),
+        ("spill_sizes", lambda sizes: sizes[:-1]),
+        ("spill_rows", lambda copies: copies[:-1]),
+        ("spill_rows", lambda copies: copies[:, :-1]),
+        ("spill_rows", lambda copies: copies.view(np.float32)),
+        ("spill_rows", with_places(lambda places: places + 2**31)),
+        ("spill_rows", with_places(lambda places: np.where(places == places.max(), 10**6, places))),
+        ("spill_rows", with_places(lambda places: np.where(places == places.max(), places.min(), places))),
+    ],
+)
+def test_arrays_of_second_lists_that_do_not_fit_are_a_format_error(tmp_path, name, change, mmap):
+    """Whoever maps a file trusts its rows, and so the places in them: see below."""
+    with_copies(tmp_path / "index")
+    trusted = mmap and "with_places" in change.__qualname__
+    forge_array(tmp_path / "index", name, change)
+    if trusted:
+        pi.load(tmp_path / "index", mmap=True).search(rows(9), 5, nprobe=7)
+        return
+    with pytest.raises(pi.FormatError) as caught:
+        pi.load(tmp_path / "index", mmap=mmap)
+    assert ".npy holds" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("isa", [kernels.available()[0], "generic"])
+def test_copies_of_noise_are_searched_and_changed_without_harm(tmp_path, seed, isa):
+    """Places beyond all rows, and the same ones again and again."""
+    with_copies(tmp_path / "index")
+    noise = np.random.default_rng(seed)
+
+    def random_bits(array):
+        found = noise.integers(0, 2**32, array.shape, np.uint32)
+        found[:, -1] = np.where(noise.random(found[:, -1].shape) < 0.5, found[:, -1] % 300, found[:, -1])
+        return found
+
+    forge_array(tmp_path / "index", "spill_rows", random_bits)
+    loaded = pi.load(tmp_path / "index", mmap=True)
+    with kernels.using(isa), np.errstate(all="ignore"):
+        for nprobe in (1, 7):
+            for options in ({}, {"rerank": 0, "return_error": True}, {"filter": np.arange(200) % 2 == 0}):
+                loaded.search(rows(9), 5, nprobe=nprobe, **options)
+        loaded.range_search(rows(3), 9.0)
+        empty = loaded.empty_like()
+        empty.merge(loaded)
+        loaded.remove(loaded.ids[::2])
+        loaded.upsert(np.arange(50), rows(50))
+        loaded.search(rows(9), 5)
+        loaded.save(tmp_path / "again")
+    with pytest.raises(pi.FormatError, match="spill_rows.npy holds places"):
+        pi.load(tmp_path / "again")
 
 
 @pytest.mark.parametrize("seed", range(3))
