@@ -74,15 +74,18 @@ class Coarse:
         centred = self.directions[some]
         if self.coding.metric == "cosine":
             centred = centred - self.centroids.mu
-        scores = self._exact_scores(centred, self.directions, self.shifts)
         centres = self._group_directions(groups)
-        group_scores = self._exact_scores(centred, centres, self._shifts(centres))
+        scores, group_scores = (
+            np.float32(self.coding.factor) * (centred @ directions.T) + self._shifts(directions).astype(np.float32)
+            for directions in (self.directions, centres)
+        )
         return with_looks(groups, scores, group_scores, some, self.coding.quantizer.dim)
 
     def scores(self, centred: Floats) -> Floats:
         """(nq, nlist) float32, of all lists."""
         if self.quantizer is None:
-            return self._exact_scores(centred, self.directions, self.shifts)
+            products = centred.astype(np.float64) @ self.directions.astype(np.float64).T
+            return (self.coding.factor * products + self.shifts).astype(np.float32)
         queries, nlist = self._integers(self.quantizer, centred), len(self.directions)
         scores = np.empty((len(centred), nlist), np.float32)
         scores[:, self.groups.order] = _coded_scores(self.quantizer, queries, self.lists(self.quantizer), nlist)
@@ -130,10 +133,6 @@ class Coarse:
             return -squared_norms(directions)
         shifts: Doubles = np.einsum("ij,j->i", directions, self.centroids.mu, dtype=np.float64)
         return shifts
-
-    def _exact_scores(self, centred: Floats, directions: Floats, shifts: Doubles) -> Floats:
-        scores = self.coding.factor * (centred.astype(np.float64) @ directions.astype(np.float64).T)
-        return (scores + shifts).astype(np.float32)
 
     def _integers(self, quantizer: EDEN, centred: Floats) -> StageQueries:
         ((queries,),) = integer_queries(quantizer, centred, self.coding.factor)

@@ -5,8 +5,9 @@ Law:       the centroids are in an order, and every `size` of them, in whole pag
            to the smaller number. These hold nprobe lists at least; where nprobe is over an eighth of the lists, or
            nothing would be saved, they are all groups.
 How many:  learned from the centroids: so many groups that of the nprobe lists nearest to a centroid nearly all (_FOUND)
-           are in them. It differs from set to set: to lose .001 of the recall, a query may look at a quarter of 1,024
-           lists on Fashion-MNIST, and must look at two thirds on GloVe.
+           are in them, which loses .0004 of the recall or less on Fashion-MNIST and .0007 on SIFT. It differs from set
+           to set: of 1,024 lists a query looks at a third on Fashion-MNIST, and would have to at four fifths on GloVe,
+           where nothing is saved and there is one group.
 Why equal: k-means makes groups of 3 to 70 lists, which leave half a page each empty: 40 % more pages with 1,024 lists.
            Equal ones made by halving lose as little with as many pages, or less.
 Saved:     what is learned here depends on the last bits of BLAS; a file has it, so that it answers alike everywhere.
@@ -14,6 +15,7 @@ Not here:  the groups' centres and scores (coarse.py)."""
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -22,19 +24,19 @@ from numpy.typing import NDArray
 from polarindex.codes import PANEL
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Numbers = NDArray[np.int32]
 
-_FOUND = 0.995  # the share of a centroid's nearest lists that are to be in the groups looked into
-_SIDE = 64  # a group has sqrt(nlist) / _SIDE pages: 256 lists a group of 1,048,576, 64 of 65,536, 16 up to 9,216
-# What a search by groups takes, in coordinates of a centroid that is scanned with all others (13 ps on Zen 4):
-_SECOND = 40_000  # a second scan
-_TURN = 1_000  # a group's turn, a query
-_ALONE = 1.5  # a coordinate where groups are single pages, which share no loads of queries
+_FOUND = 0.998  # the share of a centroid's nearest lists that are to be in the groups looked into
+_SIDE = 64  # a group has sqrt(nlist) / _SIDE pages, and so many that its scan takes longer than its turn
+# What looking into groups takes, in coordinates of a scan of all centroids (15 ps alone, 6 ps in a batch on Zen 4):
+_SECOND, _TURN_ALONE, _TURN = 40_000, 1_300, 3_000  # a second scan, and a group's turn of one query
 _ASKED = 512  # centroids that ask for their neighbours, fewer where there are many lists
 _CELLS = 1 << 23  # their scores at most
 _DEEPEST = 8  # one list in so many may be probed by groups
 _SEEN = 2048  # rows of a part by which it is halved
 _AXIS_STEPS, _MEAN_STEPS = 4, 8
+_BLOCK = 1 << 16  # rows that are copied at a time
 
 
 class Groups(NamedTuple):
@@ -83,9 +85,9 @@ def checked_groups(order: Numbers, size: int, looks: Numbers) -> Groups:
     return groups
 
 
-def group_size(nlist: int) -> int:
+def group_size(nlist: int, d: int) -> int:
     """Lists a group, where there are several."""
-    return PANEL * max(1, round(np.sqrt(nlist) / _SIDE))
+    return PANEL * max(1, round(np.sqrt(nlist) / _SIDE), round(2 * _TURN / (PANEL * d)))
 
 
 def one_group(nlist: int) -> Groups:
@@ -95,7 +97,7 @@ def one_group(nlist: int) -> Groups:
 def grouped(directions: Floats) -> Groups:
     """Groups of directions (nlist, d), all of them looked into; one group where more could not pay."""
     nlist, d = directions.shape
-    size = group_size(nlist)
+    size = group_size(nlist, d)
     if nlist <= 2 * size or not _pays(1, nlist, size, d):
         return one_group(nlist)
     whole, parts = [np.arange(nlist)], []
@@ -132,13 +134,15 @@ def with_looks(groups: Groups, scores: Floats, group_scores: Floats, asked: NDAr
         if _pays(wanted, nlist, groups.size, d):
             looks[level] = wanted
     looks = np.minimum.accumulate(looks[::-1])[::-1].copy()  # the fewer the lists, the fewer neighbours have taught
-    return groups._replace(looks=looks) if (looks < groups.total).any() else one_group(nlist)
+    learned = groups._replace(looks=looks)
+    usual = isqrt(nlist)  # about what .95 of the neighbours ask for on GloVe and MiniLM
+    return learned if learned.looked(usual) < groups.total else one_group(nlist)
 
 
 def _pays(look: int, nlist: int, size: int, d: int) -> bool:
-    """Whether to look into some groups takes less time than into all."""
-    scanned = look * size * (_ALONE if size == PANEL else 1)
-    return (nlist / size + scanned) * d + look * _TURN + _SECOND < nlist * d
+    """Whether to look into some groups takes less time than into all, both alone and in a batch."""
+    saved = (nlist - nlist / size - look * size) * d
+    return saved > max(_SECOND + look * _TURN_ALONE, look * _TURN)
 
 
 def askers(nlist: int) -> NDArray[np.int64]:
@@ -176,8 +180,16 @@ def _halved(directions: Floats, part: NDArray[np.int64], size: int) -> list[NDAr
         before, above = above, seen @ axis > limit
         if np.array_equal(before, above):
             break
-    heights = (directions[part] - middle.astype(np.float32)) @ axis.astype(np.float32)
-    order = np.argsort(heights, kind="stable")
-    groups = round(np.count_nonzero(heights <= limit) / size)
+    length = max(np.sqrt(axis @ axis), np.finfo(np.float64).tiny)
+    above_limit = _heights(directions, part, middle, axis / length) - np.float32(limit / length)
+    order = np.argsort(above_limit, kind="stable")
+    groups = round(np.count_nonzero(above_limit <= 0) / size)
     cut = size * min(max(1, groups), (len(part) - 1) // size)
     return [np.sort(part[order[:cut]]), np.sort(part[order[cut:]])]
+
+
+def _heights(directions: Floats, part: NDArray[np.int64], middle: Doubles, axis: Doubles) -> Floats:
+    """(len(part),) float32 of a part along an axis, from a middle."""
+    origin, along = middle.astype(np.float32), axis.astype(np.float32)
+    blocks = [part[start : start + _BLOCK] for start in range(0, len(part), _BLOCK)]
+    return np.concatenate([(directions[block] - origin) @ along for block in blocks])

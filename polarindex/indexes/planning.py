@@ -237,7 +237,7 @@ def _list_bytes(n: int, dim: int, metric: str, bits: int, store: str, nlist: int
     coarse = Lists(1, make_quantizer(QUANTIZER, dim, COARSE_BITS, 0).words, 1, {})
     coded = sum(
         allocated_rows(-(-count // PANEL) * PANEL, coarse.arena.block_rows) * coarse.bytes_per_row
-        for count in (nlist, -(-nlist // group_size(nlist)))
+        for count in (nlist, -(-nlist // group_size(nlist, dim)))
     )
     mapped = sum(stage.map.dims for stage in quantizer.stages)
     directions = dim if metric == "cosine" else 0

@@ -11,14 +11,14 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import polarindex as pi
-from polarindex import kernels
+from polarindex import checks, kernels
 from polarindex.indexes.coarse import Coarse
 from polarindex.indexes.grouping import Groups, one_group
 from polarindex.indexes.probing import ListScan
 from polarindex.indexes.scan import integer_queries
 from polarindex.indexes.storage import _manifest_checksum
 
-NLIST, DIM = 1000, 192
+NLIST, DIM = 1000, 256
 SETS = [pytest.param(name, marks=[] if name == kernels.selected() else pytest.mark.isa) for name in kernels.available()]
 
 
@@ -35,7 +35,8 @@ def listed(metric="l2", full=None, bits=4):
     if metric == "cosine":
         full = full / np.linalg.norm(full, axis=1, keepdims=True)
     index._take(index._coding.centroids(full, full.mean(axis=0), 1.0))
-    index.add(full, ids=np.arange(len(full)))
+    ids = np.arange(len(full))
+    index._commit(index._staged(checks.vectors(full, "x", full.shape[1]), ids.astype(np.int32), ids), ids)
     return index
 
 
@@ -207,10 +208,14 @@ def test_codes_that_no_register_reads_meet_all_centroids():
 
 @pytest.mark.slow
 def test_a_search_among_65_536_lists_follows_the_law():
-    index = listed(full=clustered(65_536, 16, homes=700))
-    coarse, q = index._held.scan.coarse, clustered(80, 16, seed=9, homes=700)
-    assert coarse.groups.size == 64 and coarse.groups.looked(100) < coarse.groups.total // 4
-    for nprobe in (1, 100, 2000):
+    """Of four coordinates, turned into 64."""
+    rng = np.random.default_rng(0)
+    plane = rng.standard_normal((4, 64))
+    full, q = ((rng.standard_normal((n, 4)) @ plane).astype(np.float32) for n in (65_536, 40))
+    index = listed(full=full)
+    coarse = index._held.scan.coarse
+    assert coarse.groups.size == 96 and 1 < coarse.groups.looked(100) < coarse.groups.total // 4
+    for nprobe in (1, 100, 300):
         wanted = law(coarse, q - index._held.centroids.mu, nprobe)
         for queries in (q, q[:1]):
             _, ids = index.search(queries, nprobe, nprobe=nprobe)
