@@ -44,7 +44,7 @@ def regrouped(index, groups):
     """The same rows, with the centroids grouped so."""
     other = pickle.loads(pickle.dumps(index))
     held = other._held
-    other._lists_held = held._replace(scan=ListScan(other._coding, held.centroids, held.rows, groups))
+    other._lists_held = held._replace(scan=ListScan(other._coding, held.centroids, held.rows, groups=groups))
     return other
 
 
