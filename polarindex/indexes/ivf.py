@@ -16,10 +16,10 @@ from polarindex.indexes import maintenance, tuning
 from polarindex.indexes.answers import Seen, answered, answered_at_once
 from polarindex.indexes.assign import nearest
 from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
-from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.ids import Ids, ListIds
 from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.kmeans import kmeans, sample_rows
+from polarindex.indexes.lines import lined_stage
 from polarindex.indexes.lists import ROWS, Lists, Staged
 from polarindex.indexes.originals import (
     check_originals,
@@ -28,14 +28,18 @@ from polarindex.indexes.originals import (
     take_originals,
 )
 from polarindex.indexes.probing import Defaults, ListScan, Probes
+from polarindex.indexes.ranges import within_radius
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.saved import Read, Saved, check_ids, whole
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.indexes.tuning import Tuned
 from polarindex.kernels.limits import LONGEST
+from polarindex.quantizers import Quantizer
 from polarindex.vectors import squared_norms
 
 _PROBED_SHARE = 32  # by default one list in so many is probed
+PLANED_BITS = 2, 3, 4  # of codes whose first planes are a coarser code
+_RERANK_PLANES = {1: 12, 2: 4, 3: 2}  # candidates a result, by the planes that are scanned: see Notes of `search`
 
 
 class IVFIndex(Index):
@@ -49,6 +53,10 @@ class IVFIndex(Index):
         Lists; "auto" is chosen by `fit` from the expected number of rows.
     center : bool
         Take int8 queries relative to the mean. The codes do not depend on it.
+    scan_bits : int, optional
+        How many bits of a code a search scans, fewer than `bits`; the best candidates are then scored by their whole
+        codes. Default: all bits, for everyone. For codes of 2 to 4 bits that are planes (eden, turboquant, ...) and
+        store="none"; 8 bytes a vector more. See Notes of `search`.
 
     Notes
     -----
@@ -68,10 +76,12 @@ class IVFIndex(Index):
         seed: int = 0,
         center: bool = True,
         store: str = "none",
+        scan_bits: int | None = None,
     ) -> None:
         super().__init__(dim, metric, bits, quantizer, seed, center, store)
         self.nlist: int | str = nlist if nlist == "auto" else checks.integer(nlist, "nlist", low=1, high=2**24)
-        self._coding = ResidualCoding(self.quantizer, self.metric)
+        self.scan_bits = None if scan_bits is None else _checked_scan_bits(scan_bits, self.quantizer, self.store)
+        self._coding = ResidualCoding(self.quantizer, self.metric, self.scan_bits)
         self._lists_held: _Lists | None = None
         self._default: Defaults | None = None
         self._seen: dict[tuple[Any, ...], Seen] = {}
@@ -119,8 +129,9 @@ class IVFIndex(Index):
         return self._held.rows.bytes_per_row
 
     def parameters(self) -> dict[str, Any]:
-        """The constructor's arguments; nlist as `fit` chose it."""
-        return {**self._common_parameters(), "nlist": self.nlist}
+        """The constructor's arguments; nlist as `fit` chose it, scan_bits where it is given."""
+        planes = {} if self.scan_bits is None else {"scan_bits": self.scan_bits}
+        return {**self._common_parameters(), "nlist": self.nlist, **planes}
 
     def info(self) -> dict[str, Any]:
         """What the index is, holds and costs.
@@ -208,7 +219,7 @@ class IVFIndex(Index):
     def _take(self, centroids: Centroids) -> None:
         """Begin anew with empty lists around these centroids."""
         columns = original_columns(self.store, self.dim)
-        rows = Lists(len(centroids.full), self.quantizer.words, len(self.quantizer.stages), columns)
+        rows = Lists(len(centroids.full), self._coding.words, len(self.quantizer.stages), columns)
         self._hold(_Lists(centroids, rows, ListIds(rows), ListScan(self._coding, centroids, rows)))
 
     def _hold(self, lists: _Lists) -> None:
@@ -279,7 +290,7 @@ class IVFIndex(Index):
     def _coded(
         self, source: checks.VectorSource, start: int, x: Floats, lists: NDArray[np.int32]
     ) -> tuple[NDArray[np.uint32], Floats, dict[str, Any]]:
-        """Code words, factors and originals of rows x, the first of them row `start` of the source."""
+        """Words, factors and originals of rows x, the first of them row `start` of the source."""
         rows = self._coding.codable(x, source.name, start)
         words, factors = self._coding.coded(rows, lists[start : start + len(x)], self._held.centroids, start)
         return words, factors, pack_originals(x, self.store, start)
@@ -414,10 +425,12 @@ class IVFIndex(Index):
             Lists are left out whose centroid is more than this farther than the nearest one: in squared distance for
             l2, in the centroid's inner product or cosine for ip and cosine. Default: what `tune` found, else none is.
         rerank : int, optional
-            Score the best rerank * k candidates again from the stored originals; 0 for none. Default: what `tune`
-            found, else 4 where originals are stored.
+            Score the best rerank * k candidates again, from the stored originals or, with scan_bits, by their whole
+            codes; 0 for none. Default: what `tune` found, else 4 where originals are stored, or with scan_bits as the
+            Notes say.
         exact_scan : bool
-            Accepted for all indexes: the rows of the lists that are probed are always scored in full.
+            Score the rows of the lists that are probed by their whole codes, as is always done without scan_bits;
+            nothing is then scored again by codes.
 
         Returns
         -------
@@ -437,8 +450,9 @@ class IVFIndex(Index):
         Rows that lie together, away from the query, are harder to find (of the 1 % around some word: .85; .34): give
         nprobe where filters are like that.
         """
+        first = self.scan_bits is not None and exact_scan is False
         if filter is None and return_error is False and query_bits == 8 and (exact_scan is True or exact_scan is False):
-            quick = answered_at_once(self, q, k, nprobe, gap, rerank, num_threads)
+            quick = answered_at_once(self, q, k, nprobe, gap, rerank, num_threads, first)
             if quick is not None:
                 return quick
         source = checks.vectors(q, "q", self.dim, single=True)
@@ -450,11 +464,15 @@ class IVFIndex(Index):
         bits = checked_query_bits(query_bits)
         given = source.array()
         queries = self._coding.codable(given, source.name)
-        arguments = k, nprobe, gap, rerank, type(nprobe), type(gap), type(rerank)
-        distances, ids = answered(self, given, queries, arguments, k, probes, factor, filter, threads, bits)
+        if self.scan_bits is not None:
+            if first and factor == 0 and return_error:
+                raise ValueError("return_error is that of whole codes; with rerank=0 only their first planes are read")
+            factor = factor if first else 0
+        arguments = k, nprobe, gap, rerank, type(nprobe), type(gap), type(rerank), first
+        distances, ids = answered(self, given, queries, arguments, k, probes, factor, first, filter, threads, bits)
         results: tuple[NDArray[Any], ...] = (distances, ids)
         if return_error:
-            results += (self._errors(queries, ids, bool(factor)),)
+            results += (self._errors(queries, ids, bool(factor) and self.store != "none"),)
         return tuple(part[0] for part in results) if source.single else results
 
     def _changed(self) -> None:
@@ -519,8 +537,11 @@ class IVFIndex(Index):
         self._seen.clear()  # what None came to
 
     def _rerank_factor(self, rerank: int | None) -> int:
-        tuned = self._default.rerank if self._default else None
-        return super()._rerank_factor(tuned if rerank is None else rerank)
+        if rerank is None and self._default:
+            rerank = self._default.rerank
+        if self.scan_bits is None:
+            return super()._rerank_factor(rerank)
+        return _RERANK_PLANES[self.scan_bits] if rerank is None else checks.integer(rerank, "rerank", low=0)
 
     def _probes(self, nprobe: int | None, gap: float | None) -> Probes:
         held, default = self._held, self._default
@@ -548,17 +569,9 @@ class IVFIndex(Index):
         radius = np.float64(checks.real(radius, "radius"))
         held = self._held
         probes = self._probes(held.rows.nlist if nprobe is None else nprobe, gap)
-        queries = self._coding.codable(source.array(), source.name)
-        centred, constants = queries - held.centroids.mu, self._coding.constants(queries, held.centroids)
-        found: list[list[tuple[Floats, Ids]]] = [[] for _ in range(source.n)]
-        for group, allowed in filter_groups(filter, source.n, self._id_map, len(self), self._version):
-            lists = held.scan.coarse.nearest(centred[group], probes)
-            for block in held.scan.key_blocks(centred[group], lists, allowed):
-                members = group[block.members]
-                distances = (block.keys + constants[members, None]).astype(np.float32)
-                distances = -distances if self.metric == "l2" else distances
-                self._add_hits(found, members, distances, block.ids, block.allowed, radius)
-        return self._sorted_hits(found)
+        given = source.array()
+        queries = self._coding.codable(given, source.name)
+        return within_radius(self, given, queries, radius, probes, filter)
 
     def _vectors_at(self, positions: Ids) -> Floats:
         if self.store != "none":
@@ -578,7 +591,7 @@ class IVFIndex(Index):
         held = self._held
         rows = held.rows.rows(places)
         scales = held.rows.factors_of(rows)[:, :-1]
-        return np.ascontiguousarray(rows[:, : self.quantizer.words]), scales, held.rows.lists_of(places)
+        return self._coding.code_words(rows), scales, held.rows.lists_of(places)
 
     def _errors_at(self, query: Floats, positions: Ids) -> Floats:
         words, scales, lists = self._codes_at(positions)
@@ -604,6 +617,18 @@ def _from_json(given: dict[str, Any]) -> Defaults:
     gap = None if given["gap"] is None else checks.real(given["gap"], "gap", low=0)
     nprobe, rerank = checks.integer(given["nprobe"], "nprobe", low=1), checks.integer(given["rerank"], "rerank", low=0)
     return Defaults(nprobe, gap, rerank)
+
+
+def _checked_scan_bits(scan_bits: Any, quantizer: Quantizer, store: str) -> int:
+    planes = checks.integer(scan_bits, "scan_bits", low=1)
+    stage = lined_stage(quantizer)
+    if stage is None or stage.layout.bits not in PLANED_BITS:
+        raise ValueError(f"scan_bits={planes} needs a code of 2 to 4 bits in planes, as of eden; got {quantizer!r}")
+    if planes >= quantizer.bits:
+        raise ValueError(f"scan_bits={planes} must be less than bits={quantizer.bits}; None scans all of them")
+    if store != "none":
+        raise ValueError(f"scan_bits={planes} is for codes alone; with store={store!r} the originals re-rank")
+    return planes
 
 
 def auto_nlist(n: int) -> int:

@@ -21,6 +21,7 @@ from polarindex.indexes.ivf import IVFIndex, auto_nlist
 from polarindex.indexes.lists import ROWS, Lists
 from polarindex.indexes.originals import STORES, original_columns
 from polarindex.indexes.probing import COARSE_BITS
+from polarindex.indexes.residuals import ResidualCoding
 from polarindex.quantizers import make_quantizer
 
 QUANTIZER = "eden"
@@ -201,11 +202,13 @@ def _reason(best: _Option, wanted: str, target: float, budget: int | None, reach
     return "; ".join(parts) + "."
 
 
-def predicted_bytes(n: int, dim: int, metric: str, bits: int, store: str, nlist: int | None) -> dict[str, int]:
+def predicted_bytes(
+    n: int, dim: int, metric: str, bits: int, store: str, nlist: int | None, scan_bits: int | None = None
+) -> dict[str, int]:
     """What `nbytes` of an index with n rows is made of; nlist is None for a flat one."""
     if nlist is None:
         return _flat_bytes(n, dim, metric, bits, store)
-    return _list_bytes(n, dim, metric, bits, store, nlist)
+    return _list_bytes(n, dim, metric, bits, store, nlist, scan_bits)
 
 
 def _flat_bytes(n: int, dim: int, metric: str, bits: int, store: str) -> dict[str, int]:
@@ -223,10 +226,12 @@ def _flat_bytes(n: int, dim: int, metric: str, bits: int, store: str) -> dict[st
     }
 
 
-def _list_bytes(n: int, dim: int, metric: str, bits: int, store: str, nlist: int) -> dict[str, int]:
+def _list_bytes(
+    n: int, dim: int, metric: str, bits: int, store: str, nlist: int, scan_bits: int | None
+) -> dict[str, int]:
     quantizer = make_quantizer(QUANTIZER, dim, bits, 0)
-    stages = len(quantizer.stages)
-    lists = Lists(1, quantizer.words, stages, original_columns(store, dim))
+    coding, stages = ResidualCoding(quantizer, metric, scan_bits), len(quantizer.stages)
+    lists = Lists(1, coding.words, stages, original_columns(store, dim))
     pages = -(-n // PANEL) + round(nlist * (PANEL - 1) / (2 * PANEL))
     rows = allocated_rows(pages * PANEL, lists.arena.block_rows)
     originals = lists.bytes_per_row - lists.arena.columns[ROWS].row_bytes
@@ -236,7 +241,7 @@ def _list_bytes(n: int, dim: int, metric: str, bits: int, store: str, nlist: int
     directions = dim if metric == "cosine" else 0
     return {
         "codes": 4 * n * quantizer.words,
-        "scales and shifts": 4 * n * (stages + 1),
+        "scales and shifts": 4 * n * (stages + 1 + coding.head),
         "ids": 4 * n,
         "originals": n * originals,
         "spare room": (rows - n) * lists.bytes_per_row,

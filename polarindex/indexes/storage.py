@@ -19,9 +19,10 @@ default (null, or the nprobe and gap that searches use; a gap of null is none). 
         centre.npy             (dim,) float32, mu: zero without one
         sizes.npy              (nlist,) int64: rows of each list
         rows.npy               (pages, width, 16) uint32: list after list, each of ceil(size / 16) pages of 16 rows, all
-                               full but its first, whose last lanes are zeros. The words of a row: code (codes.py),
-                               a float32 scale a stage, the float32 shift (residuals.py), the id: its low word and,
-                               with wide_ids, its high word
+                               full but its first, whose last lanes are zeros. The words of a row: with scan_bits the
+                               float32 scale and shift of the first planes, the code (codes.py), a float32 scale a
+                               stage, the float32 shift (residuals.py), the id: its low word and, with wide_ids, its
+                               high word
         originals.npy          (16 pages, dim) of the store's type, where kept: row 16 p + l is that of page p's lane l
         original_scales.npy    (16 pages,) float32, for store="int8"
 

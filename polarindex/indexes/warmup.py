@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.indexes.coding import METRICS
 from polarindex.indexes.flat import FlatIndex
-from polarindex.indexes.ivf import IVFIndex
+from polarindex.indexes.ivf import PLANED_BITS, IVFIndex
 from polarindex.indexes.lines import READ_BITS
 from polarindex.indexes.originals import STORES
 from polarindex.indexes.storage import load
@@ -86,6 +86,9 @@ def _steps(x: Floats) -> list[tuple[str, Callable[[], object]]]:
     settings = [{"kind": kind, "quantizer": name, **case} for kind in _KINDS for case in cases for name in _PATHS]
     stored: list[dict[str, Any]] = [  # a search of lists is compiled for what originals are of
         {"kind": "ivf", "bits": bits, "store": store} for bits in READ_BITS for store in STORES[1:]
+    ]
+    stored += [  # and for the planes that it scans
+        {"kind": "ivf", "bits": bits, "scan_bits": planes} for bits in PLANED_BITS for planes in range(1, bits)
     ]
     return [
         *((f"{name} {bits} bit", partial(_use_cell, x, name, bits)) for name, bits in cells),

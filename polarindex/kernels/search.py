@@ -55,7 +55,7 @@ def round_queries(y, quads, sums, peaks):
 
 
 @inlined
-def _candidates(nq, keep_count):
+def empty_candidates(nq, keep_count):
     """Empty candidates, as scan_lists fills them."""
     room = nq * candidate_room(keep_count) + PANEL
     return (
@@ -82,7 +82,7 @@ def nearest_lists(isa, alone, coarse, queries, nprobe, gap, picked):
     for i in range(blocks + 1):
         starts[i] = min(i * TOGETHER, nq)
     jobs = np.zeros(blocks, np.int32), starts, np.arange(nq).astype(np.int32), np.zeros(nq, np.float32), sizes
-    found = _candidates(nq, nprobe)
+    found = empty_candidates(nq, nprobe)
     scan_lists(isa, alone, store, code, chains, jobs, queries, np.empty(0, np.uint8), found, nprobe)
     scores, places, held, _ = found
     room = (scores.size - PANEL) // nq
@@ -110,7 +110,7 @@ def nearest_lists(isa, alone, coarse, queries, nprobe, gap, picked):
 
 
 @inlined
-def _offset(metric, centre, query, constant, d):
+def list_offset(metric, centre, query, constant, d):
     """What is added to the keys of a list: -|q - c|^2 for L2, else <q, c> + constant."""
     if metric == L2:
         return np.float32(-squared_distance(centre, np.float32(1), query, d))
@@ -134,7 +134,7 @@ def group_by_list(metric, centres, constants, queries, picked, jobs):
         for i in range(counts[0]):
             l = np.int64(probes[0, i])  # noqa: E741
             lists[i], starts[i], members[i] = l, i, 0
-            offsets[i] = _offset(metric, moved(rows, l * d), where, constants[l], d)
+            offsets[i] = list_offset(metric, moved(rows, l * d), where, constants[l], d)
         starts[counts[0]] = counts[0]
         return counts[0]
     tally = np.zeros(nlist + 1, np.int64)
@@ -155,20 +155,19 @@ def group_by_list(metric, centres, constants, queries, picked, jobs):
             at = tally[l]
             tally[l] = at + 1
             members[at] = q
-            offsets[at] = _offset(metric, moved(rows, l * d), query, constants[l], d)
+            offsets[at] = list_offset(metric, moved(rows, l * d), query, constants[l], d)
     return jobs_made
 
 
 @inlined
-def _probed(isa, coarse_isa, coarse, side, queries, settings, allowed, found):
-    """The best candidates of each query from the lists it probes.
+def probing_jobs(coarse_isa, coarse, queries, settings):
+    """The jobs of scan_lists, without the sizes: which queries probe which lists.
 
-    coarse = (store, code, chains, sizes, centres, constants): see nearest_lists and group_by_list; side the same of
-    the index's lists, without the last two. queries = (centred (nq, d) float32, quads, sums, gains).
-    settings = (metric, nprobe, gap, keep_count); found as in scan_lists.
+    coarse = (store, code, chains, sizes, centres, constants): see nearest_lists and group_by_list.
+    queries = (centred (nq, d) float32, quads, sums, gains); settings = (metric, nprobe, gap).
     """
     centred, quads, sums, gains = queries
-    metric, nprobe, gap, keep_count = settings
+    metric, nprobe, gap = settings
     nq = centred.shape[0]
     picked = np.empty((nq, nprobe), np.int32), np.empty(nq, np.int64)
     nearest_lists(
@@ -178,10 +177,21 @@ def _probed(isa, coarse_isa, coarse, side, queries, settings, allowed, found):
     lists, starts = np.empty(pairs, np.int32), np.empty(pairs + 1, np.int64)
     members, offsets = np.empty(pairs, np.int32), np.empty(pairs, np.float32)
     made = group_by_list(metric, coarse[4], coarse[5], centred, picked, (lists, starts, members, offsets))
+    return lists[:made], starts[: made + 1], members, offsets
+
+
+@inlined
+def scan_probed(isa, coarse, side, queries, settings, keep_count, allowed, found):
+    """The best candidates of each query from the lists it probes.
+
+    coarse, queries, settings as in probing_jobs; side = (store, code, chains, sizes) of the index's lists; found as in
+    scan_lists.
+    """
+    lists, starts, members, offsets = probing_jobs(tag_with(isa, 0, 8), coarse, queries, settings)
     store, code, chains, sizes = side
     scan_lists(
-        isa, tag_with(isa, 1, 0), store, code, chains, (lists[:made], starts[: made + 1], members, offsets, sizes),
-        (quads, sums, gains), allowed, found, keep_count,
+        isa, tag_with(isa, 1, 0), store, code, chains, (lists, starts, members, offsets, sizes), queries[1:], allowed,
+        found, keep_count,
     )
 
 
@@ -189,43 +199,53 @@ def _probed(isa, coarse_isa, coarse, side, queries, settings, allowed, found):
 # array of addresses and numbers: two sides, (SIDE values each: the lists, then the centroids' one), and then what
 # follows them.
 
-SIDE = 14
-(BLOCKS, BLOCK_COUNT, PAGE_BITS, WIDTH, ID_WORD, WORDS, TABLE, SCALE_WORD, SHIFT_WORD, HEADS, LISTS, FOLLOWING, PAGES,
- SIZES) = range(SIDE)
+SIDE = 15
+(BLOCKS, BLOCK_COUNT, PAGE_BITS, WIDTH, ID_WORD, WORDS, TABLE, SCALE_WORD, SHIFT_WORD, CODE_WORD, HEADS, LISTS,
+ FOLLOWING, PAGES, SIZES) = range(SIDE)
 (METRIC, UNIT, CENTRES, CONSTANTS, MU, QUADS, ORDER, SIGNS, FLIPS, ROUNDS, STARTS, WINDOWS, WINDOW, ORIGINALS,
  ORIGINAL_COUNT, ORIGINAL_SCALES, SCALE_COUNT, ORIGINAL_BITS) = range(2 * SIDE, 2 * SIDE + 18)
 ABOUT = 2 * SIDE + 18
 
 
 @inlined
-def _view(about, kind, at, shape):
+def view(about, kind, at, shape):
     """The array at the address about[at]."""
     return carray(address_of(kind, about[at]), shape)
 
 
 @inlined
-def _side(about, first):
+def side_at(about, first):
     """store, code, chains and sizes of one side."""
     nlist = about[first + LISTS]
     return (
         (
-            _view(about, np.int64, first + BLOCKS, (about[first + BLOCK_COUNT],)),
+            view(about, np.int64, first + BLOCKS, (about[first + BLOCK_COUNT],)),
             about[first + PAGE_BITS],
             about[first + WIDTH],
             about[first + ID_WORD],
         ),
         (
             about[first + WORDS],
-            _view(about, np.int8, first + TABLE, (16,)),
+            view(about, np.int8, first + TABLE, (16,)),
             about[first + SCALE_WORD],
             about[first + SHIFT_WORD],
+            about[first + CODE_WORD],
         ),
         (
-            _view(about, np.int32, first + HEADS, (nlist,)),
-            _view(about, np.int32, first + FOLLOWING, (about[first + PAGES],)),
+            view(about, np.int32, first + HEADS, (nlist,)),
+            view(about, np.int32, first + FOLLOWING, (about[first + PAGES],)),
         ),
-        _view(about, np.int64, first + SIZES, (nlist,)),
+        view(about, np.int64, first + SIZES, (nlist,)),
     )
+
+
+@inlined
+def coarse_side(about, d):
+    """The centroids' side, with the centroids relative to the index's centre and their constants."""
+    store, code, chains, sizes = side_at(about, SIDE)
+    nlist = about[LISTS]
+    centres = view(about, np.float32, CENTRES, (nlist, d))
+    return store, code, chains, sizes, centres, view(about, np.float32, CONSTANTS, (nlist,))
 
 
 @kernel
@@ -235,7 +255,7 @@ def _centred(about, given, rows, constants):
     False where a query is not finite, too long, or zero in a cosine index.
     """
     nq, d = given.shape
-    mu = _view(about, np.float32, MU, (d,))
+    mu = view(about, np.float32, MU, (d,))
     norms2 = np.empty(nq, np.float64)
     if about[UNIT] and nq >= FEW:
         normalise(given, rows, norms2)
@@ -264,12 +284,36 @@ def _rotated(about, rows, y):
     """y = R rows."""
     nq, d = rows.shape
     rounds, windows, size = about[ROUNDS], about[WINDOWS], about[WINDOW]
-    order, starts = _view(about, np.int64, ORDER, (rounds, d)), _view(about, np.int64, STARTS, (windows,))
+    order, starts = view(about, np.int64, ORDER, (rounds, d)), view(about, np.int64, STARTS, (windows,))
     norm = np.float32(1.0 / np.sqrt(np.float64(size)))
     if nq < FEW and size >= PANEL:
-        rotate_rows(rows, order, _view(about, np.float32, FLIPS, (rounds, windows, d)), starts, size, norm, y)
+        rotate_rows(rows, order, view(about, np.float32, FLIPS, (rounds, windows, d)), starts, size, norm, y)
     else:
-        rotate(rows, order, _view(about, np.float32, SIGNS, (rounds, windows, d)), starts, size, norm, y)
+        rotate(rows, order, view(about, np.float32, SIGNS, (rounds, windows, d)), starts, size, norm, y)
+
+
+@kernel
+def _prepared(about, given, rows, constants, quads, sums, gains):
+    """Fill the arrays of `prepared`; False where a query cannot be answered, see `answer`."""
+    if not _centred(about, given, rows, constants):
+        return False
+    y = np.empty(given.shape, np.float32)
+    _rotated(about, rows, y)
+    round_queries(y, quads, sums, gains)
+    factor = np.float32(2.0 / 127 if about[METRIC] == L2 else 1.0 / 127)
+    for q in range(gains.size):
+        gains[q] *= factor
+    return True
+
+
+@inlined
+def prepared(about, given):
+    """Whether all queries can be answered, the queries as probing_jobs takes them, and their constants (nq,)."""
+    nq, d = given.shape
+    rows, constants = np.empty((nq, d), np.float32), np.zeros(nq, np.float64)
+    quads, sums, gains = np.empty((nq, about[QUADS]), np.int32), np.empty(nq, np.int32), np.empty(nq, np.float32)
+    able = _prepared(about, given, rows, constants, quads, sums, gains)
+    return able, (rows, quads, sums, gains), constants
 
 
 @kernel
@@ -283,31 +327,18 @@ def answer(isa, kind, about, given, nprobe, gap, keep_count, exact, allowed, out
     out_distances (nq, k) float32, out_ids (nq, k) int64.
     """
     nq, d = given.shape
-    metric, m = about[METRIC], about[QUADS]
-    rows, constants = np.empty((nq, d), np.float32), np.zeros(nq, np.float64)
-    if not _centred(about, given, rows, constants):
+    metric = about[METRIC]
+    able, queries, constants = prepared(about, given)
+    if not able:
         return False
-    y = np.empty((nq, d), np.float32)
-    _rotated(about, rows, y)
-    quads, sums, gains = np.empty((nq, m), np.int32), np.empty(nq, np.int32), np.empty(nq, np.float32)
-    round_queries(y, quads, sums, gains)
-    factor = np.float32(2.0 / 127 if metric == L2 else 1.0 / 127)
-    for q in range(nq):
-        gains[q] *= factor
-    side, coarse = _side(about, 0), _side(about, SIDE)
-    nlist = about[LISTS]
-    centres = _view(about, np.float32, CENTRES, (nlist, d))
-    list_constants = _view(about, np.float32, CONSTANTS, (nlist,))
-    found = _candidates(nq, keep_count)
-    _probed(
-        isa, tag_with(isa, 0, 8), (coarse[0], coarse[1], coarse[2], coarse[3], centres, list_constants), side,
-        (rows, quads, sums, gains), (metric, nprobe, np.float32(gap), keep_count), allowed, found,
-    )
+    side, found = side_at(about, 0), empty_candidates(nq, keep_count)
+    settings = metric, nprobe, np.float32(gap)
+    scan_probed(isa, coarse_side(about, d), side, queries, settings, keep_count, allowed, found)
     sign = np.float32(-1 if metric == L2 else 1)
     if exact:
         originals = (
-            _view(about, np.int64, ORIGINALS, (about[ORIGINAL_COUNT],)),
-            _view(about, np.int64, ORIGINAL_SCALES, (about[SCALE_COUNT],)),
+            view(about, np.int64, ORIGINALS, (about[ORIGINAL_COUNT],)),
+            view(about, np.int64, ORIGINAL_SCALES, (about[SCALE_COUNT],)),
             about[ORIGINAL_BITS],
         )
         by = COSINE if about[UNIT] else metric
