@@ -270,11 +270,8 @@ def first_planes(table: NDArray[np.int8], thresholds: Array, planes: int) -> Fir
 
     With y ~ N(0, 1), L(y) its level and m(y) = E[L | planes]: the estimate is c m with c = E[y L] / E[y m].
     """
-    edges = np.concatenate([[-_TAIL], thresholds, [_TAIL]]).clip(-_TAIL, _TAIL)
-    mass, first, _ = _NORMAL.moments(edges)
-    mass, first = mass / mass.sum(), first / mass.sum()
     levels = table.astype(np.float64).reshape(1 << planes, -1)
-    mass, first = mass.reshape(levels.shape), first.reshape(levels.shape)
+    mass, first = _moments_of(thresholds, planes)
     if levels.shape[1] == 1:
         estimates = levels[:, 0]
     else:
@@ -283,3 +280,21 @@ def first_planes(table: NDArray[np.int8], thresholds: Array, planes: int) -> Fir
     weights = np.array([estimates[1 << (planes - 1 - p)] - estimates[0] for p in range(planes)])
     deviation = float(np.sqrt((mass * (levels - estimates[:, None]) ** 2).sum()))
     return FirstPlanes(float(estimates[0]), weights, deviation, _LIFTS[planes])
+
+
+def prefix_levels(thresholds: Array, planes: int) -> NDArray[np.int8]:
+    """The levels (2^planes,) int8 of a code that is the first planes of one with these thresholds, (2^bits - 1,).
+
+    They ascend, like E[v | planes] for N(0, 1), of which they are multiples, the largest 127: what multiplies them all
+    is part of a vector's scale.
+    """
+    mass, first = _moments_of(thresholds, planes)
+    means = first.sum(axis=1) / mass.sum(axis=1)
+    return np.rint(127 * means / np.abs(means).max()).astype(np.int8)
+
+
+def _moments_of(thresholds: Array, planes: int) -> tuple[Array, Array]:
+    """Masses and first moments of N(0, 1) in the cells of a code, (2^planes, cells that share their first planes)."""
+    edges = np.concatenate([[-_TAIL], thresholds, [_TAIL]]).clip(-_TAIL, _TAIL)
+    mass, first, _ = _NORMAL.moments(edges)
+    return (mass / mass.sum()).reshape(1 << planes, -1), (first / mass.sum()).reshape(1 << planes, -1)

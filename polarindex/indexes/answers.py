@@ -42,7 +42,8 @@ class Seen(NamedTuple):
 
     version: int
     told: Told
-    answer: Callable[..., Any]  # kernels.answer for just such arguments
+    answer: Callable[..., Any]  # kernels.answer, or answer_by_planes, for just such arguments
+    tags: tuple[Any, Any]  # its first two
     probes: Probes
     keep: int
     exact: bool
@@ -60,12 +61,13 @@ class _Task(NamedTuple):
     k: int
     keep: int
     exact: bool  # whether the best `keep` are scored again
+    first: bool  # whether these are the best by the first planes of their codes
     allowed: NDArray[np.uint8] | None
     bits: int
 
 
 def answered_at_once(
-    index: IVFIndex, q: Any, k: Any, nprobe: Any, gap: Any, rerank: Any, num_threads: Any
+    index: IVFIndex, q: Any, k: Any, nprobe: Any, gap: Any, rerank: Any, num_threads: Any, first: bool
 ) -> tuple[Floats, Ids] | None:
     """Results for a plain float32 array of few queries, or None where the long way is needed: for arguments that
     have not been seen to be right, for what a kernel does not read, and for queries that raise an error.
@@ -80,7 +82,7 @@ def answered_at_once(
     if not (single or len(q) <= _TOGETHER or num_threads == 1):
         return None
     try:
-        seen = index._seen.get((k, nprobe, gap, rerank, type(nprobe), type(gap), type(rerank)))
+        seen = index._seen.get((k, nprobe, gap, rerank, type(nprobe), type(gap), type(rerank), first))
     except TypeError:  # an array of no dimensions is a number without a hash
         return None
     if seen is None or seen.version != index._version or len(q) > seen.most or seen.isa != kernels.selected():
@@ -90,8 +92,7 @@ def answered_at_once(
     nq, told = 1 if single else len(q), seen.told
     distances, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
     if not seen.answer(
-        told.isa, told.kind, told.about, q.reshape(nq, index.dim), *seen.probes, seen.keep, seen.exact, _EVERYONE,
-        distances, ids,
+        *seen.tags, told.about, q.reshape(nq, index.dim), *seen.probes, seen.keep, seen.exact, _EVERYONE, distances, ids
     ):
         return None
     return (distances[0], ids[0]) if single else (distances, ids)
@@ -105,11 +106,12 @@ def answered(
     k: int,
     probes: Probes,
     factor: int,
+    first: bool,
     filter: Any,
     threads: int | None,
     bits: int,
 ) -> tuple[Floats, Ids]:
-    """Distances and ids (nq, k) of `queries`, codable, which were `given` so."""
+    """Distances and ids (nq, k) of `queries`, codable, which were `given` so; `first`: scan the first planes only."""
     nq = len(queries)
     distances, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
     keep = max(factor, 1) * max(1, min(k, len(index)))
@@ -121,7 +123,7 @@ def answered(
         tasks = []
         for part in _parts(nq if members is None else len(members), keep, probes.nprobe, threads):
             mine: Any = part if members is None else members[part]
-            tasks.append(_Task(given[mine], queries[mine], mine, probes, k, keep, bool(factor), allowed, bits))
+            tasks.append(_Task(given[mine], queries[mine], mine, probes, k, keep, bool(factor), first, allowed, bits))
         for task, (found, names) in zip(tasks, run_all(answer, tasks, threads or available_cores()), strict=True):
             distances[task.where], ids[task.where] = found, names
 
@@ -138,11 +140,13 @@ def answered(
         if count and len(short) and wider.nprobe < index._held.rows.nlist:
             find(short, allowed, Probes(index._held.rows.nlist, wider.gap))
     if in_registers:
-        _remember(index, arguments, probes, keep, bool(factor))
+        _remember(index, arguments, probes, keep, bool(factor), first)
     return distances, ids
 
 
-def _remember(index: IVFIndex, arguments: tuple[Any, ...], probes: Probes, keep: int, exact: bool) -> None:
+def _remember(
+    index: IVFIndex, arguments: tuple[Any, ...], probes: Probes, keep: int, exact: bool, first: bool
+) -> None:
     """These arguments were checked: searches with them need not check again, until rows change."""
     if not all(isinstance(argument, Hashable) for argument in arguments):
         return
@@ -152,31 +156,41 @@ def _remember(index: IVFIndex, arguments: tuple[Any, ...], probes: Probes, keep:
     if told is None:
         return
     some, out = np.empty((1, index.dim), np.float32), (np.empty((1, 1), np.float32), np.empty((1, 1), np.int64))
-    settings = told.isa, told.kind, told.about, some, *probes, keep, exact, _EVERYONE, *out
-    answer, most = kernels.entry(kernels.answer, *settings), _most_queries(keep, probes.nprobe)
-    index._seen[arguments] = Seen(index._version, told, answer, probes, keep, exact, most, kernels.selected())
+    kernel, *tags = told.way(first)
+    answer = kernels.entry(kernel, *tags, told.about, some, *probes, keep, exact, _EVERYONE, *out)
+    most, isa = _most_queries(keep, probes.nprobe), kernels.selected()
+    index._seen[arguments] = Seen(index._version, told, answer, (tags[0], tags[1]), probes, keep, exact, most, isa)
 
 
 def _in_registers(index: IVFIndex, task: _Task) -> tuple[Floats, Ids]:
     shape = len(task.queries), task.k
     out = np.empty(shape, np.float32), np.empty(shape, np.int64)
-    index._held.scan.answer(task.given, task.probes, task.keep, task.exact, task.allowed, out)
+    index._held.scan.answer(task.given, task.probes, task.keep, task.exact, task.allowed, out, task.first)
     return out
+
 
 def _in_steps(index: IVFIndex, task: _Task) -> tuple[Floats, Ids]:
     held = index._held
     centred = task.queries - held.centroids.mu
-    keys, ids = held.scan.best_in_steps(centred, task.probes, task.keep, task.allowed, task.bits)
+    keys, ids = held.scan.best_in_steps(centred, task.probes, task.keep, task.allowed, task.bits, task.first)
     sign = np.float32(-1 if index.metric == "l2" else 1)
     with np.errstate(over="ignore", invalid="ignore"):  # rows of a damaged file that is mapped may be any bits
         if task.exact:
             places = np.where(ids == EMPTY_ID, -1, held.ids.positions(ids.ravel()).reshape(ids.shape))
+        if task.exact and task.first:
+            keys, ids = _best(held.scan.whole_keys(centred, places, task.bits), ids, task.k)
+        if task.exact and not task.first:
             keys = sign * exact_scores(held.rows.arena, places, task.given, index.metric).astype(np.float32)
         else:
             keys = (keys + index._coding.constants(task.queries, held.centroids)[:, None]).astype(np.float32)
-    order = np.lexsort((ids, -keys))[:, : task.k]
-    ids = np.take_along_axis(ids, order, 1)
-    return index._padded(sign * np.take_along_axis(keys, order, 1), np.where(ids == EMPTY_ID, -1, ids), task.k)
+    keys, ids = _best(keys, ids, task.k)
+    return index._padded(sign * keys, np.where(ids == EMPTY_ID, -1, ids), task.k)
+
+
+def _best(keys: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
+    """The k best of each row by (key, id)."""
+    order = np.lexsort((ids, -keys))[:, :k]
+    return np.take_along_axis(keys, order, 1), np.take_along_axis(ids, order, 1)
 
 
 def _widened(probes: Probes, free: bool, count: int, n: int, nlist: int) -> Probes:

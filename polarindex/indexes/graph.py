@@ -62,7 +62,8 @@ def knn_graph(
     for start in range(0, n, step):
         rows = order[start : start + step]
         queries = vectors(positions[rows])
-        found, ids = index.search(queries, k + (not include_self), rerank=None if exact else 0, num_threads=threads)
+        rerank = 0 if index.store != "none" and not exact else None
+        found, ids = index.search(queries, k + (not include_self), rerank=rerank, num_threads=threads)
         kept = ids >= 0
         if not include_self:
             kept &= ids != numbers.ids[rows][:, None]

@@ -15,12 +15,12 @@ from polarindex.errors import NotFittedError
 from polarindex.indexes import maintenance, tuning
 from polarindex.indexes.answers import Seen, answered, answered_at_once
 from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
-from polarindex.indexes.copies import Copies, StagedCopies, once_each
-from polarindex.indexes.filters import filter_groups
+from polarindex.indexes.copies import Copies, StagedCopies
 from polarindex.indexes.grouping import Groups, checked_groups, one_group
 from polarindex.indexes.ids import Ids, ListIds
 from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.kmeans import kmeans, sample_rows
+from polarindex.indexes.lines import lined_stage
 from polarindex.indexes.lists import ROWS, Lists, Staged
 from polarindex.indexes.originals import (
     check_originals,
@@ -29,15 +29,19 @@ from polarindex.indexes.originals import (
     take_originals,
 )
 from polarindex.indexes.probing import Defaults, ListScan, Probes
+from polarindex.indexes.ranges import within_radius
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.saved import Read, Saved, check_ids, whole
 from polarindex.indexes.spilling import Homes, homes, learned_limit
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.indexes.tuning import Tuned
 from polarindex.kernels.limits import LONGEST
+from polarindex.quantizers import Quantizer
 from polarindex.vectors import squared_norms
 
 _PROBED_SHARE = 32  # by default one list in so many is probed
+PLANED_BITS = 2, 3, 4  # of codes whose first planes are a coarser code
+_RERANK_PLANES = {1: 12, 2: 4, 3: 2}  # candidates a result, by the planes that are scanned: see Notes of `search`
 
 
 class IVFIndex(Index):
@@ -54,6 +58,10 @@ class IVFIndex(Index):
     spill : float
         The share of rows, those nearest to a border between lists, that lie in a second list too, in [0, 1]. At equal
         recall a search then reads fewer rows, for the memory of second codes; needs stored originals.
+    scan_bits : int, optional
+        How many bits of a code a search scans, fewer than `bits`; the best candidates are then scored by their whole
+        codes. Default: all bits, for everyone. For codes of 2 to 4 bits that are planes (eden, turboquant, ...) and
+        store="none"; 8 bytes a vector more. See Notes of `search`.
 
     Notes
     -----
@@ -74,6 +82,7 @@ class IVFIndex(Index):
         center: bool = True,
         store: str = "none",
         spill: float = 0.0,
+        scan_bits: int | None = None,
     ) -> None:
         super().__init__(dim, metric, bits, quantizer, seed, center, store)
         self.spill = checks.real(spill, "spill", low=0, high=1)
@@ -83,7 +92,8 @@ class IVFIndex(Index):
                 "index with store='float32', 'float16' or 'int8'"
             )
         self.nlist: int | str = nlist if nlist == "auto" else checks.integer(nlist, "nlist", low=1, high=2**24)
-        self._coding = ResidualCoding(self.quantizer, self.metric)
+        self.scan_bits = None if scan_bits is None else _checked_scan_bits(scan_bits, self.quantizer, self.store)
+        self._coding = ResidualCoding(self.quantizer, self.metric, self.scan_bits)
         self._lists_held: _Lists | None = None
         self._default: Defaults | None = None
         self._seen: dict[tuple[Any, ...], Seen] = {}
@@ -136,8 +146,9 @@ class IVFIndex(Index):
         return held.rows.bytes_per_row + share * held.copies.rows.bytes_per_row
 
     def parameters(self) -> dict[str, Any]:
-        """The constructor's arguments; nlist as `fit` chose it."""
-        return {**self._common_parameters(), "nlist": self.nlist, "spill": self.spill}
+        """The constructor's arguments; nlist as `fit` chose it, scan_bits where it is given."""
+        planes = {} if self.scan_bits is None else {"scan_bits": self.scan_bits}
+        return {**self._common_parameters(), "nlist": self.nlist, "spill": self.spill, **planes}
 
     def _saved_parameters(self) -> dict[str, Any]:
         """Without `spill` where it is 0, so that versions that do not know it read the file."""
@@ -232,7 +243,7 @@ class IVFIndex(Index):
     def _take(self, centroids: Centroids, groups: Groups | None = None) -> None:
         """Begin anew with empty lists around these centroids, which are grouped so, or are to be."""
         columns = original_columns(self.store, self.dim)
-        rows = Lists(len(centroids.full), self.quantizer.words, len(self.quantizer.stages), columns)
+        rows = Lists(len(centroids.full), self._coding.words, len(self.quantizer.stages), columns)
         copies = Copies(rows) if self.spill else None
         scan = ListScan(self._coding, centroids, rows, copies, groups)
         self._hold(_Lists(centroids, rows, copies, ListIds(rows, copies=copies), scan))
@@ -467,10 +478,12 @@ class IVFIndex(Index):
             Lists are left out whose centroid is more than this farther than the nearest one: in squared distance for
             l2, in the centroid's inner product or cosine for ip and cosine. Default: what `tune` found, else none is.
         rerank : int, optional
-            Score the best rerank * k candidates again from the stored originals; 0 for none. Default: what `tune`
-            found, else 4 where originals are stored.
+            Score the best rerank * k candidates again, from the stored originals or, with scan_bits, by their whole
+            codes; 0 for none. Default: what `tune` found, else 4 where originals are stored, or with scan_bits as the
+            Notes say.
         exact_scan : bool
-            Accepted for all indexes: the rows of the lists that are probed are always scored in full.
+            Score the rows of the lists that are probed by their whole codes, as is always done without scan_bits;
+            nothing is then scored again by codes.
 
         Returns
         -------
@@ -490,8 +503,9 @@ class IVFIndex(Index):
         Rows that lie together, away from the query, are harder to find (of the 1 % around some word: .85; .34): give
         nprobe where filters are like that.
         """
+        first = self.scan_bits is not None and exact_scan is False
         if filter is None and return_error is False and query_bits == 8 and (exact_scan is True or exact_scan is False):
-            quick = answered_at_once(self, q, k, nprobe, gap, rerank, num_threads)
+            quick = answered_at_once(self, q, k, nprobe, gap, rerank, num_threads, first)
             if quick is not None:
                 return quick
         source = checks.vectors(q, "q", self.dim, single=True)
@@ -503,11 +517,15 @@ class IVFIndex(Index):
         bits = checked_query_bits(query_bits)
         given = source.array()
         queries = self._coding.codable(given, source.name)
-        arguments = k, nprobe, gap, rerank, type(nprobe), type(gap), type(rerank)
-        distances, ids = answered(self, given, queries, arguments, k, probes, factor, filter, threads, bits)
+        if self.scan_bits is not None:
+            if first and factor == 0 and return_error:
+                raise ValueError("return_error is that of whole codes; with rerank=0 only their first planes are read")
+            factor = factor if first else 0
+        arguments = k, nprobe, gap, rerank, type(nprobe), type(gap), type(rerank), first
+        distances, ids = answered(self, given, queries, arguments, k, probes, factor, first, filter, threads, bits)
         results: tuple[NDArray[Any], ...] = (distances, ids)
         if return_error:
-            results += (self._errors(queries, ids, bool(factor)),)
+            results += (self._errors(queries, ids, bool(factor) and self.store != "none"),)
         return tuple(part[0] for part in results) if source.single else results
 
     def _changed(self) -> None:
@@ -572,8 +590,11 @@ class IVFIndex(Index):
         self._seen.clear()  # what None came to
 
     def _rerank_factor(self, rerank: int | None) -> int:
-        tuned = self._default.rerank if self._default else None
-        return super()._rerank_factor(tuned if rerank is None else rerank)
+        if rerank is None and self._default:
+            rerank = self._default.rerank
+        if self.scan_bits is None:
+            return super()._rerank_factor(rerank)
+        return _RERANK_PLANES[self.scan_bits] if rerank is None else checks.integer(rerank, "rerank", low=0)
 
     def _probes(self, nprobe: int | None, gap: float | None) -> Probes:
         held, default = self._held, self._default
@@ -601,18 +622,9 @@ class IVFIndex(Index):
         radius = np.float64(checks.real(radius, "radius"))
         held = self._held
         probes = self._probes(held.rows.nlist if nprobe is None else nprobe, gap)
-        queries = self._coding.codable(source.array(), source.name)
-        centred, constants = queries - held.centroids.mu, self._coding.constants(queries, held.centroids)
-        found: list[list[tuple[Floats, Ids]]] = [[] for _ in range(source.n)]
-        for group, allowed in filter_groups(filter, source.n, self._id_map, len(self), self._version):
-            lists = held.scan.coarse.nearest(centred[group], *probes)
-            for block in held.scan.key_blocks(centred[group], lists, allowed):
-                members = group[block.members]
-                distances = (block.keys + constants[members, None]).astype(np.float32)
-                distances = -distances if self.metric == "l2" else distances
-                self._add_hits(found, members, distances, block.ids, block.allowed, radius)
-        hits = self._sorted_hits(found)
-        return hits if held.copies is None else once_each(*hits)
+        given = source.array()
+        queries = self._coding.codable(given, source.name)
+        return within_radius(self, given, queries, radius, probes, filter)
 
     def _vectors_at(self, positions: Ids) -> Floats:
         if self.store != "none":
@@ -631,8 +643,7 @@ class IVFIndex(Index):
         """Code words, scales and lists of the rows at some places, by default of the first lists."""
         held = held or self._held.rows
         rows = held.rows(places)
-        scales = held.factors_of(rows)[:, :-1]
-        return np.ascontiguousarray(rows[:, : self.quantizer.words]), scales, held.lists_of(places)
+        return self._coding.code_words(rows), held.factors_of(rows)[:, :-1], held.lists_of(places)
 
     def _errors_at(self, query: Floats, positions: Ids) -> Floats:
         def errors(places: Ids, rows: Lists) -> Floats:
@@ -681,6 +692,12 @@ class _Lists(NamedTuple):
         rows = self.rows.nbytes + copies + self.ids.nbytes
         return rows + self.scan.coarse.nbytes + sum(array.nbytes for array in arrays)
 
+    @property
+    def largest(self) -> int:
+        """Rows of the largest list of either kind."""
+        sizes = self.rows.sizes if self.copies is None else np.maximum(self.rows.sizes, self.copies.rows.sizes)
+        return int(sizes.max())
+
     def stage(self, lists: Homes, ids: Ids) -> StagedRows:
         """Places for rows of these lists and ids (n,)."""
         rows = self.rows.stage(lists.first, int(ids.max(initial=0)))
@@ -718,6 +735,18 @@ def _groups_from_json(given: dict[str, Any] | None, nlist: int, read: Read) -> G
 
 def _limit_from_json(given: dict[str, Any]) -> float:
     return np.inf if given["limit"] is None else checks.real(given["limit"], "limit", low=0)
+
+
+def _checked_scan_bits(scan_bits: Any, quantizer: Quantizer, store: str) -> int:
+    planes = checks.integer(scan_bits, "scan_bits", low=1)
+    stage = lined_stage(quantizer)
+    if stage is None or stage.layout.bits not in PLANED_BITS:
+        raise ValueError(f"scan_bits={planes} needs a code of 2 to 4 bits in planes, as of eden; got {quantizer!r}")
+    if planes >= quantizer.bits:
+        raise ValueError(f"scan_bits={planes} must be less than bits={quantizer.bits}; None scans all of them")
+    if store != "none":
+        raise ValueError(f"scan_bits={planes} is for codes alone; with store={store!r} the originals re-rank")
+    return planes
 
 
 def auto_nlist(n: int) -> int:

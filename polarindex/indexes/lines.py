@@ -82,6 +82,14 @@ def line_code(quantizer: Quantizer, isa: str) -> LineCode | None:
     return LineCode(isa, stage, bits, stage.layout.planes[0].words, table)
 
 
+def prefix_code(code: LineCode, levels: NDArray[np.int8]) -> LineCode:
+    """How the first planes of a code are scanned as a code of their own, with levels (2^planes,)."""
+    bits = len(levels).bit_length() - 1
+    table = np.zeros(16, np.int8)
+    table[:: 1 << (4 - bits)] = levels
+    return code._replace(bits=bits, table=table)
+
+
 def prepared_scan(code: LineCode, first: FirstPlanes | None, queries: StageQueries) -> LineScan:
     """A scan of some queries: full, or after a first pass."""
     return _StagedScan(code, first, queries) if first else _FullScan(code, queries)

@@ -66,10 +66,10 @@ def _check_alike(index: IVFIndex, other: Any) -> None:
     if not isinstance(other, type(index)):
         raise TypeError(f"other must be an {type(index).__name__}, got {type(other).__name__}")
     mine, theirs = index._held.centroids, other._held.centroids
-    wanted = index.parameters()
-    for name, value in other.parameters().items():
-        if value != wanted[name]:
-            raise ValueError(f"other has {name}={value!r}, this index {name}={wanted[name]!r}")
+    wanted, given = index.parameters(), other.parameters()
+    for name in {**wanted, **given}:
+        if given.get(name) != wanted.get(name):
+            raise ValueError(f"other has {name}={given.get(name)!r}, this index {name}={wanted.get(name)!r}")
     if not (_same_bits(mine.full, theirs.full) and _same_bits(mine.mu, theirs.mu)) or mine.limit != theirs.limit:
         raise ValueError("other has other centroids; make indexes that merge with empty_like()")
 
@@ -131,7 +131,7 @@ def _drift(index: IVFIndex) -> float | None:
     places = held.rows.used()
     step = -(-len(places) // _SAMPLE) | 1  # odd: rows of all lanes of a page
     words, factors, _, _ = held.rows.taken(places[::step])
-    decoded = index._coding.decoded(np.ascontiguousarray(words), factors[:, :-1])
+    decoded = index._coding.decoded(index._coding.code_words(words), factors[:, :-1])
     lists = held.rows.lists_of(places[::step])
     energies = index._coding.residual_energies(decoded, factors[:, -1], lists, held.centroids)
     return float(energies.mean() / held.centroids.spread)

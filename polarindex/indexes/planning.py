@@ -22,6 +22,7 @@ from polarindex.indexes.grouping import group_size
 from polarindex.indexes.ivf import IVFIndex, auto_nlist
 from polarindex.indexes.lists import ROWS, Lists
 from polarindex.indexes.originals import STORES, original_columns
+from polarindex.indexes.residuals import ResidualCoding
 from polarindex.quantizers import make_quantizer
 
 QUANTIZER = "eden"
@@ -203,12 +204,22 @@ def _reason(best: _Option, wanted: str, target: float, budget: int | None, reach
 
 
 def predicted_bytes(
-    n: int, dim: int, metric: str, bits: int, store: str, nlist: int | None, spill: float = 0.0
+    n: int,
+    dim: int,
+    metric: str,
+    bits: int,
+    store: str,
+    nlist: int | None,
+    scan_bits: int | None = None,
+    spill: float = 0.0,
 ) -> dict[str, int]:
-    """What `nbytes` of an index with n rows is made of; nlist is None for a flat one, spill as of IVFIndex."""
+    """What `nbytes` of an index with n rows is made of.
+
+    nlist is None for a flat one; scan_bits and spill are as of IVFIndex.
+    """
     if nlist is None:
         return _flat_bytes(n, dim, metric, bits, store)
-    parts = _list_bytes(n, dim, metric, bits, store, nlist)
+    parts = _list_bytes(n, dim, metric, bits, store, nlist, scan_bits)
     return parts | {"copies": _copies_bytes(round(spill * n), dim, bits, nlist)} if spill else parts
 
 
@@ -227,10 +238,12 @@ def _flat_bytes(n: int, dim: int, metric: str, bits: int, store: str) -> dict[st
     }
 
 
-def _list_bytes(n: int, dim: int, metric: str, bits: int, store: str, nlist: int) -> dict[str, int]:
+def _list_bytes(
+    n: int, dim: int, metric: str, bits: int, store: str, nlist: int, scan_bits: int | None
+) -> dict[str, int]:
     quantizer = make_quantizer(QUANTIZER, dim, bits, 0)
-    stages = len(quantizer.stages)
-    lists = Lists(1, quantizer.words, stages, original_columns(store, dim))
+    coding, stages = ResidualCoding(quantizer, metric, scan_bits), len(quantizer.stages)
+    lists = Lists(1, coding.words, stages, original_columns(store, dim))
     pages = _pages(n, nlist)
     rows = allocated_rows(pages * PANEL, lists.arena.block_rows)
     originals = lists.bytes_per_row - lists.arena.columns[ROWS].row_bytes
@@ -243,7 +256,7 @@ def _list_bytes(n: int, dim: int, metric: str, bits: int, store: str, nlist: int
     directions = dim if metric == "cosine" else 0
     return {
         "codes": 4 * n * quantizer.words,
-        "scales and shifts": 4 * n * (stages + 1),
+        "scales and shifts": 4 * n * (stages + 1 + coding.head),
         "ids": 4 * n,
         "originals": n * originals,
         "spare room": (rows - n) * lists.bytes_per_row,

@@ -3,7 +3,9 @@
 Law:       a query's lists are those of coarse.py; key = kernels.add_scores of a list's rows + the list's offset; ties
            by id. Where rows lie in a second list too, the key is the larger of those found. Both ways give the same
            bits.
-In registers: one call of kernels.answer for a batch, whose queries are grouped by list.
+First planes: where an index has a prefix (residuals.py), a search may choose candidates by its keys and then score
+           these by the keys of the whole codes; ties of either by id.
+In registers: one call of kernels.answer or answer_by_planes for a batch, whose queries are grouped by list.
 In steps:  codes of no register kernel (PolarQuant, two stages, 5-7 bits), 16-bit queries, machines without a set."""
 
 from __future__ import annotations
@@ -16,17 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
-from polarindex.codes import PANEL
+from polarindex.codes import PANEL, Words
 from polarindex.indexes.coarse import Coarse
 from polarindex.indexes.copies import Copies
 from polarindex.indexes.grouping import Groups
-from polarindex.indexes.lines import LineCode, StageQueries, line_code
+from polarindex.indexes.lines import LineCode, StageQueries, line_code, prefix_code
 from polarindex.indexes.lists import Lists
 from polarindex.indexes.originals import original_rows
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.scan import STEP, Products, integer_queries, rows_of
 from polarindex.kernels.limits import EMPTY_ID, INNER_PRODUCT, L2
 from polarindex.quantizers import EDEN
+from polarindex.quantizers.base import Stage
 from polarindex.rotations import HadamardRotation
 
 _EVERYONE = np.empty(0, np.uint8)
@@ -34,6 +37,7 @@ _EVERYONE = np.empty(0, np.uint8)
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.int32]
+_AllProducts = list[list[tuple[Floats, Products]]]  # with gains: of each stage, of each piece of its queries
 _NO_ORIGINALS = np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64), 0
 
 
@@ -93,7 +97,9 @@ class ListScan:
             reading = None
             if rotation and quantizer:
                 code, coarse = line_code(self._coding.quantizer, isa), line_code(quantizer, isa)
-                reading = _Reading(code, coarse, rotation, quantizer) if code and coarse else None
+                levels = self._coding.prefix
+                prefix = prefix_code(code, levels) if code and levels is not None else None
+                reading = _Reading(code, coarse, rotation, quantizer, prefix) if code and coarse else None
             self._readings[isa] = reading
         return self._readings[isa]
 
@@ -107,9 +113,11 @@ class ListScan:
         exact: bool,
         allowed: NDArray[np.uint8] | None,
         out: tuple[Floats, Ids],
+        first: bool = False,
     ) -> bool:
         """The best of queries (nq, dim) as given, into out = distances and ids (nq, k); see kernels.answer.
 
+        first : by the first planes of the codes, see kernels.answer_by_planes
         False where it cannot be: not in registers, or for a query that is an error.
         """
         told = self.told()
@@ -117,7 +125,20 @@ class ListScan:
             return False
         given = np.require(given, requirements=["C", "A", "W"])  # for others the kernel would be compiled anew
         seen = _EVERYONE if allowed is None else allowed
-        return bool(kernels.answer(told.isa, told.kind, told.about, given, *probes, keep, exact, seen, *out))
+        kernel, *tags = told.way(first)
+        return bool(kernel(*tags, told.about, given, *probes, keep, exact, seen, *out))
+
+    def within(
+        self, given: Floats, probes: Probes, radius: np.float64, together: int, allowed: NDArray[np.uint8] | None
+    ) -> tuple[Ids, Floats, Ids]:
+        """Hits of queries (nq, dim), which are no error, as given, in registers; see kernels.within."""
+        told = self.told()
+        if told is None:
+            raise RuntimeError("these codes are not read in registers")
+        given = np.require(given, requirements=["C", "A", "W"])
+        seen = _EVERYONE if allowed is None else allowed
+        _, lims, distances, ids = kernels.within(told.isa, told.about, given, *probes, radius, together, seen)
+        return lims, distances, ids
 
     def told(self) -> Told | None:
         """The index as kernels.answer takes it; None where it is not read in registers.
@@ -142,14 +163,14 @@ class ListScan:
         self._told = None
 
     def _described(self, reading: _Reading, store: tuple[Any, ...]) -> Told:
-        code, coarse_code, rotation, quantizer = reading
+        code, coarse_code, rotation, quantizer, prefix = reading
         coarse, centres, groups = self.coarse.lists(quantizer), self.coarse.centres(quantizer), self.coarse.groups
         order, signs, starts, size, _ = rotation.plan
         kind, blocks, scales, bits = _NO_ORIGINALS
         if "originals" in self._lists.arena.columns:
             kind, blocks, scales, bits = original_rows(self._lists.arena)
         held = [
-            *_side(self._lists, code, store),
+            *_side(self._lists, code, store, self._coding.head),
             *_side(coarse, coarse_code, coarse.store),
             *_side(centres, coarse_code, centres.store),
             L2 if self._coding.metric == "l2" else INNER_PRODUCT,
@@ -174,33 +195,60 @@ class ListScan:
             groups.looks,
             len(groups.looks),
             0 if self._copies is None else self._lists.places,
+            *((prefix.table, 0, 1, self._lists.owners) if prefix else ()),  # or else copies: no index has both
         ]
         copies_store = None
         if self._copies is not None:
             copies_store = self._copies.rows.store
             held += _side(self._copies.rows, code, self._copies.told(copies_store, store))
         about = [part.__array_interface__["data"][0] if isinstance(part, np.ndarray) else int(part) for part in held]
-        isa = kernels.Isa(code.isa, 8, code.bits)
-        return Told(reading, store, copies_store, isa, kind, np.array(about, np.int64), [coarse, centres, *held])
+        isa, first = kernels.Isa(code.isa, 8, code.bits), kernels.Isa(code.isa, 8, (prefix or code).bits)
+        addresses = np.array(about, np.int64)
+        return Told(reading, store, copies_store, isa, first, kind, addresses, [coarse, centres, *held])
 
     # --- in steps
 
     def best_in_steps(
-        self, centred: Floats, probes: Probes, k: int, allowed: NDArray[np.uint8] | None, bits: int
+        self,
+        centred: Floats,
+        probes: Probes,
+        k: int,
+        allowed: NDArray[np.uint8] | None,
+        bits: int,
+        first: bool = False,
     ) -> tuple[Floats, Ids]:
-        """Keys (nq, k) float32, best first, and ids (nq, k); empty places are -inf and EMPTY_ID."""
+        """Keys (nq, k) float32, best first, and ids (nq, k); empty places are -inf and EMPTY_ID.
+
+        first : by the first planes of the codes
+        """
         kept = k if self._copies is None else 2 * k  # a row may be found twice
         keys = np.full((len(centred), kept), -np.inf, np.float32)
         ids = np.full(keys.shape, EMPTY_ID, np.int64)
-        for block in self.key_blocks(centred, self.coarse.nearest(centred, *probes), allowed, bits):
+        for block in self.key_blocks(centred, self.coarse.nearest(centred, *probes), allowed, bits, first):
             best, names = keys[block.members], ids[block.members]
             kernels.select(block.keys, block.ids, block.allowed, best, names)
             keys[block.members], ids[block.members] = best, names
         kernels.sort_rows(keys, ids)
         return (keys, ids) if self._copies is None else _once_each(keys, ids, k)
 
+    def whole_keys(self, centred: Floats, places: Ids, bits: int) -> Floats:
+        """Keys (nq, m) float32 by the whole codes of the rows at places (nq, m), -inf where these are -1."""
+        queries = integer_queries(self._coding.quantizer, centred, self._coding.factor, bits)
+        keys = np.full(places.shape, -np.inf, np.float32)
+        for q, row in enumerate(places):
+            there, mine = row[row >= 0], slice(q, q + 1)
+            offsets = self._coding.offsets(centred[mine], self._lists.lists_of(there), self.centroids)
+            products = _products(rows_of(queries, mine))
+            keys[q, row >= 0] = (self._keys(self._lists.rows(there), products, 1, False) + offsets)[0]
+        return keys
+
     def key_blocks(
-        self, centred: Floats, probed: list[Numbers], allowed: NDArray[np.uint8] | None, bits: int = 8
+        self,
+        centred: Floats,
+        probed: list[Numbers],
+        allowed: NDArray[np.uint8] | None,
+        bits: int = 8,
+        first: bool = False,
     ) -> Iterator[KeyBlock]:
         """Keys of the rows of the lists that each query probes, STEP rows of a list at a time."""
         queries = integer_queries(self._coding.quantizer, centred, self._coding.factor, bits)
@@ -210,7 +258,7 @@ class ListScan:
         ends = np.flatnonzero(np.diff(pairs[order], append=-1)) + 1
         for start, end in zip(np.concatenate([[0], ends[:-1]])[: len(ends)], ends, strict=True):
             number, members = pairs[order[start]], askers[order[start:end]]
-            yield from self._list_keys(number, members, rows_of(queries, members), centred[members], allowed)
+            yield from self._list_keys(number, members, rows_of(queries, members), centred[members], allowed, first)
 
     def _list_keys(
         self,
@@ -219,24 +267,17 @@ class ListScan:
         queries: list[list[StageQueries]],
         centred: Floats,
         allowed: NDArray[np.uint8] | None,
+        first: bool,
     ) -> Iterator[KeyBlock]:
-        quantizer = self._coding.quantizer
-        products = [[(piece.gains, Products(piece)) for piece in pieces] for pieces in queries]
+        products = _products(queries)
         offsets = self._coding.offsets(centred, np.array([number], np.int32), self.centroids)
         for ids, rows, mine in self._steps(int(number), allowed):
-            factors = self._lists.factors_of(rows)
-            keys = np.empty((len(members), len(rows)), np.float32)
-            keys[:] = factors[:, -1]
-            words = quantizer.split(np.ascontiguousarray(rows[:, : quantizer.words]))
-            for s, (stage, part, pieces) in enumerate(zip(quantizer.stages, words, products, strict=True)):
-                levels, scales = stage.levels(np.ascontiguousarray(part)), np.ascontiguousarray(factors[:, s])
-                for gains, product in pieces:
-                    kernels.add_scores(product(levels), gains, scales, keys)
-            yield KeyBlock(members, keys + offsets, ids, mine)
+            keys = self._keys(rows, products, len(members), first) + offsets
+            yield KeyBlock(members, keys, ids, mine)
 
     def _steps(
         self, number: int, allowed: NDArray[np.uint8] | None
-    ) -> Iterator[tuple[Ids, NDArray[np.uint32], NDArray[np.uint8]]]:
+    ) -> Iterator[tuple[Ids, Words, NDArray[np.uint8]]]:
         """Ids, words and allowed ones of the rows that lie in a list, as their first or as their second."""
         stores: list[Any] = [(self._lists, self._lists.ids_of, 0)]
         if self._copies is not None:
@@ -253,26 +294,57 @@ class ListScan:
                 known = ids != EMPTY_ID
                 yield (ids, rows, mine) if known.all() else (ids[known], rows[known], mine[known[: len(mine)]])
 
+    def _keys(self, rows: Words, products: _AllProducts, nq: int, first: bool) -> Floats:
+        """Keys (nq, n) float32, without offsets, of rows of words, by their whole codes or the first planes."""
+        coding = self._coding
+        stages: tuple[Stage, ...] = coding.quantizer.stages
+        factors = self._lists.factors_of(rows)
+        if first and coding.first_stage:
+            stages, factors = (coding.first_stage,), coding.first_factors(rows)
+        keys = np.empty((nq, len(rows)), np.float32)
+        keys[:] = factors[:, -1]
+        words = coding.quantizer.split(coding.code_words(rows))
+        for s, (stage, part, pieces) in enumerate(zip(stages, words, products, strict=True)):
+            levels, scales = stage.levels(np.ascontiguousarray(part)), np.ascontiguousarray(factors[:, s])
+            for gains, product in pieces:
+                kernels.add_scores(product(levels), gains, scales, keys)
+        return keys
+
+
+def _products(queries: list[list[StageQueries]]) -> _AllProducts:
+    return [[(piece.gains, Products(piece)) for piece in pieces] for pieces in queries]
+
 
 class _Reading(NamedTuple):
-    """How registers see an index: its codes and its centroids', and the rotation that these share."""
+    """How registers see an index: its codes and its centroids', the rotation that these share, and its prefix."""
 
     code: LineCode
     coarse_code: LineCode
     rotation: HadamardRotation
     quantizer: EDEN
+    prefix: LineCode | None
 
 
 class Told(NamedTuple):
-    """An index as kernels.answer takes it, for a reading and stores of rows; `held` is what the addresses are of."""
+    """An index as kernels.answer takes it, for a reading and stores of rows; `held` is what the addresses are of.
+
+    isa, first : tags for all planes of the codes, and for those that are scanned
+    """
 
     reading: _Reading
     store: tuple[Any, ...]
     copies_store: tuple[Any, ...] | None
     isa: kernels.Isa
+    first: kernels.Isa
     kind: NDArray[Any]
     about: NDArray[np.int64]
     held: list[Any]
+
+    def way(self, first: bool) -> tuple[Any, Any, Any]:
+        """The kernel for a search by whole codes or by the `first` planes, and its first two arguments."""
+        if first:
+            return kernels.answer_by_planes, self.first, self.isa
+        return kernels.answer, self.isa, self.kind
 
 
 class KeyBlock(NamedTuple):
@@ -297,7 +369,7 @@ def _once_each(keys: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
     return np.take_along_axis(keys, order, 1), np.take_along_axis(ids, order, 1)
 
 
-def _side(lists: Lists, code: LineCode, store: tuple[Any, ...]) -> list[Any]:
+def _side(lists: Lists, code: LineCode, store: tuple[Any, ...], head: int = 0) -> list[Any]:
     """What kernels.answer is told of lists that are stored so."""
     blocks, page_bits, width, id_word = store
     heads, following = lists.chains
@@ -311,6 +383,7 @@ def _side(lists: Lists, code: LineCode, store: tuple[Any, ...]) -> list[Any]:
         code.table,
         lists.scale_word,
         lists.shift_word,
+        head,
         heads,
         len(heads),
         following,

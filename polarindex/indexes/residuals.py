@@ -10,6 +10,8 @@ Law:       c' = c - mu, g = sum over stages of  scale * <A q', levels>,  cross =
            ip, cosine      <q, mu> + <mu, c'> + <q', c'>            key = shift + g + offset, shift = <c, r> - cross,
                              + <c, r> - cross + g                   offset = <q', c'> + <mu, c'>
 Why:       the int8 query R (q - mu) serves every list, and a row still costs two floats.
+Prefix:    where a search scans the first planes of the codes only, these have a scale (unbiased) and a shift of their
+           own, by the same law with E = |r|^2; both come before the code in a row's words.
 Source:    residuals of lists: IVFADC, Jegou et al. 2011; with an unbiased scale: RaBitQ 2024."""
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from polarindex.codebooks import prefix_levels
 from polarindex.codes import Words
+from polarindex.indexes.lines import lined_stage
 from polarindex.indexes.originals import score_rows
 from polarindex.kernels.limits import INNER_PRODUCT, L2
 from polarindex.quantizers import Quantizer
-from polarindex.quantizers.base import Centres
+from polarindex.quantizers.base import Centres, TableStage
 from polarindex.vectors import bounded_rows, squared_norms, unit_rows
 
 Floats = NDArray[np.float32]
@@ -68,11 +72,28 @@ class Centroids:
 
 
 class ResidualCoding:
-    """How one inverted file codes rows and reads keys: metric and quantizer."""
+    """How one inverted file codes rows and reads keys: metric, quantizer, and the planes that a scan reads.
 
-    def __init__(self, quantizer: Quantizer, metric: str) -> None:
+    Attributes
+    ----------
+    prefix : (2^scan_bits,) int8, the levels of the first planes, or None where all are scanned
+    first_stage : the quantizer's stage with these levels for its codes
+    head : words before the code: the prefix's scale and shift
+    """
+
+    def __init__(self, quantizer: Quantizer, metric: str, scan_bits: int | None = None) -> None:
         self.quantizer = quantizer
         self.metric = metric
+        self.head = 0
+        self.prefix: NDArray[np.int8] | None = None
+        self.first_stage: TableStage | None = None
+        stage = lined_stage(quantizer)
+        if scan_bits is not None and stage is not None:
+            self.head, self.prefix = 2, prefix_levels(stage.thresholds, scan_bits)
+            table = np.repeat(self.prefix, 1 << (stage.layout.bits - scan_bits))
+            self.first_stage = TableStage(
+                stage.map, stage.layout.bits, table.astype(np.float64), table, stage.thresholds
+            )
 
     @property
     def factor(self) -> float:
@@ -87,13 +108,32 @@ class ResidualCoding:
         return (unit_rows if self.metric == "cosine" else bounded_rows)(x, name, start)
 
     def coded(self, rows: Floats, lists: Numbers, centroids: Centroids, start: int = 0) -> tuple[Words, Floats]:
-        """Code words (n, w) and factors (n, stages + 1), scales and shift, of codable rows in their lists."""
-        encoded = self.quantizer.encode_in_lists(rows, centroids.centres, lists, start)
-        if self.metric == "l2":
-            shifts = -encoded.energies - 2 * encoded.crosses
-        else:
-            shifts = encoded.offsets - encoded.crosses
-        return encoded.words, np.concatenate([encoded.scales, shifts.astype(np.float32)[:, None]], axis=1)
+        """Words (n, head + w) and factors (n, stages + 1), scales and shift, of codable rows in their lists."""
+        levels = self.first_stage.table if self.first_stage else None
+        encoded = self.quantizer.encode_in_lists(rows, centroids.centres, lists, start, levels)
+        words, prefix = encoded.words, encoded.prefix
+        factors = self._factors(encoded.scales, encoded.energies, encoded.offsets, encoded.crosses)
+        if prefix:
+            first = self._factors(prefix.scales[:, None], prefix.energies, encoded.offsets, prefix.crosses)
+            words = np.concatenate([first.view(np.uint32), words], axis=1)
+        return words, factors
+
+    def _factors(self, scales: Floats, energies: Doubles, offsets: Doubles, crosses: Doubles) -> Floats:
+        shifts = -energies - 2 * crosses if self.metric == "l2" else offsets - crosses
+        return np.concatenate([scales, shifts.astype(np.float32)[:, None]], axis=1)
+
+    @property
+    def words(self) -> int:
+        """Words of a row before its scales."""
+        return self.head + self.quantizer.words
+
+    def code_words(self, rows: Words) -> Words:
+        """The code's words (n, w) of rows of words."""
+        return np.ascontiguousarray(rows[:, self.head : self.words])
+
+    def first_factors(self, rows: Words) -> Floats:
+        """Scales and shifts (n, 2) of the first planes of rows of words."""
+        return np.ascontiguousarray(rows[:, : self.head]).view(np.float32)
 
     def decoded(self, words: Words, scales: Floats) -> Floats:
         """r_hat (n, dim) float32 of codes, as the scan sees them: relative to the lists' centroids."""

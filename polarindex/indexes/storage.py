@@ -21,9 +21,10 @@ looks, see grouping.py; where it is missing, groups are learned from the centroi
         groups.npy             (nlist,) int32, where there are several groups: the lists, group after group
         sizes.npy              (nlist,) int64: rows of each list
         rows.npy               (pages, width, 16) uint32: list after list, each of ceil(size / 16) pages of 16 rows, all
-                               full but its first, whose last lanes are zeros. The words of a row: code (codes.py),
-                               a float32 scale a stage, the float32 shift (residuals.py), the id: its low word and,
-                               with wide_ids, its high word
+                               full but its first, whose last lanes are zeros. The words of a row: with scan_bits the
+                               float32 scale and shift of the first planes, the code (codes.py), a float32 scale a
+                               stage, the float32 shift (residuals.py), the id: its low word and, with wide_ids, its
+                               high word
         originals.npy          (16 pages, dim) of the store's type, where kept: row 16 p + l is that of page p's lane l
         original_scales.npy    (16 pages,) float32, for store="int8"
     Where spill > 0 the state has spill = {rows, limit} (copies.py, spilling.py; a limit of null is none), and there are

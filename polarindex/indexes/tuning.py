@@ -6,7 +6,8 @@
 
 Law:       a true neighbour is found where its list is probed and fewer than max(rerank, 1) * k rows of probed lists
            come before it in the codes' order. Both are known from one search of every list, but for the centroids'
-           rounding to 8 bits, so searches only verify.
+           rounding to 8 bits, so searches only verify. Where the first planes of codes are scanned (scan_bits), the
+           order is theirs, and of the candidates fewer than k may come before it in the order of the whole codes.
 Margin:    the recall of all queries is at least the target, and less DEVIATIONS standard errors at least the target -
            TOLERANCE: what other queries find is then seldom below that.
 Timing:    CPU time, settings taking turns, the slower half leaving after each round; then medians.
@@ -111,8 +112,8 @@ class Tuning:
         self._numbers = RowNumbers(index.ids)
         order = np.argsort(raw_words(_SPLIT, index.seed, len(queries)), kind="stable")
         self._chosen_by, self._held_back = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
-        exact = index.store != "none"
-        self._factors = [f for f in FACTORS if f <= _FEW_FACTORS or f * k <= _CANDIDATES] if exact else [0]
+        again = index.store != "none" or index.scan_bits is not None
+        self._factors = [f for f in FACTORS if f <= _FEW_FACTORS or f * k <= _CANDIDATES] if again else [0]
         found = self._coded(max(*self._factors, _FEW_FACTORS) * k)
         self._truth = self._true_ids(found, neighbors)
         self._foresight = self._foreseen(found)
@@ -144,15 +145,23 @@ class Tuning:
 
     # --- what is known without a search
 
-    def _coded(self, count: int) -> Ids:
+    def _coded(self, count: int, rerank: int = 0, exact_scan: bool = False) -> Ids:
         """(nq, <= count) ids in the order of their codes, of all lists."""
         index = self._index
-        count = min(count, len(index))
-        return index.search(self._queries, count, nprobe=self._nlist, rerank=0, num_threads=self._threads)[1]
+        return index.search(
+            self._queries,
+            min(count, len(index)),
+            nprobe=self._nlist,
+            rerank=rerank,
+            num_threads=self._threads,
+            exact_scan=exact_scan,
+        )[1]
 
     def _true_ids(self, coded: Ids, neighbors: Ids | None) -> Ids:
         if neighbors is not None:
             return neighbors[:, : self._k]
+        if self._index.scan_bits is not None:
+            return self._coded(self._k, exact_scan=True)
         if self._index.store == "none":
             return coded[:, : self._k]
         held, ids = self._index._held, self._numbers.ids
@@ -178,7 +187,12 @@ class Tuning:
             at = np.minimum(np.searchsorted(row[order], true), len(row) - 1)
             there = row[order[at]] == true
             wanted[q, there] = order[at[there]]
-        return _Foresight(ranks, drops, wanted, self._k)
+        whole = None
+        if index.scan_bits is not None:
+            by_whole = self._coded(coded.shape[1], rerank=1)  # the same candidates, in the order of their whole codes
+            order, place = np.argsort(coded, axis=1), np.argsort(np.argsort(by_whole, axis=1), axis=1)
+            whole = np.take_along_axis(order, place, 1)
+        return _Foresight(ranks, drops, wanted, self._k, whole)
 
     def _promising(self) -> list[Defaults]:
         """For each gap and rerank factor the least nprobe, where there is one; none is worse than another in all."""
@@ -255,7 +269,9 @@ class Tuning:
     def _give_up(self) -> NoReturn:
         index, factor = self._index, self._factors[-1]
         reached = self._recalls(Defaults(self._nlist, None, factor), np.arange(len(self._queries))).mean()
-        if index.store == "none":
+        if index.scan_bits is not None:
+            advice = "scan more bits, use more bits, or store originals in place of scan_bits (store='float16')"
+        elif index.store == "none":
             advice = "store originals to score candidates again (store='float16'), or use more bits"
         else:
             advice = "use more bits"
@@ -272,15 +288,18 @@ class _Foresight(NamedTuple):
     drops : (nq, m) float32, how much that list's score is below the best one's
     wanted : (nq, k), which candidate a true neighbour is; m for none
     k : results a query
+    whole : (nq, m), the candidates in the order of their whole codes, where the first planes alone gave theirs
     """
 
     ranks: NDArray[np.int32]
     drops: Floats
     wanted: Ids
     k: int
+    whole: Ids | None = None
 
     def of(self, part: Ids) -> _Foresight:
-        return _Foresight(self.ranks[part], self.drops[part], self.wanted[part], self.k)
+        whole = None if self.whole is None else self.whole[part]
+        return _Foresight(self.ranks[part], self.drops[part], self.wanted[part], self.k, whole)
 
     def gaps(self, shares: Doubles) -> list[float]:
         """Gaps that keep the lists of these shares of the true neighbours."""
@@ -293,10 +312,14 @@ class _Foresight(NamedTuple):
         seen = self.ranks < nprobe
         if gap is not None:
             seen &= self.drops <= gap
-        before = np.cumsum(seen, axis=1, dtype=np.int32)  # the candidate itself counted
-        before[~seen] = np.iinfo(np.int32).max
-        before = np.pad(before, ((0, 0), (0, 1)), constant_values=np.iinfo(np.int32).max)
-        return (np.take_along_axis(before, self.wanted, 1) <= max(factor, 1) * self.k).mean(axis=1)
+        scored = seen & (np.cumsum(seen, axis=1, dtype=np.int32) <= max(factor, 1) * self.k)
+        if self.whole is not None:
+            ordered = np.take_along_axis(scored, self.whole, 1)
+            ordered &= np.cumsum(ordered, axis=1, dtype=np.int32) <= self.k
+            np.put_along_axis(scored, self.whole, ordered, 1)
+        scored = np.pad(scored, ((0, 0), (0, 1)))
+        found: Doubles = np.take_along_axis(scored, self.wanted, 1).mean(axis=1)
+        return found
 
 
 def _standing(coarse: Coarse, centred: Floats, lists: NDArray[np.int32]) -> tuple[NDArray[np.int32], Floats]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.indexes.coding import METRICS
 from polarindex.indexes.flat import FlatIndex
-from polarindex.indexes.ivf import IVFIndex
+from polarindex.indexes.ivf import PLANED_BITS, IVFIndex
 from polarindex.indexes.lines import READ_BITS
 from polarindex.indexes.originals import STORES
 from polarindex.indexes.storage import load
@@ -88,6 +88,9 @@ def _steps(x: Floats) -> list[tuple[str, Callable[[], object]]]:
         {"kind": "ivf", "bits": bits, "store": store} for bits in READ_BITS for store in STORES[1:]
     ]
     stored.append({"kind": "ivf", "store": "float32", "spill": 0.5})
+    stored += [  # and for the planes that it scans
+        {"kind": "ivf", "bits": bits, "scan_bits": planes} for bits in PLANED_BITS for planes in range(1, bits)
+    ]
     return [
         *((f"{name} {bits} bit", partial(_use_cell, x, name, bits)) for name, bits in cells),
         *((", ".join(map(str, one.values())), partial(_use_saved, x, **one)) for one in settings),

@@ -104,11 +104,12 @@ def _level_dots(quads, levels, vectors, d):
 
 
 @kernel
-def encode_residuals(x, centres, rotated, plan, book, words, sums):
+def encode_residuals(x, centres, rotated, plan, book, coarse, words, sums):
     """words[i] = packed codes of R r_i, r_i = x_i - centres[i], as `encode` makes them of rows with one centre.
 
     x, centres, rotated (n, d) float32, rotated[i] any vector in the coordinates of R r (a rotated centre); plan, book,
-    words as of encode; sums[:, i] = |r|^2, <c, r>, <R r, levels>, |levels|^2, <rotated, levels>; (5, n) float64.
+    words as of encode; sums[:, i] = |r|^2, <c, r>, <R r, levels>, |levels|^2, <rotated, levels>; (5, n) float64, or
+    (7, n) where coarse (2^bits,) float32 has other levels of the same codes: then <R r, coarse>, <rotated, coarse>.
     """
     n, d = x.shape
     order, signs, starts, size, norm = plan
@@ -119,7 +120,7 @@ def encode_residuals(x, centres, rotated, plan, book, words, sums):
     others = np.zeros((d + 3, ROWS), np.float32)
     quads = np.empty(((d + 3) // 4, ROWS), np.uint32)
     packed = np.empty((words.shape[1], ROWS), np.uint32)
-    totals = np.empty((5, ROWS), np.float64)
+    totals = np.empty((sums.shape[0], ROWS), np.float64)
     for i in range(0, n, ROWS):
         load_rows(x, i, before)
         load_rows(centres, i, others)
@@ -134,4 +135,7 @@ def encode_residuals(x, centres, rotated, plan, book, words, sums):
         store(totals, 2, dots)
         store(totals, 3, energies)
         store(totals, 4, _level_dots(quads, levels, others, d))
+        if coarse.size:
+            store(totals, 5, _level_dots(quads, coarse, y, d))
+            store(totals, 6, _level_dots(quads, coarse, others, d))
         _store_sums(totals, i, sums)

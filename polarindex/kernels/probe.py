@@ -79,7 +79,7 @@ def _shrunk(slot, members, cursors, ends, limits, found, keep_count, names):
 def _page(where, page, filled, allowed, everyone):
     """A page's block as words and as factors, where it, its scales and its shifts begin, the place of its first row,
     and a bit for each of its first `filled` rows that is allowed."""
-    blocks, page_bits, width, scale_word, shift_word = where
+    blocks, page_bits, width, _, (scale_word, shift_word) = where
     number = np.int64(page)
     block = address_of(np.uint32, blocks[number >> page_bits])
     factors = address_of(np.float32, blocks[number >> page_bits])
@@ -93,11 +93,11 @@ def _page(where, page, filled, allowed, everyone):
 @inlined
 def _ask_ahead(where, pages, j):
     """Ask for the page that follows AHEAD pages later. Left to the processor, a batch took 1.4 times as long."""
-    blocks, page_bits, width, _, shift_word = where
+    blocks, page_bits, width, (first_word, last_word), _ = where
     page = np.int64(pages[j + AHEAD])
     block = address_of(np.uint32, blocks[page >> page_bits])
     at = (page & ((1 << page_bits) - 1)) * width * PANEL
-    for g in range(shift_word + 1):  # ids are not read
+    for g in range(first_word, last_word):  # ids are not read
         prefetch(block, at + g * PANEL)
 
 
@@ -107,7 +107,8 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
 
     isa, alone : tags of a tile of queries and of one.
     store = (blocks (b,) int64 addresses, page_bits: 1 << page_bits pages a block, width: words a row, id_word)
-    code = (words of a plane (of a row at 8 bits), table (16,) int8, scale_word, shift_word)
+    code = (words of a plane (of a row at 8 bits), table (16,) int8, scale_word, shift_word, code_word): where scales
+        and shifts are, and where the planes begin that are scanned
     chains as in list_pages
     jobs = (lists (m,) int32, starts (m + 1,) int64, members (pairs,) int32, offsets (pairs,) float32, sizes (nlist,)):
         the queries of lists[i], no one twice, are members[starts[i] : starts[i + 1]]; sizes are the rows in every list
@@ -117,7 +118,7 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
         query has room = candidate_room(keep_count), and there is a place to write nothing to
     """
     blocks, page_bits, width, id_word = store
-    words, table, scale_word, shift_word = code
+    words, table, scale_word, shift_word, code_word = code
     lists, starts, members, offsets, sizes = jobs
     quads, sums, gains = queries
     floors = found[3]
@@ -148,7 +149,9 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
     room = (found[0].size - PANEL) // floors.size
     spare = floors.size * room
     everyone = start(allowed)
-    where = blocks, page_bits, width, scale_word, shift_word
+    read = min(code_word, scale_word), max(code_word + planes_of(isa) * words, shift_word + 1)
+    where = blocks, page_bits, width, read, (scale_word, shift_word)
+    skipped = code_word * PANEL
 
     first_page = 0
     for i in range(lists.size):
@@ -176,7 +179,7 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
                 for s in range(count):
                     for half in range(0, filled, lanes):
                         acc = tile_from(alone, begin, s)
-                        acc = dot_page(alone, acc, block, at, words, register_alone, half, asked, firsts[s])
+                        acc = dot_page(alone, acc, block, at + skipped, words, register_alone, half, asked, firsts[s])
                         if tile_collect(
                             acc, per_slot, s, factors, scale_at + half, shift_at + half,
                             valid >> np.uint64(half), first + half, kept,
@@ -189,11 +192,11 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
             )
             if valid | valid2 == 0:
                 continue
-            unwoven_page(isa, block, at, words, register, lines, 0)
+            unwoven_page(isa, block, at + skipped, words, register, lines, 0)
             if second:
                 if planes_of(isa) < 8:
                     _ask_ahead(where, pages, j + 1)
-                unwoven_page(isa, block2, at2, words, register, lines, m * PANEL)
+                unwoven_page(isa, block2, at2 + skipped, words, register, lines, m * PANEL)
             for s in range(0, count, rows):
                 quad_rows = row_starts(isa, first_quads, s)
                 for half in range(0, PANEL, lanes):

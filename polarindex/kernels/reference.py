@@ -114,18 +114,25 @@ def encode_residuals(
     rotated: Array,
     plan: tuple[Array, Array, Array, int, np.float32],
     book: tuple[int, Array, Array],
+    coarse: Array,
 ) -> tuple[Array, Array]:
-    """As encode, of r_i = x_i - c_i, c = centres; after the sums with c_i one more, <rotated_i, levels_i>."""
+    """As encode, of r_i = x_i - c_i, c = centres; after the sums with c_i one more, <rotated_i, levels_i>.
+
+    Where coarse has a level for each code, two more: <R r_i, coarse levels_i> and <rotated_i, coarse levels_i>.
+    """
     r = x - centres
-    words, (norms2, dots, energies), chosen = _encode_rows(r, plan, book)
-    offsets = _in_order(r.astype(np.float64) * centres)
-    return words, np.stack([norms2, offsets, dots, energies, _in_order(chosen * rotated.astype(np.float64))])
+    words, (norms2, dots, energies), codes = _encode_rows(r, plan, book)
+    others = rotated.astype(np.float64)
+    sums = [norms2, _in_order(r.astype(np.float64) * centres), dots, energies, _in_order(book[2][codes] * others)]
+    if len(coarse):
+        sums += [_in_order(coarse[codes] * vectors) for vectors in (rotate(r, *plan).astype(np.float64), others)]
+    return words, np.stack(sums)
 
 
 def _encode_rows(
     r: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array]
 ) -> tuple[Array, tuple[Array, Array, Array], Array]:
-    """Words, then |r|^2, <R r, levels> and |levels|^2, and the levels (n, d) float64."""
+    """Words, then |r|^2, <R r, levels> and |levels|^2, and the codes (n, d)."""
     bits, thresholds, levels = book
     n, d = r.shape
     exact = r.astype(np.float64)
@@ -138,7 +145,7 @@ def _encode_rows(
     words: Array = np.zeros((n, count * bits // width), np.uint32)
     for p in range(bits // width):
         words = pack_plane(codes, bits - width * (p + 1), width, p * count, words)
-    return words, (norms2, dots, energies), levels[codes].astype(np.float64)
+    return words, (norms2, dots, energies), codes
 
 
 # --- moments.py
@@ -615,7 +622,7 @@ def scan_lists(
     isa: Any,
     alone: Any,
     store: tuple[Array, int, int, int],
-    code: tuple[int, Array, int, int],
+    code: tuple[int, Array, int, int, int],
     chains: tuple[Array, Array],
     jobs: tuple[Array, Array, Array, Array, Array],
     queries: tuple[Array, Array, Array],
@@ -624,9 +631,7 @@ def scan_lists(
     keep_count: int,
 ) -> tuple[Array, Array]:
     """Scores (nq, keep) and places (nq, keep) of the best of what was held and of the rows of the lists' pages."""
-    words, table, scale_word, shift_word = code
     lists, starts, members, offsets, sizes = jobs
-    quads, _, gains = queries
     offered = [[pair] for pair in _held_candidates(found)]
     for i, number in enumerate(lists):
         pages, _ = list_pages(chains, lists[i : i + 1])
@@ -635,15 +640,23 @@ def scan_lists(
         places = np.delete(places, slice(16 - spare, 16) if spare else slice(0))  # of the first page
         if allowed.size:
             places = places[allowed[places] != 0]
-        rows, mine = _rows_at(store, places), members[starts[i] : starts[i + 1]]
-        levels = _levels_of_rows(isa, np.ascontiguousarray(rows[:, :scale_word]), words, table)
-        asked = np.ascontiguousarray(quads[mine]).view(np.int8)[:, : levels.shape[1]]
-        scales, shifts = (np.ascontiguousarray(rows[:, word]).view(np.float32) for word in (scale_word, shift_word))
-        keys = add_scores(dot(levels, asked), gains[mine], scales, np.tile(shifts, (len(mine), 1)))
+        mine = members[starts[i] : starts[i + 1]]
+        keys = _keys_at(isa, store, code, queries, mine, places)
         for q, row in zip(mine, keys + offsets[starts[i] : starts[i + 1], None], strict=True):
             offered[q].append((row[~np.isnan(row)], places[~np.isnan(row)]))
     every = [tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True)) for pairs in offered]
     return _best_candidates(every, store, keep_count)
+
+
+def _keys_at(isa: Any, store: Any, code: Any, queries: tuple[Array, Array, Array], mine: Array, places: Array) -> Array:
+    """Keys (queries, places) without offsets of some queries and of the rows at places."""
+    words, table, scale_word, shift_word, code_word = code
+    quads, _, gains = queries
+    rows = _rows_at(store, places)
+    levels = _levels_of_rows(isa, np.ascontiguousarray(rows[:, code_word:]), words, table)
+    asked = np.ascontiguousarray(quads[mine]).view(np.int8)[:, : levels.shape[1]]
+    scales, shifts = (np.ascontiguousarray(rows[:, word]).view(np.float32) for word in (scale_word, shift_word))
+    return add_scores(dot(levels, asked), gains[mine], scales, np.tile(shifts, (len(mine), 1)))
 
 
 def _held_candidates(found: tuple[Array, Array, Array, Array]) -> list[tuple[Array, Array]]:
@@ -801,6 +814,43 @@ def _nearest(scores: Array, places: Array, store: Any, sign: np.float32, k: int)
         order = np.lexsort((names, -scores[q, there]))[:k]
         distances[q, : len(order)], ids[q, : len(order)] = sign * scores[q, there][order], names[order]
     return distances, ids
+
+
+# --- prefix.py
+
+
+def whole_keys(
+    isa: Any,
+    store: tuple[Array, int, int, int],
+    code: tuple[int, Array, int, int, int],
+    owners: Array,
+    centroids: tuple[int, Array, Array],
+    queries: tuple[Array, Array, Array, Array],
+    found: Any,
+    keep_count: int,
+) -> tuple[Array, Array]:
+    """Keys (nq, keep) of the whole codes of the keep_count best by (score, id), and places; NaN and -1 for none."""
+    metric, centres, constants = centroids
+    _, places = _best_candidates(_held_candidates(found), store, keep_count)
+    keys = np.full(places.shape, np.nan, np.float32)
+    for q, row in enumerate(places):
+        there = row[row >= 0]
+        lists = owners[there // 16]
+        picked = lists[None], np.array([len(lists)])
+        offsets = group_by_list(metric, centres, constants, queries[0][q : q + 1], picked)[3]
+        keys[q, : len(there)] = _keys_at(isa, store, code, queries[1:], np.array([q]), there)[0] + offsets
+    return keys, np.where(np.isnan(keys), -1, places)
+
+
+# --- within.py
+
+
+def within(store: Any, scores: Array, places: Array, constants: Array, sign: np.float32, radius: float) -> Any:
+    """Of scores and places (nq, m) of all rows, -1 for none: lims, distances and ids of those within the radius."""
+    exact = (scores.astype(np.float64) + constants[:, None]).astype(np.float32)
+    distances, ids = _nearest(exact, places, store, sign, places.shape[1])
+    hits = (ids >= 0) & (sign * distances >= np.float64(sign) * radius)
+    return np.cumsum([0, *hits.sum(axis=1)]), distances[hits], ids[hits]
 
 
 # --- idtable.py: entries, a dict from id to position, is what keys and values hold

@@ -57,7 +57,7 @@ def round_queries(y, quads, sums, peaks):
 
 
 @inlined
-def _candidates(nq, keep_count):
+def empty_candidates(nq, keep_count):
     """Empty candidates, as scan_lists fills them."""
     room = nq * candidate_room(keep_count) + PANEL
     return (
@@ -84,7 +84,7 @@ def _scan_all(isa, alone, side, queries, found, keep_count):
 @inlined
 def _near_groups(isa, alone, side, queries, nq, look):
     """places[q room ..], room, and counts (nq,): the groups that each query looks into, in any order."""
-    found = _candidates(nq, look)
+    found = empty_candidates(nq, look)
     _scan_all(isa, alone, side, queries, found, look)
     scores, places, counts, _ = found
     room = candidate_room(look)
@@ -166,7 +166,7 @@ def nearest_lists(isa, alone, coarse, queries, nprobe, gap, picked):
     blocks, page_bits, width, id_word = store
     lists, counts = picked
     nq = lists.shape[0]
-    found = _candidates(nq, nprobe)
+    found = empty_candidates(nq, nprobe)
     look = _groups_looked(looks, nprobe)
     if look * group_pages < sizes[0] // PANEL:
         _scan_groups(isa, alone, coarse, queries, look, found, nprobe)
@@ -198,7 +198,7 @@ def nearest_lists(isa, alone, coarse, queries, nprobe, gap, picked):
 
 
 @inlined
-def _offset(metric, centre, query, constant, d):
+def list_offset(metric, centre, query, constant, d):
     """What is added to the keys of a list: -|q - c|^2 for L2, else <q, c> + constant."""
     if metric == L2:
         return np.float32(-squared_distance(centre, np.float32(1), query, d))
@@ -222,7 +222,7 @@ def group_by_list(metric, centres, constants, queries, picked, jobs):
         for i in range(counts[0]):
             l = np.int64(probes[0, i])  # noqa: E741
             lists[i], starts[i], members[i] = l, i, 0
-            offsets[i] = _offset(metric, moved(rows, l * d), where, constants[l], d)
+            offsets[i] = list_offset(metric, moved(rows, l * d), where, constants[l], d)
         starts[counts[0]] = counts[0]
         return counts[0]
     tally = np.zeros(nlist + 1, np.int64)
@@ -243,88 +243,109 @@ def group_by_list(metric, centres, constants, queries, picked, jobs):
             at = tally[l]
             tally[l] = at + 1
             members[at] = q
-            offsets[at] = _offset(metric, moved(rows, l * d), query, constants[l], d)
+            offsets[at] = list_offset(metric, moved(rows, l * d), query, constants[l], d)
     return jobs_made
 
 
 @inlined
-def _probed(isa, coarse_isa, coarse, centres, side, queries, settings, allowed, found, about):
-    """The best candidates of each query from the lists it probes, and from the second lists of the same numbers.
+def probing_jobs(coarse_isa, coarse, queries, settings):
+    """The jobs of scan_lists, without the sizes: which queries probe which lists.
 
-    coarse : see nearest_lists; centres = (centres, constants) of group_by_list; side = (store, code, chains, sizes) of
-    the index's lists. queries = (centred (nq, d) float32, quads, sums, gains).
-    settings = (metric, nprobe, gap, keep_count); found as in scan_lists; about: see `answer`.
+    coarse = (as of nearest_lists, centres, constants), the last two as of group_by_list.
+    queries = (centred (nq, d) float32, quads, sums, gains); settings = (metric, nprobe, gap).
     """
     centred, quads, sums, gains = queries
-    metric, nprobe, gap, keep_count = settings
+    metric, nprobe, gap = settings
     nq = centred.shape[0]
     picked = np.empty((nq, nprobe), np.int32), np.empty(nq, np.int64)
-    nearest_lists(coarse_isa, tag_with(coarse_isa, 1, 0), coarse, (quads, sums, gains), nprobe, gap, picked)
+    nearest_lists(coarse_isa, tag_with(coarse_isa, 1, 0), coarse[0], (quads, sums, gains), nprobe, gap, picked)
     pairs = picked[1].sum()
     lists, starts = np.empty(pairs, np.int32), np.empty(pairs + 1, np.int64)
     members, offsets = np.empty(pairs, np.int32), np.empty(pairs, np.float32)
-    made = group_by_list(metric, centres[0], centres[1], centred, picked, (lists, starts, members, offsets))
+    made = group_by_list(metric, coarse[1], coarse[2], centred, picked, (lists, starts, members, offsets))
+    return lists[:made], starts[: made + 1], members, offsets
+
+
+@inlined
+def scan_probed(isa, coarse, side, queries, settings, keep_count, allowed, found):
+    """The best candidates of each query from the lists it probes; returns the jobs.
+
+    coarse, queries, settings as in probing_jobs; side = (store, code, chains, sizes) of the index's lists; found as in
+    scan_lists.
+    """
+    jobs = probing_jobs(tag_with(isa, 0, 8), coarse, queries, settings)
+    lists, starts, members, offsets = jobs
     store, code, chains, sizes = side
     scan_lists(
-        isa, tag_with(isa, 1, 0), store, code, chains, (lists[:made], starts[: made + 1], members, offsets, sizes),
-        (quads, sums, gains), allowed, found, keep_count,
+        isa, tag_with(isa, 1, 0), store, code, chains, (lists, starts, members, offsets, sizes), queries[1:], allowed,
+        found, keep_count,
     )
-    if about[COPIED]:
-        jobs = lists[:made], starts[: made + 1], members, offsets
-        _add_copies(isa, about, store, jobs, (quads, sums, gains), allowed, found, keep_count)
+    return jobs
 
 
 # --- one call for a search. A kernel's arrays cost .2 us each where they come from Python, so an index is told as one
 # array of addresses and numbers: three sides (SIDE values each: the lists, then the centroids' one, then that of their
 # groups' centres), what follows them, and whether rows lie in second lists, and if so a side of these.
 
-SIDE = 14
-(BLOCKS, BLOCK_COUNT, PAGE_BITS, WIDTH, ID_WORD, WORDS, TABLE, SCALE_WORD, SHIFT_WORD, HEADS, LISTS, FOLLOWING, PAGES,
- SIZES) = range(SIDE)
+SIDE = 15
+(BLOCKS, BLOCK_COUNT, PAGE_BITS, WIDTH, ID_WORD, WORDS, TABLE, SCALE_WORD, SHIFT_WORD, CODE_WORD, HEADS, LISTS,
+ FOLLOWING, PAGES, SIZES) = range(SIDE)
 (METRIC, UNIT, CENTRES, CONSTANTS, MU, QUADS, ORDER, SIGNS, FLIPS, ROUNDS, STARTS, WINDOWS, WINDOW, ORIGINALS,
  ORIGINAL_COUNT, ORIGINAL_SCALES, SCALE_COUNT, ORIGINAL_BITS, GROUP_PAGES, LOOKS, LEVELS,
  COPIED) = range(3 * SIDE, 3 * SIDE + 22)
-COPIES = 3 * SIDE + 22  # where the second lists' side begins, if there is one
+ABOUT = 3 * SIDE + 22  # beyond is the second lists' side, if there is one, or what prefix.py says
 
 
 @inlined
-def _view(about, kind, at, shape):
+def view(about, kind, at, shape):
     """The array at the address about[at]."""
     return carray(address_of(kind, about[at]), shape)
 
 
 @inlined
-def _side(about, first):
+def side_at(about, first):
     """store, code, chains and sizes of one side."""
     nlist = about[first + LISTS]
     return (
         (
-            _view(about, np.int64, first + BLOCKS, (about[first + BLOCK_COUNT],)),
+            view(about, np.int64, first + BLOCKS, (about[first + BLOCK_COUNT],)),
             about[first + PAGE_BITS],
             about[first + WIDTH],
             about[first + ID_WORD],
         ),
         (
             about[first + WORDS],
-            _view(about, np.int8, first + TABLE, (16,)),
+            view(about, np.int8, first + TABLE, (16,)),
             about[first + SCALE_WORD],
             about[first + SHIFT_WORD],
+            about[first + CODE_WORD],
         ),
         (
-            _view(about, np.int32, first + HEADS, (nlist,)),
-            _view(about, np.int32, first + FOLLOWING, (about[first + PAGES],)),
+            view(about, np.int32, first + HEADS, (nlist,)),
+            view(about, np.int32, first + FOLLOWING, (about[first + PAGES],)),
         ),
-        _view(about, np.int64, first + SIZES, (nlist,)),
+        view(about, np.int64, first + SIZES, (nlist,)),
     )
+
+
+@inlined
+def coarse_side(about, d):
+    """The centroids as probing_jobs takes them: their side and their groups', and relative to the index's centre."""
+    store, code, chains, sizes = side_at(about, SIDE)
+    groups, looks = side_at(about, 2 * SIDE), view(about, np.int32, LOOKS, (about[LEVELS],))
+    nlist = about[LISTS]
+    centres = view(about, np.float32, CENTRES, (nlist, d))
+    constants = view(about, np.float32, CONSTANTS, (nlist,))
+    return (store, code, chains, sizes, groups, about[GROUP_PAGES], looks), centres, constants
 
 
 @kernel
 def _add_copies(isa, about, store, jobs, queries, allowed, found, keep_count):
     """Offer the rows of the second lists of scan_lists' jobs; about[COPIED] is how many places come before theirs."""
-    copies_store, code, chains, sizes = _side(about, COPIES)
+    copies_store, code, chains, sizes = side_at(about, ABOUT)
     lists, starts, members, offsets = jobs
     raise_limits(found, keep_count, store)
-    copies = _candidates(found[2].size, keep_count)
+    copies = empty_candidates(found[2].size, keep_count)
     copies[3][:] = found[3]
     scan_lists(
         isa, tag_with(isa, 1, 0), copies_store, code, chains, (lists, starts, members, offsets, sizes), queries,
@@ -340,7 +361,7 @@ def _centred(about, given, rows, constants):
     False where a query is not finite, too long, or zero in a cosine index.
     """
     nq, d = given.shape
-    mu = _view(about, np.float32, MU, (d,))
+    mu = view(about, np.float32, MU, (d,))
     norms2 = np.empty(nq, np.float64)
     if about[UNIT] and nq >= FEW:
         normalise(given, rows, norms2)
@@ -369,19 +390,43 @@ def _rotated(about, rows, y):
     """y = R rows."""
     nq, d = rows.shape
     rounds, windows, size = about[ROUNDS], about[WINDOWS], about[WINDOW]
-    order, starts = _view(about, np.int64, ORDER, (rounds, d)), _view(about, np.int64, STARTS, (windows,))
+    order, starts = view(about, np.int64, ORDER, (rounds, d)), view(about, np.int64, STARTS, (windows,))
     norm = np.float32(1.0 / np.sqrt(np.float64(size)))
     if nq < FEW and size >= PANEL:
-        rotate_rows(rows, order, _view(about, np.float32, FLIPS, (rounds, windows, d)), starts, size, norm, y)
+        rotate_rows(rows, order, view(about, np.float32, FLIPS, (rounds, windows, d)), starts, size, norm, y)
     else:
-        rotate(rows, order, _view(about, np.float32, SIGNS, (rounds, windows, d)), starts, size, norm, y)
+        rotate(rows, order, view(about, np.float32, SIGNS, (rounds, windows, d)), starts, size, norm, y)
+
+
+@kernel
+def _prepared(about, given, rows, constants, quads, sums, gains):
+    """Fill the arrays of `prepared`; False where a query cannot be answered, see `answer`."""
+    if not _centred(about, given, rows, constants):
+        return False
+    y = np.empty(given.shape, np.float32)
+    _rotated(about, rows, y)
+    round_queries(y, quads, sums, gains)
+    factor = np.float32(2.0 / 127 if about[METRIC] == L2 else 1.0 / 127)
+    for q in range(gains.size):
+        gains[q] *= factor
+    return True
+
+
+@inlined
+def prepared(about, given):
+    """Whether all queries can be answered, the queries as probing_jobs takes them, and their constants (nq,)."""
+    nq, d = given.shape
+    rows, constants = np.empty((nq, d), np.float32), np.zeros(nq, np.float64)
+    quads, sums, gains = np.empty((nq, about[QUADS]), np.int32), np.empty(nq, np.int32), np.empty(nq, np.float32)
+    able = _prepared(about, given, rows, constants, quads, sums, gains)
+    return able, (rows, quads, sums, gains), constants
 
 
 @kernel
 def answer(isa, kind, about, given, nprobe, gap, keep_count, exact, allowed, out_distances, out_ids):
     """The k best of every query in the lists that it probes; whether all queries could be answered.
 
-    isa : a tag for tiles of the lists' planes. kind (0,) as of rescore_rows. about (COPIES,) int64, (COPIES + SIDE,)
+    isa : a tag for tiles of the lists' planes. kind (0,) as of rescore_rows. about (ABOUT,) int64, (ABOUT + SIDE,)
         where rows lie in second lists.
     given (nq, d) float32: False is returned where one is not finite, or longer than LONGEST, or zero in a cosine
         index, and nothing is written.
@@ -390,36 +435,20 @@ def answer(isa, kind, about, given, nprobe, gap, keep_count, exact, allowed, out
     out_distances (nq, k) float32, out_ids (nq, k) int64.
     """
     nq, d = given.shape
-    metric, m = about[METRIC], about[QUADS]
-    rows, constants = np.empty((nq, d), np.float32), np.zeros(nq, np.float64)
-    if not _centred(about, given, rows, constants):
+    metric = about[METRIC]
+    able, queries, constants = prepared(about, given)
+    if not able:
         return False
-    y = np.empty((nq, d), np.float32)
-    _rotated(about, rows, y)
-    quads, sums, gains = np.empty((nq, m), np.int32), np.empty(nq, np.int32), np.empty(nq, np.float32)
-    round_queries(y, quads, sums, gains)
-    factor = np.float32(2.0 / 127 if metric == L2 else 1.0 / 127)
-    for q in range(nq):
-        gains[q] *= factor
-    side, centroids = _side(about, 0), _side(about, SIDE)
-    coarse = (
-        centroids[0], centroids[1], centroids[2], centroids[3], _side(about, 2 * SIDE), about[GROUP_PAGES],
-        _view(about, np.int32, LOOKS, (about[LEVELS],)),
-    )
-    nlist = about[LISTS]
-    centres = _view(about, np.float32, CENTRES, (nlist, d))
-    list_constants = _view(about, np.float32, CONSTANTS, (nlist,))
-    found = _candidates(nq, keep_count)
-    _probed(
-        isa, tag_with(isa, 0, 8), coarse, (centres, list_constants), side,
-        (rows, quads, sums, gains), (metric, nprobe, np.float32(gap), keep_count), allowed, found,
-        about,
-    )
+    side, found = side_at(about, 0), empty_candidates(nq, keep_count)
+    settings = metric, nprobe, np.float32(gap)
+    jobs = scan_probed(isa, coarse_side(about, d), side, queries, settings, keep_count, allowed, found)
+    if about[COPIED]:
+        _add_copies(isa, about, side[0], jobs, queries[1:], allowed, found, keep_count)
     sign = np.float32(-1 if metric == L2 else 1)
     if exact:
         originals = (
-            _view(about, np.int64, ORIGINALS, (about[ORIGINAL_COUNT],)),
-            _view(about, np.int64, ORIGINAL_SCALES, (about[SCALE_COUNT],)),
+            view(about, np.int64, ORIGINALS, (about[ORIGINAL_COUNT],)),
+            view(about, np.int64, ORIGINAL_SCALES, (about[SCALE_COUNT],)),
             about[ORIGINAL_BITS],
         )
         by = COSINE if about[UNIT] else metric

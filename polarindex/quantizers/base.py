@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from polarindex import checks, kernels
 from polarindex.codes import Codes, LineLayout, Part, StreamLayout, Words, parts
 from polarindex.rotations import LinearMap
-from polarindex.vectors import bounded_rows
+from polarindex.vectors import bounded_rows, squared_norms
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -99,13 +99,25 @@ class EncodedResiduals(NamedTuple):
     """Codes of residuals r = x - c, each row with its own centre c, as an inverted file stores them.
 
     words, scales, energies as in `Encoded`; offsets (n,) float64, <c, r>; crosses (n,) float64, <c', r_hat> with c'
-    the centre relative to that of the index.
+    the centre relative to that of the index; prefix : where other levels of the same codes were asked for.
     """
 
     words: Words
     scales: Floats
     energies: Doubles
     offsets: Doubles
+    crosses: Doubles
+    prefix: Prefix | None = None
+
+
+class Prefix(NamedTuple):
+    """What `EncodedResiduals` tells, for coarser levels of the codes of one stage and an unbiased scale.
+
+    scales (n,) float32; energies (n,) float64, |r|^2; crosses (n,) float64, of these levels and scales.
+    """
+
+    scales: Floats
+    energies: Doubles
     crosses: Doubles
 
 
@@ -168,9 +180,17 @@ class Quantizer(ABC):
         return Encoded(*self.encode_residuals(r, integer, start), offsets)
 
     def encode_in_lists(
-        self, x: Floats, centres: Centres, lists: NDArray[np.int32], start: int = 0
+        self,
+        x: Floats,
+        centres: Centres,
+        lists: NDArray[np.int32],
+        start: int = 0,
+        prefix: NDArray[np.int8] | None = None,
     ) -> EncodedResiduals:
-        """Encode checked rows x (n, dim) float32 relative to centre lists[i] each, with scales for integer levels."""
+        """Encode checked rows x (n, dim) float32 relative to centre lists[i] each, with scales for integer levels.
+
+        prefix (2^bits,) int8: also what `Prefix` says, for these levels of the codes of the only stage, a table's.
+        """
         c = centres.full[lists]
         r = x - c
         words, scales, energies = self.encode_residuals(r, True, start)
@@ -179,7 +199,14 @@ class Quantizer(ABC):
         for s, (stage, part, mapped) in enumerate(zip(self.stages, self.split(words), centres.mapped, strict=True)):
             levels = stage.levels(part)[:, : stage.map.dims]
             crosses += scales[:, s] * np.einsum("ij,ij->i", mapped[lists], levels, dtype=np.float64)
-        return EncodedResiduals(words, scales, energies, offsets, crosses)
+        coarse = None if prefix is None else self._prefix(r, words, prefix, centres.mapped[0][lists])
+        return EncodedResiduals(words, scales, energies, offsets, crosses, coarse)
+
+    def _prefix(self, r: Floats, words: Words, levels: NDArray[np.int8], mapped: Floats) -> Prefix:
+        layout, y = self.stages[0].layout, self.stages[0].map.forward(r)
+        chosen = levels[layout.unpack(words)[:, : y.shape[1]]]
+        dots, crosses = (np.einsum("ij,ij->i", vectors, chosen, dtype=np.float64) for vectors in (y, mapped))
+        return prefix_of(squared_norms(r), dots, crosses)
 
     def expected_error(self, integer: bool = False) -> float:
         """Theoretical vNMSE, E |x - x_hat|^2 / |x|^2."""
@@ -331,6 +358,12 @@ def nearest_levels(
         energies,
     )
     return codes, dots, energies
+
+
+def prefix_of(norms2: Doubles, dots: Doubles, crosses: Doubles) -> Prefix:
+    """Of |r|^2, <R r, levels> and <R c', levels>, each (n,)."""
+    scales = ratio(norms2, dots).astype(np.float32)
+    return Prefix(scales, norms2, scales * crosses)
 
 
 def ratio(a: Doubles, b: Doubles) -> Doubles:

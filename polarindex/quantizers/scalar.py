@@ -27,12 +27,14 @@ from polarindex.quantizers.base import (
     Quantizer,
     TableStage,
     nearest_levels,
+    prefix_of,
     ratio,
 )
 from polarindex.rotations import ROTATIONS, HadamardRotation
 from polarindex.vectors import squared_norms
 
 Scale = Literal["unbiased", "biased", "plain"]
+_NO_LEVELS = np.empty(0, np.float32)
 
 
 class _Book(NamedTuple):
@@ -91,26 +93,33 @@ class ScalarQuantizer(Quantizer):
         return Encoded(words, scales[:, None], energies, offsets)
 
     def encode_in_lists(
-        self, x: Floats, centres: Centres, lists: NDArray[np.int32], start: int = 0
+        self,
+        x: Floats,
+        centres: Centres,
+        lists: NDArray[np.int32],
+        start: int = 0,
+        prefix: NDArray[np.int8] | None = None,
     ) -> EncodedResiduals:
         rotation, layout = self.stage.map, self.stage.layout
         if not isinstance(rotation, HadamardRotation):
-            return super().encode_in_lists(x, centres, lists, start)
+            return super().encode_in_lists(x, centres, lists, start, prefix)
         book = self._books[True]
         words = np.empty((len(x), layout.words), np.uint32)
-        sums = np.empty((5, len(x)))
+        sums = np.empty((5 if prefix is None else 7, len(x)))
         kernels.encode_residuals(
             np.ascontiguousarray(x),
             centres.full[lists],
             centres.mapped[0][lists],
             rotation.plan,
             (self.bits, book.thresholds, book.levels),
+            _NO_LEVELS if prefix is None else prefix.astype(np.float32),
             words,
             sums,
         )
-        norms2, offsets, dots, energies, crosses = sums
+        norms2, offsets, dots, energies, crosses = sums[:5]
         scales, energies = self._scaled(norms2, dots, energies, book.unit)
-        return EncodedResiduals(words, scales[:, None], energies, offsets, scales * crosses)
+        coarse = None if prefix is None else prefix_of(norms2, sums[5], sums[6])
+        return EncodedResiduals(words, scales[:, None], energies, offsets, scales * crosses, coarse)
 
     def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
         codes, scales, energies, _ = self.quantize_rows(r, integer)

@@ -95,11 +95,16 @@ class TurboQuant(Quantizer):
         return super().encode_rows(x, integer, start, mu)
 
     def encode_in_lists(
-        self, x: Floats, centres: Centres, lists: NDArray[np.int32], start: int = 0
+        self,
+        x: Floats,
+        centres: Centres,
+        lists: NDArray[np.int32],
+        start: int = 0,
+        prefix: NDArray[np.int8] | None = None,
     ) -> EncodedResiduals:
         if self._mse and not self._sketch:
-            return self._mse.encode_in_lists(x, centres, lists, start)
-        return super().encode_in_lists(x, centres, lists, start)
+            return self._mse.encode_in_lists(x, centres, lists, start, prefix)
+        return super().encode_in_lists(x, centres, lists, start, prefix)
 
     def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
         residual, words, scales = r, [], []

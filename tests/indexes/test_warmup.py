@@ -59,10 +59,12 @@ for number, (name, bits) in enumerate(2 * cells):
 read = [("eden", bits) for bits in (1, 2, 3, 4, 8)]
 stores = ["none", "float32", "float16", "int8"]
 lists = [(*cell, stores[i % 4]) for i, cell in enumerate(cells)] + [(*cell, store) for cell in read for store in stores]
-for number, (name, bits, store) in enumerate(lists):
+lists = [(*one, None) for one in lists]
+lists += [("eden", bits, "none", planes) for bits in (2, 3, 4) for planes in range(1, bits)]
+for number, (name, bits, store, planes) in enumerate(lists):
     dim, n = int(rng.choice([2, 33, 64, 100])), int(rng.choice([15, 16, 300, 1500]))
     metric = ["l2", "ip", "cosine"][number % 3]
-    settings = {"nlist": int(rng.integers(1, 15)), "center": bool(rng.integers(2)), "store": store}
+    settings = {"nlist": int(rng.integers(1, 15)), "center": bool(rng.integers(2)), "store": store, "scan_bits": planes}
     index = pi.IVFIndex(dim, metric, bits, name, **settings)
     index.fit(vectors(1 + n, dim))
     x = vectors(n, dim)
@@ -72,7 +74,8 @@ for number, (name, bits, store) in enumerate(lists):
         for allowed in (None, mask, index.ids[mask], pi.IdFilter(index.ids[mask]), [mask] * nq):
             index.search(vectors(nq, dim), int(rng.integers(1, 20)), nprobe=int(rng.integers(1, 20)), filter=allowed,
                          num_threads=1 + nq % 2, query_bits=int(rng.choice([8, 8, 16])),
-                         return_error=bool(rng.integers(2)), rerank=3 if store != "none" and rng.integers(2) else None)
+                         return_error=bool(rng.integers(2)), rerank=3 if store != "none" and rng.integers(2) else None,
+                         exact_scan=bool(rng.integers(2)))
     index.range_search(vectors(2, dim), 0.5, filter=mask)
     index.remove(index.ids[: n // 3])
     index.upsert(np.arange(5, 10), vectors(5, dim))

@@ -103,22 +103,25 @@ class Paged(NamedTuple):
 def lay_pages():
     """(bits, table, lists of (codes, scales, shifts, ids)) -> Paged: pages in any order, some of them free, and in
     lanes without a row what would be the best of all. With `in_order`, pages too: row i of the only list is at place i.
+    A list may have more columns, two of float32 (n, 2), the scale and shift of the first planes, before the code.
     """
 
     def lay(bits, table, lists, page_bits=1, wide=False, seed=0, in_order=False):
         rng = np.random.default_rng(seed)
         layout = LineLayout(lists[0][0].shape[1], bits)
-        words, width = layout.words, layout.words + 3 + wide
-        wanted = [-(-len(ids) // 16) for *_, ids in lists]
+        head = 2 * (len(lists[0]) > 4)
+        words, width = head + layout.words, head + layout.words + 3 + wide
+        wanted = [-(-len(ids) // 16) for _, _, _, ids, *_ in lists]
         pages = sum(wanted) + 3
         numbers = np.arange(pages) if in_order else rng.permutation(pages)
         blocks = [np.empty((2**page_bits, width, 16), np.uint32) for _ in range(-(-pages // 2**page_bits))]
         for block in blocks:
             block[:] = rng.integers(0, 2**32, block.shape, dtype=np.uint32)
-            block[:, words : words + 2] = np.array([0, 1e30], np.float32).view(np.uint32)[:, None]
+            for first in {0, words} if head else {words}:
+                block[:, first : first + 2] = np.array([0, 1e30], np.float32).view(np.uint32)[:, None]
         heads, following = np.full(len(lists), -1, np.int32), np.full(pages, -1, np.int32)
-        sizes, places, taken = np.array([len(ids) for *_, ids in lists]), [], 0
-        for number, (codes, scales, shifts, ids) in enumerate(lists):
+        sizes, places, taken = np.array([len(ids) for _, _, _, ids, *_ in lists]), [], 0
+        for number, (codes, scales, shifts, ids, *firsts) in enumerate(lists):
             chain = numbers[taken : taken + wanted[number]]
             taken += wanted[number]
             heads[number] = chain[0] if len(chain) else -1
@@ -128,12 +131,13 @@ def lay_pages():
             places.append(np.delete(lanes, slice(16 - spare, 16) if spare else slice(0)))
             factors = np.stack([scales, shifts], axis=1).astype(np.float32).view(np.uint32)
             names = np.stack([ids & 0xFFFFFFFF, ids >> 32], axis=1).astype(np.uint32)[:, : 1 + wide]
-            rows = np.concatenate([layout.pack(codes), factors, names], axis=1)
+            before = [first.astype(np.float32).view(np.uint32) for first in firsts]
+            rows = np.concatenate([*before, layout.pack(codes), factors, names], axis=1)
             for place, row in zip(places[-1], rows, strict=True):
                 page, lane = divmod(place, 16)
                 blocks[page >> page_bits][page % 2**page_bits, :, lane] = row
         store = np.array([block.ctypes.data for block in blocks]), page_bits, width, words + 2
-        code = layout.planes[0].words, table, words, words + 1
+        code = layout.planes[0].words, table, words, words + 1, head
         return Paged(store, code, (heads, following), sizes, places, pages, blocks)
 
     return lay

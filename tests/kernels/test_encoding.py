@@ -14,6 +14,7 @@ from polarindex.rotations import HadamardRotation
 DIMS = (1, 2, 3, 5, 31, 32, 33, 100, 128, 257, 784, 1536)
 SIZES = (1, 15, 16, 17, 100)
 POISON = 0xDEADBEEF
+NONE = np.empty(0, np.float32)
 
 
 def codebook(bits, rng):
@@ -45,11 +46,11 @@ def test_encode_is_the_reference_to_the_bit(dim, bits):
         assert_array_equal(got_sums, sums[:, :n])
 
 
-def encoded_residuals(x, centres, rotated, plan, book):
+def encoded_residuals(x, centres, rotated, plan, book, coarse=NONE):
     bits, dim = book[0], x.shape[1]
     n_words = -(-dim // 4) if bits == 8 else bits * -(-dim // 32)
-    words, sums = np.full((len(x), n_words), POISON, np.uint32), np.full((5, len(x)), np.nan)
-    kernels.encode_residuals(x, centres, rotated, plan, book, words, sums)
+    words, sums = np.full((len(x), n_words), POISON, np.uint32), np.full((7 if len(coarse) else 5, len(x)), np.nan)
+    kernels.encode_residuals(x, centres, rotated, plan, book, coarse, words, sums)
     return words, sums
 
 
@@ -61,7 +62,7 @@ def test_residuals_are_coded_as_the_reference_says_and_as_encode_does(dim, bits)
     plan, book = HadamardRotation(dim, bits).plan, codebook(bits, rng)
     x, centres, rotated = rng.normal(size=(3, 35, dim)).astype(np.float32)
     x[2], x[3] = centres[2], centres[3] + np.float32(1e-30)
-    words, sums = reference.encode_residuals(x, centres, rotated, plan, book)
+    words, sums = reference.encode_residuals(x, centres, rotated, plan, book, NONE)
     for n in (0, 1, 15, 16, 17, 35):
         got_words, got_sums = encoded_residuals(x[:n], centres[:n], rotated[:n], plan, book)
         assert_array_equal(got_words, words[:n])
@@ -70,6 +71,21 @@ def test_residuals_are_coded_as_the_reference_says_and_as_encode_does(dim, bits)
     got_words, got_sums = encoded_residuals(x, np.tile(centres[0], (35, 1)), rotated, plan, book)
     assert_array_equal(got_words, words)
     assert_array_equal(got_sums[:4], sums)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 5, 8])
+def test_other_levels_of_the_same_codes_give_two_sums_more(bits):
+    rng = np.random.default_rng(bits)
+    plan, book = HadamardRotation(33, bits).plan, codebook(bits, rng)
+    x, centres, rotated = rng.normal(size=(3, 21, 33)).astype(np.float32)
+    coarse = rng.normal(size=2**bits).astype(np.float32)
+    wanted = reference.encode_residuals(x, centres, rotated, plan, book, coarse)
+    got = encoded_residuals(x, centres, rotated, plan, book, coarse)
+    plain = encoded_residuals(x, centres, rotated, plan, book)
+    for one, other in zip(got, wanted, strict=True):
+        assert_array_equal(one, other)
+    assert_array_equal(got[0], plain[0])
+    assert_array_equal(got[1][:5], plain[1])
 
 
 def test_a_residual_is_coded_alike_wherever_it_stands():

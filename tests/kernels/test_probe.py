@@ -259,6 +259,32 @@ def test_keys_that_are_no_numbers(lay_pages, uneven_table, rng, name, bits, aski
             assert_same(got, oracle(bits, paged, jobs, queries, ALL, keep), f"{share}, {keep}")
 
 
+@pytest.mark.parametrize(("name", "planes"), [tag for tag in TAGS if tag.values[1] <= 4])
+def test_the_first_planes_are_scanned_by_their_own_scales_and_shifts(lay_pages, uneven_table, name, planes):
+    """Of codes of four planes, behind the two factors; and all four planes, as if the factors were not there."""
+    for dims, keep, wide in ((33, 5, False), (100, 40, True)):
+        rng = np.random.default_rng([dims, planes])
+        lists = random_lists(rng, dims, 4, SIZES, wide=wide)
+        firsts = [np.stack([rng.random(n), 1e4 * rng.standard_normal(n)], axis=1) for n in SIZES]
+        both = [(*one, first) for one, first in zip(lists, firsts, strict=True)]
+        paged = lay_pages(4, uneven_table(4), both, 2, wide)
+        words, table, scale_word, _, code_word = paged.code
+        assert (code_word, scale_word) == (2, 2 + 4 * words)
+        jobs, queries = random_jobs(rng, len(SIZES)), random_queries(rng, dims, 4)
+        prefix = paged._replace(code=(words, uneven_table(planes), 0, 1, 2))
+        wanted = reference.scan_lists(
+            kernels.Isa(name, 8, planes), None, prefix.store, prefix.code, prefix.chains, as_jobs(jobs, paged.sizes),
+            queries, ALL, nothing_found(NQ, keep)[0], keep,
+        )
+        assert_same(scan(name, planes, prefix, jobs, queries, ALL, keep), wanted, f"{dims}")
+        if planes == 4:
+            plain = lay_pages(4, table, lists, 2, wide)
+            scores, places = scan(name, 4, paged, jobs, queries, ALL, keep)
+            other, elsewhere = scan(name, 4, plain, jobs, queries, ALL, keep)
+            assert_array_equal(scores, other)
+            assert_array_equal(places, elsewhere)
+
+
 @pytest.mark.parametrize(("name", "bits"), [TAGS[0]])
 def test_a_list_may_be_named_twice_and_no_list_at_all(cases, name, bits):
     (paged, _, queries, allowed, keep), _ = cases(bits)[2]

@@ -311,8 +311,17 @@ class World:
             scores = np.where(places < 0, -np.inf, scores + constants[:, None]).astype(np.float32)
         return reference._nearest(scores, places, lists.store, sign, k)
 
+    def scores_of_all(self, queries, probes):
+        """Keys and places (nq, rows) of what a search of so many lists for all rows finds, and constants."""
+        rows = self.coding.codable(queries, "q")
+        keys, ids = self.scan.best_in_steps(rows - self.centroids.mu, probes, ROWS, None, 8)
+        places = self.lists.used()
+        names = self.lists.ids_of(self.lists.rows(places))
+        at = places[np.argsort(names)][np.minimum(np.searchsorted(np.sort(names), ids), len(names) - 1)]
+        return keys, np.where(keys == -np.inf, -1, at), self.coding.constants(rows, self.centroids)
+
     def described(self, lists, code):
-        return code.words, code.table, lists.scale_word, lists.shift_word
+        return code.words, code.table, lists.scale_word, lists.shift_word, 0
 
 
 def exact_distances(x, q, metric):
@@ -366,6 +375,23 @@ def test_an_answer_by_originals_is_the_exact_one(built, metric):
     every = np.stack([exact_distances(world.x, q, metric) for q in world.queries]) * (1 if metric == "l2" else -1)
     order = np.stack([np.lexsort((world.ids, row)) for row in every.astype(np.float32)])
     assert_array_equal(ids, world.ids[order[:, :10]])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("room", [1, 9000, 1 << 20])
+def test_what_is_within_a_radius_is_what_the_formula_says(built, metric, room):
+    """A radius that no row or all rows reach, and a row's distance; room for a list at a time, some lists and all."""
+    world = built(metric, whole=True)
+    sign = np.float32(-1 if metric == "l2" else 1)
+    for probes, nq in ((Probes(NLIST), 70), (Probes(NLIST), 1), (Probes(5), 9)):
+        queries = world.queries[:nq]
+        keys, places, constants = world.scores_of_all(queries, probes)
+        distances = np.sort((sign * (keys + constants[:, None])).astype(np.float32)[places >= 0])
+        for radius in (distances[0] - 1, distances[len(distances) // 9], distances[-1] + 1):
+            got = world.scan.within(queries, probes, np.float64(radius), room, None)
+            wanted = reference.within(world.lists.store, keys, places, constants, sign, np.float64(radius))
+            assert_same(got, wanted, f"{probes}, {nq}, {radius}")
+            assert got[0][-1] > 0 or radius == (distances[0] - 1 if metric == "l2" else distances[-1] + 1)
 
 
 @pytest.mark.parametrize("metric", METRICS)
