@@ -43,27 +43,26 @@ def candidate_room(keep):
 
 
 @kernel
-def _id_of_copy(blocks, page_bits, width, id_word, place):
-    own = own_place((blocks, page_bits, width, id_word), place)
+def id_at(blocks, page_bits, width, id_word, place):
+    """The id of the row at a place: a word of its page, or two where ids are large (id_word < 0: the place is it)."""
+    if id_word < 0:
+        return np.int64(place)
+    block, at = at_place(blocks, page_bits, width, place)
+    return id_of(block, at, width, id_word)
+
+
+@kernel
+def name_at(names, place):
+    """`id_at`, and for a copy the id of the row itself (see pages.py), or EMPTY_ID where there is no such row."""
+    blocks, page_bits, width, id_word = names
+    if id_word < THROUGH:
+        return id_at(blocks, page_bits, width, id_word, place)
+    own = own_place(names, place)
     if own < 0:
         return EMPTY_ID
     behind = blocks.size - BEHIND
     block, at = at_place(address_of(np.int64, blocks[behind]), blocks[behind + 1], blocks[behind + 2], own)
     return id_of(block, at, blocks[behind + 2], blocks[behind + 3])
-
-
-@kernel
-def id_at(blocks, page_bits, width, id_word, place):
-    """The id of the row at a place: a word of its page, or two where ids are large (id_word < 0: the place is it).
-
-    A copy's is that of the row itself (see pages.own_place), or EMPTY_ID where there is no such row.
-    """
-    if id_word < 0:
-        return np.int64(place)
-    if id_word >= THROUGH:
-        return _id_of_copy(blocks, page_bits, width, id_word, place)
-    block, at = at_place(blocks, page_bits, width, place)
-    return id_of(block, at, width, id_word)
 
 
 @inlined
@@ -140,7 +139,6 @@ def _pack(at, numbers, held, limit):
 @kernel
 def _order_ties(scores, places, first, last, worst, names):
     """Put the entries of score `worst` behind the others, in the order of their ids."""
-    blocks, page_bits, width, id_word = names
     at = first
     for i in range(first, last):
         if scores[i] > worst:
@@ -149,7 +147,7 @@ def _order_ties(scores, places, first, last, worst, names):
             at += 1
     idents = np.empty(last - at, np.int64)
     for i in range(idents.size):
-        idents[i] = id_at(blocks, page_bits, width, id_word, places[at + i])
+        idents[i] = name_at(names, places[at + i])
     order = np.argsort(idents)
     held = places[at:last].copy()
     for i in range(idents.size):
@@ -171,7 +169,7 @@ def tighten(scores, places, first, held, keep):
 def shrink(scores, places, first, held, keep, names):
     """Leave the `keep` best of `held` > keep candidates from `first` on; returns the worst score that is left.
 
-    names = (blocks, page_bits, width, id_word): where ids are, see id_at.
+    names = (blocks, page_bits, width, id_word): where ids are, see name_at.
     """
     at, numbers = moved(start(scores), first), moved(start(places), first)
     limit, _ = _limit(at, held, keep, keep)

@@ -136,7 +136,7 @@ def answer_by_planes(isa, whole, about, given, nprobe, gap, keep_count, exact, a
     prefix = code[0], view(about, np.int8, PREFIX_TABLE, (16,)), about[PREFIX_SCALE], about[PREFIX_SHIFT], code[4]
     found = empty_candidates(nq, keep_count)
     settings = metric, nprobe, np.float32(gap)
-    scan_probed(isa, coarse, (store, prefix, chains, sizes), queries, settings, keep_count, allowed, found)
+    scan_probed(isa, about, coarse, (store, prefix, chains, sizes), queries, settings, keep_count, allowed, found)
     if exact:
         owners = view(about, np.int32, OWNERS, (about[PAGES],))
         centroids = metric, coarse[1], coarse[2]

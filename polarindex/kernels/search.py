@@ -267,25 +267,33 @@ def probing_jobs(coarse_isa, coarse, queries, settings):
 
 
 @inlined
-def scan_probed(isa, coarse, side, queries, settings, keep_count, allowed, found):
-    """The best candidates of each query from the lists it probes; returns the jobs.
+def scan_probed(isa, about, coarse, side, queries, settings, keep_count, allowed, found):
+    """The best candidates of each query from the lists it probes, and from the second lists of the same numbers.
 
-    coarse, queries, settings as in probing_jobs; side = (store, code, chains, sizes) of the index's lists; found as in
-    scan_lists.
+    about : see `answer`; coarse, queries, settings as in probing_jobs; side = (store, code, chains, sizes) of the
+    index's lists; found as in scan_lists.
     """
-    jobs = probing_jobs(tag_with(isa, 0, 8), coarse, queries, settings)
-    lists, starts, members, offsets = jobs
+    lists, starts, members, offsets = probing_jobs(tag_with(isa, 0, 8), coarse, queries, settings)
     store, code, chains, sizes = side
-    scan_lists(
-        isa, tag_with(isa, 1, 0), store, code, chains, (lists, starts, members, offsets, sizes), queries[1:], allowed,
-        found, keep_count,
-    )
-    return jobs
+    into = found
+    for turn in range(2 if about[COPIED] else 1):  # one call: with two, scan_lists is .5 us a search slower
+        if turn:
+            raise_limits(found, keep_count, store)
+            store, code, chains, sizes = side_at(about, ABOUT)
+            allowed, into = allowed[min(about[COPIED], allowed.size) :], empty_candidates(found[2].size, keep_count)
+            into[3][:] = found[3]
+        scan_lists(
+            isa, tag_with(isa, 1, 0), store, code, chains, (lists, starts, members, offsets, sizes), queries[1:],
+            allowed, into, keep_count,
+        )
+    if about[COPIED]:
+        join_copies(found, into, side[0], store, keep_count)
 
 
 # --- one call for a search. A kernel's arrays cost .2 us each where they come from Python, so an index is told as one
 # array of addresses and numbers: three sides (SIDE values each: the lists, then the centroids' one, then that of their
-# groups' centres), what follows them, and whether rows lie in second lists, and if so a side of these.
+# groups' centres), what follows them, and COPIED: how many places there are before those of second lists, or 0 without
+# these, of which a side follows.
 
 SIDE = 15
 (BLOCKS, BLOCK_COUNT, PAGE_BITS, WIDTH, ID_WORD, WORDS, TABLE, SCALE_WORD, SHIFT_WORD, CODE_WORD, HEADS, LISTS,
@@ -337,21 +345,6 @@ def coarse_side(about, d):
     centres = view(about, np.float32, CENTRES, (nlist, d))
     constants = view(about, np.float32, CONSTANTS, (nlist,))
     return (store, code, chains, sizes, groups, about[GROUP_PAGES], looks), centres, constants
-
-
-@kernel
-def _add_copies(isa, about, store, jobs, queries, allowed, found, keep_count):
-    """Offer the rows of the second lists of scan_lists' jobs; about[COPIED] is how many places come before theirs."""
-    copies_store, code, chains, sizes = side_at(about, ABOUT)
-    lists, starts, members, offsets = jobs
-    raise_limits(found, keep_count, store)
-    copies = empty_candidates(found[2].size, keep_count)
-    copies[3][:] = found[3]
-    scan_lists(
-        isa, tag_with(isa, 1, 0), copies_store, code, chains, (lists, starts, members, offsets, sizes), queries,
-        allowed[min(about[COPIED], allowed.size) :], copies, keep_count,
-    )
-    join_copies(found, copies, store, copies_store, keep_count)
 
 
 @kernel
@@ -441,9 +434,7 @@ def answer(isa, kind, about, given, nprobe, gap, keep_count, exact, allowed, out
         return False
     side, found = side_at(about, 0), empty_candidates(nq, keep_count)
     settings = metric, nprobe, np.float32(gap)
-    jobs = scan_probed(isa, coarse_side(about, d), side, queries, settings, keep_count, allowed, found)
-    if about[COPIED]:
-        _add_copies(isa, about, side[0], jobs, queries[1:], allowed, found, keep_count)
+    scan_probed(isa, about, coarse_side(about, d), side, queries, settings, keep_count, allowed, found)
     sign = np.float32(-1 if metric == L2 else 1)
     if exact:
         originals = (

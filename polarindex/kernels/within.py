@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from polarindex.kernels.candidates import id_at
+from polarindex.kernels.candidates import name_at
 from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.limits import EMPTY_ID, L2
 from polarindex.kernels.pack import PANEL
@@ -93,7 +93,6 @@ def within(isa, about, given, nprobe, gap, radius, together, allowed):
         first = last
         for second in range(2 if about[COPIED] else 1):
             store, code, chains, own_sizes = side_at(about, ABOUT if second else 0)
-            blocks, page_bits, width, id_word = store
             mine = allowed[min(about[COPIED], allowed.size) if second else 0 :]
             scan_lists(
                 isa, tag_with(isa, 1, 0), store, code, chains, (jobs[0], jobs[1], jobs[2], jobs[3], own_sizes),
@@ -108,7 +107,7 @@ def within(isa, about, given, nprobe, gap, radius, together, allowed):
                     score = np.float32(np.float64(scores[i]) + constants[q])
                     if np.float64(score) >= bound:
                         hit_scores[hits], hit_queries[hits] = score, q
-                        hit_ids[hits] = id_at(blocks, page_bits, width, id_word, places[i])
+                        hit_ids[hits] = name_at(store, places[i])
                         hits += hit_ids[hits] != EMPTY_ID  # a copy of nothing, in a damaged file
                 lims[q + 1] += hits - before
                 held[q] = 0

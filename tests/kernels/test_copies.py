@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from polarindex.kernels.candidates import candidate_room, id_at, shrink
+from polarindex.kernels.candidates import candidate_room, name_at, shrink
 from polarindex.kernels.copies import join_copies, raise_limits
 from polarindex.kernels.limits import EMPTY_ID, THROUGH
 
@@ -64,9 +64,9 @@ def held(found, q):
 @pytest.mark.parametrize("wide", [False, True])
 def test_a_copys_id_is_that_of_its_row(world, wide):
     w = world(wide)
-    got = [id_at(*w.store, place) for place in w.places]
+    got = [name_at(w.store, place) for place in w.places]
     assert got == [w.ids[own] for own in w.own.tolist()]
-    assert [id_at(*w.rows.store, place) for place in w.row_places] == [*w.ids.values()]
+    assert [name_at(w.rows.store, place) for place in w.row_places] == [*w.ids.values()]
 
 
 @pytest.mark.parametrize("keep", [1, 7, 40])
@@ -122,7 +122,7 @@ def test_a_copy_of_no_row_is_passed_over(world):
     w = world()
     for block in w.copies.blocks:
         block[:, w.copies.store[3]] = 2**32 - 1 if block is w.copies.blocks[0] else 16 * w.rows.pages
-    assert {id_at(*w.store, place) for place in w.places} == {EMPTY_ID}
+    assert {name_at(w.store, place) for place in w.places} == {EMPTY_ID}
     rng = np.random.default_rng(0)
     found = w.found(rng, w.row_places, 7, [3], 9)
     before = [part.copy() for part in held(found, 0)]
