@@ -15,10 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polarindex.errors import FormatError, MissingDatasetError, MissingExtraError, NotFittedError
+    from polarindex.errors import FormatError, LockedError, MissingDatasetError, MissingExtraError, NotFittedError
     from polarindex.indexes.filters import IdFilter
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex
+    from polarindex.indexes.opened import open
     from polarindex.indexes.planning import plan
     from polarindex.indexes.storage import load
     from polarindex.quantizers import CELLS, make_quantizer
@@ -31,11 +32,13 @@ _HOMES = {
     "FormatError": "errors",
     "IVFIndex": "indexes.ivf",
     "IdFilter": "indexes.filters",
+    "LockedError": "errors",
     "MissingDatasetError": "errors",
     "MissingExtraError": "errors",
     "NotFittedError": "errors",
     "load": "indexes.storage",
     "make_quantizer": "quantizers",
+    "open": "indexes.opened",
     "plan": "indexes.planning",
 }
 
@@ -45,11 +48,13 @@ __all__ = [
     "FormatError",
     "IVFIndex",
     "IdFilter",
+    "LockedError",
     "MissingDatasetError",
     "MissingExtraError",
     "NotFittedError",
     "load",
     "make_quantizer",
+    "open",
     "plan",
 ]
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks
+from polarindex.indexes.attached import Attached
 from polarindex.indexes.coding import METRICS
 from polarindex.indexes.graph import SCORINGS, KnnGraph, knn_graph
 from polarindex.indexes.ids import IdMap, Ids, ListIds
@@ -26,7 +27,7 @@ _RERANK = 4  # candidates a result, where originals are stored
 Floats = NDArray[np.float32]
 
 
-class Index(ABC):
+class Index(Attached, ABC):
     """Vectors under ids, coded, searched, changed and saved."""
 
     kind: ClassVar[str]
@@ -111,6 +112,7 @@ class Index(ABC):
         TypeError, ValueError
             Naming the argument and the first bad row or id; the index is then as before, also after Ctrl-C.
         """
+        self._may_change()
         source = checks.vectors(x, "x", self.dim)
         if ids is None:
             new_ids = self._id_map.following(source.n)
@@ -124,6 +126,7 @@ class Index(ABC):
 
     def update(self, ids: Any, x: Any) -> None:
         """Replace the vectors of ids that exist; KeyError names the first that does not."""
+        self._may_change()
         source = checks.vectors(x, "x", self.dim)
         given = self._unique(ids, source.n)
         self._found(given)
@@ -131,6 +134,7 @@ class Index(ABC):
 
     def upsert(self, ids: Any, x: Any) -> None:
         """Replace the vectors of ids that exist and add the others."""
+        self._may_change()
         source = checks.vectors(x, "x", self.dim)
         self._replace(source, self._unique(ids, source.n))
 
@@ -139,6 +143,7 @@ class Index(ABC):
 
         An id that does not exist is a KeyError naming it and nothing is removed, unless missing="ignore".
         """
+        self._may_change()
         checks.choice(missing, "missing", ("raise", "ignore"))
         given = self._unique(ids)
         positions = self._id_map.positions(given) if missing == "ignore" else self._found(given)
@@ -234,14 +239,32 @@ class Index(ABC):
         """(n,) positions of the rows, in the order of `ids`; (n,) row numbers, those of one list together."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the index to a directory, atomically; polarindex.load reads it. See indexes.storage."""
+        """Write the index to a directory, atomically; polarindex.load and open read it. See indexes.storage.
+
+        What polarindex.open has opened for writing is compacted where it is saved to its own directory.
+        """
         from polarindex.indexes import storage  # storage knows the indexes, not they it
 
         storage.save(self, path)
 
     @abstractmethod
+    def _state(self) -> dict[str, Any]:
+        """What an index is beside its rows and `parameters()`, as JSON can hold it: the state of `_saved`."""
+
+    @abstractmethod
     def _saved(self) -> Saved:
         """What a file must hold beside `parameters()`."""
+
+    @abstractmethod
+    def _saved_changes(self, numbers: NDArray[np.int64]) -> Saved:
+        """What has become of the rows that were noted under these numbers (m,), ascending: one part an array."""
+
+    @abstractmethod
+    def _restore_changes(self, state: dict[str, Any], rows: int, read: Read) -> None:
+        """Take over what `_saved_changes` told of an index like this one; twice is as good as once.
+
+        Errors are those of `_restore`.
+        """
 
     @abstractmethod
     def _restore(self, state: dict[str, Any], rows: int, read: Read) -> None:

@@ -18,7 +18,7 @@ from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.lines import StageQueries
 from polarindex.indexes.originals import exact_scores, take_originals
 from polarindex.indexes.plan import IN_STEPS, Planner
-from polarindex.indexes.saved import Read, Saved, check_ids, read_columns, saved_columns, whole
+from polarindex.indexes.saved import Read, Saved, check_ascending, check_ids, read_columns, saved_columns, whole
 from polarindex.indexes.scan import best_rows, integer_queries, key_blocks, rows_of
 from polarindex.kernels.limits import EMPTY_ID
 
@@ -112,6 +112,7 @@ class FlatIndex(Index):
         return {
             "kind": self.kind,
             **self.parameters(),
+            **self._directory_info(),
             "n": len(self),
             "next_id": self._ids.next_id,
             "stores_ids": self._ids.stored,
@@ -139,6 +140,7 @@ class FlatIndex(Index):
         `n`, the expected number of rows, is accepted for all indexes; a flat one has no use for it.
         Raises ValueError once the centre is frozen, for codes depend on it.
         """
+        self._may_change()
         source = checks.vectors(x, "x", self.dim)
         if n is not None:
             checks.integer(n, "n", low=1)
@@ -275,6 +277,7 @@ class FlatIndex(Index):
 
     def _drop(self, ids: Ids, positions: Ids) -> None:
         with uninterrupted():
+            self._note(positions)
             self._ids.store()
             _, holes = self._arena.remove(positions)
             self._ids.moved(ids, self._ids.at(holes), holes)
@@ -312,6 +315,7 @@ class FlatIndex(Index):
         """Make the staged rows part of the index, under these ids."""
         if staged.centre is not self._coding.centre:
             self._freeze(staged.centre, staged.arena)
+        self._note(np.arange(len(self), len(self) + len(ids)))
         self._ids.appended(ids, self._arena.commit())
         self._version += 1
 
@@ -329,12 +333,14 @@ class FlatIndex(Index):
 
     def _freeze(self, centre: Centre, arena: Arena) -> None:
         """Take a learned centre, and the arena of the rows so far, coded against it."""
+        self._note_everything()
         self._arena = arena
         self._ids.follow(arena)
         self._coding.centre = centre
         self._version += 1
 
     def _put(self, positions: Ids, chunks: list[Columns]) -> None:
+        self._note(positions)
         at = 0
         for columns in chunks:
             count = len(columns["scales"])
@@ -342,15 +348,20 @@ class FlatIndex(Index):
             at += count
         self._version += 1
 
-    def _saved(self) -> Saved:
+    # --- files
+
+    def _state(self) -> dict[str, Any]:
         centre = self._coding.centre
-        state = {
+        return {
             "next_id": self._ids.next_id,
             "stores_ids": self._ids.stored,
             "center_frozen": centre.frozen,
             "energy_removed": centre.energy_removed,
         }
-        return Saved(len(self), state, {**saved_columns(self._arena), "centre": whole(centre.mu)})
+
+    def _saved(self) -> Saved:
+        centre = whole(self._coding.centre.mu)
+        return Saved(len(self), self._state(), {**saved_columns(self._arena), "centre": centre})
 
     def _restore(self, state: dict[str, Any], rows: int, read: Read) -> None:
         stores_ids, frozen = (checks.flag(state[name], name) for name in ("stores_ids", "center_frozen"))
@@ -365,6 +376,41 @@ class FlatIndex(Index):
         self._arena.adopt(read_columns(self._arena, rows, read), rows)
         if stores_ids:
             check_ids(self.ids, "ids.npy", next_id)
+
+    def _saved_changes(self, numbers: Ids) -> Saved:
+        positions = numbers[numbers < len(self)]
+        rows = {name: whole(self._arena.take(name, positions)) for name in self._arena.columns}
+        state = {**self._state(), "changed": len(positions)}
+        return Saved(len(self), state, {"positions": whole(positions), **rows})
+
+    def _restore_changes(self, state: dict[str, Any], rows: int, read: Read) -> None:
+        n, stores_ids = len(self), checks.flag(state["stores_ids"], "stores_ids")
+        if state["center_frozen"] is not self._coding.centre.frozen or (self._ids.stored and not stores_ids):
+            raise ValueError("center_frozen or stores_ids is not as it was")
+        next_id = checks.integer(state["next_id"], "next_id", low=0 if stores_ids else rows, high=LARGEST_ID + 1)
+        changed = checks.integer(state["changed"], "changed", low=0)
+        positions = check_ascending(read("positions", (changed,), np.int64), "positions", rows)
+        if (positions >= n).sum() != max(0, rows - n):
+            raise ValueError(f"positions of rows {n} to {rows - 1}, which are new, are missing")
+        columns = {
+            name: read(name, (changed, *column.shape), column.dtype) for name, column in self._arena.columns.items()
+        }
+        ids = read("ids", (changed,), np.int64) if stores_ids else positions
+        check_ids(ids, "ids", next_id)
+        with uninterrupted():
+            if stores_ids:
+                self._ids.store()
+                columns["ids"] = ids
+            gone = self._ids.at(np.concatenate([positions[positions < n], np.arange(rows, n)]))
+            self._arena.discard()
+            if rows < n:
+                self._arena.truncate(rows)
+            else:
+                self._arena.extend(rows - n)
+            self._arena.put(positions, columns)
+            self._ids.moved(gone, ids, positions)
+            self._ids.next_id = next_id
+            self._version += 1
 
     # --- scores
 

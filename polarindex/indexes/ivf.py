@@ -29,12 +29,13 @@ from polarindex.indexes.originals import (
 )
 from polarindex.indexes.probing import Defaults, ListScan, Probes
 from polarindex.indexes.residuals import Centroids, ResidualCoding
-from polarindex.indexes.saved import Read, Saved, check_ids, whole
+from polarindex.indexes.saved import Read, Saved, check_ascending, check_ids, whole
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.indexes.tuning import Tuned
 from polarindex.kernels.limits import LONGEST
 from polarindex.vectors import squared_norms
 
+_CodedRows = tuple[NDArray[np.uint32], Floats, dict[str, Any]]  # code words, factors and originals
 _PROBED_SHARE = 32  # by default one list in so many is probed
 
 
@@ -78,7 +79,7 @@ class IVFIndex(Index):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what searches remember: in a copy its addresses would be those of other memory."""
-        return {**self.__dict__, "_seen": {}}
+        return {**super().__getstate__(), "_seen": {}}
 
     # --- what is in it
 
@@ -135,6 +136,7 @@ class IVFIndex(Index):
         return {
             "kind": self.kind,
             **self.parameters(),
+            **self._directory_info(),
             "n": len(self),
             "next_id": held.ids.next_id,
             "stores_ids": True,
@@ -174,6 +176,7 @@ class IVFIndex(Index):
         ValueError
             The index has rows already, or there are fewer vectors than lists.
         """
+        self._may_change()
         source = checks.vectors(x, "x", self.dim)
         expected = source.n if n is None else checks.integer(n, "n", low=1)
         if len(self):
@@ -213,6 +216,7 @@ class IVFIndex(Index):
 
     def _hold(self, lists: _Lists) -> None:
         """Take lists in place of those before, for which `tune` found what it found."""
+        self._note_everything()
         self.nlist, self._lists_held = lists.rows.nlist, lists
         self._set_default(None)
         self._changed()
@@ -230,6 +234,7 @@ class IVFIndex(Index):
 
     def _commit(self, staged: Staged, ids: Ids) -> None:
         """Make staged rows part of the index, under these ids."""
+        self._note(ids)
         self._held.rows.commit(staged)
         self._held.ids.appended(ids, staged.places)
         self._changed()
@@ -265,20 +270,26 @@ class IVFIndex(Index):
         there = held.ids.positions(ids) >= 0
         lists = self._assigned(source)
         coded = [*_in_order(lambda part: self._coded(source, *part, lists), source.chunks())]
-        with uninterrupted():  # a new row may take the place that an old one leaves
-            if there.any():
-                held.rows.remove(held.ids.table(), ids[there])
-            staged = held.rows.stage(lists, int(ids.max(initial=0)))
-            at = 0
-            for words, factors, originals in coded:
-                mine = slice(at, at + len(words))
-                held.rows.put(staged.places[mine], words, factors, ids[mine], originals)
-                at += len(words)
-            self._commit(staged, ids)
+        with uninterrupted():
+            self._exchange(ids[there], ids, lists, coded)
+
+    def _exchange(self, old: Ids, ids: Ids, lists: NDArray[np.int32], coded: list[_CodedRows]) -> None:
+        """Remove the rows of `old`, which exist, and put coded ones of these lists under ids that then do not."""
+        held = self._held
+        self._note(np.concatenate([old, ids]))
+        if len(old):  # first: a new row may take the place that an old one leaves
+            held.rows.remove(held.ids.table(), old)
+        staged = held.rows.stage(lists, int(ids.max(initial=0)))
+        at = 0
+        for words, factors, originals in coded:
+            mine = slice(at, at + len(words))
+            held.rows.put(staged.places[mine], words, factors, ids[mine], originals)
+            at += len(words)
+        self._commit(staged, ids)
 
     def _coded(
         self, source: checks.VectorSource, start: int, x: Floats, lists: NDArray[np.int32]
-    ) -> tuple[NDArray[np.uint32], Floats, dict[str, Any]]:
+    ) -> _CodedRows:
         """Code words, factors and originals of rows x, the first of them row `start` of the source."""
         rows = self._coding.codable(x, source.name, start)
         words, factors = self._coding.coded(rows, lists[start : start + len(x)], self._held.centroids, start)
@@ -287,25 +298,31 @@ class IVFIndex(Index):
     def _drop(self, ids: Ids, positions: Ids) -> None:
         held = self._held
         with uninterrupted():
+            self._note(ids)
             held.rows.remove(held.ids.table(), ids)
             held.ids.shrunk()
             self._changed()
 
     # --- files
 
-    def _saved(self) -> Saved:
+    def _state(self) -> dict[str, Any]:
         held = self._lists_held
         if held is None:
-            return Saved(0, {"fitted": False}, {})
-        state = {
+            return {"fitted": False}
+        return {
             "fitted": True,
             "next_id": held.ids.next_id,
             "wide_ids": held.rows.wide,
             "spread": held.centroids.spread,
             "default": self._default._asdict() if self._default else None,
         }
+
+    def _saved(self) -> Saved:
+        held = self._lists_held
+        if held is None:
+            return Saved(0, self._state(), {})
         centroids = {"centroids": whole(held.centroids.full), "centre": whole(held.centroids.mu)}
-        return Saved(len(self), state, {**held.rows.saved(), **centroids})
+        return Saved(len(self), self._state(), {**held.rows.saved(), **centroids})
 
     def _restore(self, state: dict[str, Any], rows: int, read: Read) -> None:
         if not checks.flag(state["fitted"], "fitted"):
@@ -327,6 +344,42 @@ class IVFIndex(Index):
         held.ids.next_id = next_id
         for span in () if read.mapped else held.rows.arena.spans(held.rows.arena.block_rows):
             check_ids(held.rows.ids_of(span.arrays[ROWS]).reshape(-1), "rows.npy", next_id)
+
+    def _saved_changes(self, numbers: Ids) -> Saved:
+        held = self._held
+        places = held.ids.positions(numbers) if len(numbers) else numbers
+        there, removed = places[places >= 0], numbers[places < 0]
+        codes, factors, ids, originals = held.rows.taken(there)
+        lists = held.rows.lists_of(there)
+        rows: dict[str, NDArray[Any]] = {"ids": ids, "lists": lists, "codes": codes, "factors": factors, **originals}
+        state = {**self._state(), "changed": len(ids), "removed": len(removed)}
+        return Saved(len(self), state, {name: whole(array) for name, array in (rows | {"removed": removed}).items()})
+
+    def _restore_changes(self, state: dict[str, Any], rows: int, read: Read) -> None:
+        held = self._held
+        changed, gone = (checks.integer(state[name], name, low=0) for name in ("changed", "removed"))
+        next_id = checks.integer(state["next_id"], "next_id", low=rows, high=LARGEST_ID + 1)
+        default = _from_json(state["default"]) if state["default"] is not None else None
+        ids = check_ascending(read("ids", (changed,), np.int64), "ids", next_id)
+        removed = check_ascending(read("removed", (gone,), np.int64), "removed", next_id)
+        lists = read("lists", (changed,), np.int32)
+        if (lists < 0).any() or (lists >= held.rows.nlist).any() or len(np.intersect1d(ids, removed)):
+            raise ValueError(f"lists are not all of {held.rows.nlist}, or ids are changed and removed")
+        codes = read("codes", (changed, self.quantizer.words), np.uint32)
+        factors = read("factors", (changed, len(self.quantizer.stages) + 1), np.float32)
+        originals = {
+            name: read(name, (changed, *column.shape), column.dtype)
+            for name, column in original_columns(self.store, self.dim).items()
+        }
+        old = np.concatenate([ids, removed])
+        old = old[old < held.ids.next_id]  # the others are new, and need no table
+        old = old[held.ids.positions(old) >= 0] if len(old) else old
+        if len(self) - len(old) + len(ids) != rows:
+            raise ValueError(f"{len(self)} rows less {len(old)} and {len(ids)} more are not {rows}")
+        with uninterrupted():
+            self._exchange(old, ids, lists, [(codes, factors, originals)])
+            held.ids.next_id = next_id
+            self._set_default(default)
 
     # --- shards and upkeep
 
@@ -352,6 +405,7 @@ class IVFIndex(Index):
             Naming the parameter that differs, or the first id that both have; the index is then as before, also
             after Ctrl-C.
         """
+        self._may_change()
         maintenance.merge(self, other)
 
     def rebalance(
@@ -384,6 +438,7 @@ class IVFIndex(Index):
         TypeError, ValueError
             Naming the argument and the first bad row; the index is then as before, also after Ctrl-C.
         """
+        self._may_change()
         maintenance.rebalance(self, x, nlist, seed, progress)
 
     # --- asking it
@@ -509,6 +564,7 @@ class IVFIndex(Index):
             No setting reaches the target, which the message says how to mend, or there are too few queries; the
             defaults are then as before.
         """
+        self._may_change()
         tuned = tuning.tune(self, queries, target_recall, k, neighbors, num_threads, batch)
         self._set_default(Defaults(tuned.nprobe, tuned.gap, tuned.rerank))
         return tuned

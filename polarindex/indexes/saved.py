@@ -73,6 +73,13 @@ def check_ids(ids: NDArray[np.int64], file: str, next_id: int) -> None:
         raise ValueError(f"{file} holds ids {ids.min()} to {ids.max()}, wanted from 0 to below next_id={next_id}")
 
 
+def check_ascending(numbers: NDArray[np.int64], name: str, end: int) -> NDArray[np.int64]:
+    """The numbers (m,), if they ascend, each once, from 0 to below `end`; else ValueError."""
+    if len(numbers) and not (0 <= numbers[0] and numbers[-1] < end and (numbers[1:] > numbers[:-1]).all()):
+        raise ValueError(f"{name} must ascend from 0 or more to below {end}")
+    return numbers
+
+
 def _parts(arena: Arena, name: str) -> Iterator[NDArray[Any]]:
     for span in arena.spans(arena.block_rows):
         array = span.arrays[name]
