@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -539,7 +540,9 @@ def test_a_writer_that_was_killed_holds_no_lock(tmp_path):
 def test_a_fork_of_the_writer_cannot_write(tmp_path):
     made("flat").save(tmp_path / "index")
     index = pi.open(tmp_path / "index")
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork beside threads
+        child = os.fork()
     if child == 0:
         refused = 0
         for change in (index.sync, index.close, lambda: index.add(rows(1))):
