@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex
     from polarindex.indexes.planning import plan
-    from polarindex.indexes.storage import load
+    from polarindex.indexes.storage import load, verify
     from polarindex.quantizers import CELLS, make_quantizer
 
 __version__ = "0.1.0"
@@ -37,6 +37,7 @@ _HOMES = {
     "load": "indexes.storage",
     "make_quantizer": "quantizers",
     "plan": "indexes.planning",
+    "verify": "indexes.storage",
 }
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "load",
     "make_quantizer",
     "plan",
+    "verify",
 ]
 
 

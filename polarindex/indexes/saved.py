@@ -13,6 +13,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from polarindex.codes import PANEL
 from polarindex.indexes.arena import Arena
+from polarindex.kernels.limits import LONGEST
+from polarindex.vectors import squared_norms
 
 
 class SavedArray(NamedTuple):
@@ -71,6 +73,12 @@ def check_ids(ids: NDArray[np.int64], file: str, next_id: int) -> None:
     """ValueError where a file holds an id that has not been given out."""
     if len(ids) and not 0 <= ids.min() <= ids.max() < next_id:
         raise ValueError(f"{file} holds ids {ids.min()} to {ids.max()}, wanted from 0 to below next_id={next_id}")
+
+
+def check_points(points: NDArray[np.float32], file: str) -> None:
+    """ValueError where a file holds a row, of (n, dim), that is not finite, or too long for float32 distances."""
+    if not (squared_norms(points) < LONGEST**2).all():  # nor of NaN
+        raise ValueError(f"{file} holds a row that is not finite, or not shorter than {LONGEST:.3g}")
 
 
 def _parts(arena: Arena, name: str) -> Iterator[NDArray[Any]]:

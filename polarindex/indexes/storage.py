@@ -39,25 +39,29 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xxhash
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from polarindex import checks
 from polarindex.errors import FormatError
 from polarindex.indexes.base import Index
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ivf import IVFIndex
-from polarindex.memory import aligned_copy
+from polarindex.indexes.reading import BLOCK_BYTES, CHECKSUMS, Finding, Segment, digest, findings, header, read_all
+from polarindex.indexes.saved import Saved
+from polarindex.indexes.turns import turn_at
 
 FORMAT, VERSION = "polarindex", 1
-BLOCK_BYTES = 1 << 20
-_MANIFEST, _CHECKSUMS = "manifest.json", "checksums.npy"
-_SEGMENT = re.compile("segment-[0-9a-f]{12}")
+_MANIFEST = "manifest.json"
+_MANIFEST_BYTES = 1 << 20  # at most: as Python objects JSON may take 20 times its length
+_LARGEST = 2**62  # of rows and bytes
+_SEGMENT, _ARRAY = re.compile("segment-[0-9a-f]{12}"), re.compile("[a-z][a-z0-9_]*[.]npy")
 _KINDS: dict[str, type[FlatIndex] | type[IVFIndex]] = {kind.kind: kind for kind in (FlatIndex, IVFIndex)}
 
 
@@ -74,21 +78,12 @@ def save(index: Index, path: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_dir():
         raise FormatError(f"{target} is a file; an index is saved as a directory")
-    if target.is_dir():
+    with turn_at(target) as made:
         if any(not _is_draft(entry.name) for entry in target.iterdir()):
             _read_manifest(target)  # refuses a directory that is not an index
         _write_into(index, target)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        draft.mkdir()
-        _write_into(index, draft)
-        draft.rename(target)
-        _sync_directory(target.parent)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+        if made:
+            _sync_directory(target.parent)
 
 
 def load(path: str | os.PathLike[str], mmap: bool = False, verify: bool | None = None) -> FlatIndex | IVFIndex:
@@ -101,20 +96,27 @@ def load(path: str | os.PathLike[str], mmap: bool = False, verify: bool | None =
         Map the arrays instead of reading them: opens at once, pages are shared between processes, and changes stay
         in memory.
     verify : bool, optional
-        Check every block against its checksum; default True unless mmap, which would read the whole file.
+        True: compare every block with its checksum, which reads all files. False: none. Default: those of the arrays
+        that are read, which is all of them unless mmap. Of an index that is mapped these are the small ones (centre,
+        centroids, sizes of lists); a damaged row is then not noticed and gives wrong answers.
 
     Raises
     ------
     FileNotFoundError
+    PermissionError
     FormatError
-        Not an index, of a newer version, or damaged; the message names the file.
+        Not an index, of a newer version, or damaged; the message names the file and what is wrong with it.
+
+    Notes
+    -----
+    Nothing in a file is executed, links are not followed, and memory is not asked for beyond the files' size, whoever
+    made them: see `reading`. A file that is mapped must not be cut short while the index is in use.
     """
     source = Path(path)
     checks.flag(mmap, "mmap")
-    verify = not mmap if verify is None else checks.flag(verify, "verify")
-    if not source.exists():
-        raise FileNotFoundError(errno.ENOENT, "no index here", str(source))
-    manifest = _read_manifest(source)
+    if verify is not None:
+        checks.flag(verify, "verify")
+    manifest = _manifest_at(source)
     while True:
         try:
             return _load(source, manifest, mmap, verify)
@@ -124,17 +126,52 @@ def load(path: str | os.PathLike[str], mmap: bool = False, verify: bool | None =
                 raise
 
 
-def _load(source: Path, manifest: dict[str, Any], mmap: bool, verify: bool) -> FlatIndex | IVFIndex:
+def verify(path: str | os.PathLike[str]) -> list[Finding]:
+    """Everything that is wrong with a saved index: none where `load` would read it and every block is as written.
+
+    Parameters
+    ----------
+    path : path of a directory written by `save`
+
+    Returns
+    -------
+    list of Finding : path, block (a number of a MiB, or None) and problem, a line that names both
+
+    Raises
+    ------
+    FileNotFoundError
+    PermissionError
+    """
+    source = Path(path)
+    try:
+        load(source, mmap=True, verify=True)
+    except FormatError as error:
+        try:
+            segment = _manifest_at(source)["segments"][0]
+        except FormatError as unread:
+            return [Finding(source / _MANIFEST, None, str(unread))]
+        folder = source / segment["name"]
+        return [*findings(folder, segment["files"])] or [Finding(folder, None, str(error))]
+    return []
+
+
+def _manifest_at(source: Path) -> dict[str, Any]:
+    if not source.exists():
+        raise FileNotFoundError(errno.ENOENT, "no index here", str(source))
+    return _read_manifest(source)
+
+
+def _load(source: Path, manifest: dict[str, Any], mmap: bool, verify: bool | None) -> FlatIndex | IVFIndex:
     segment = manifest["segments"][0]
     folder = source / segment["name"]
-    if verify:
-        _verify(folder, segment)
     try:
+        read = Segment(folder, segment["files"], mmap, verify)
         index = _KINDS[_kind(manifest)](**manifest["parameters"])
-        index._restore(manifest["state"], segment["rows"], _Reader(folder, segment, mmap))
+        index._restore(manifest["state"], segment["rows"], read)
+        read.finish()
     except FormatError:
         raise
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise FormatError(f"{folder} does not hold an index that this version can make: {error!r}") from error
     return index
 
@@ -147,43 +184,69 @@ def _write_into(index: Index, folder: Path) -> None:
     name = f"segment-{uuid.uuid4().hex[:12]}"
     segment = folder / name
     draft = folder / f".{_MANIFEST}.{uuid.uuid4().hex[:8]}"
+    written = False
     try:
         segment.mkdir()
-        saved = index._saved()
-        files, checksums = {}, [np.empty(0, np.uint64)]
-        for array, (shape, dtype, parts) in saved.arrays.items():
-            file = f"{array}.npy"
-            length, blocks = _write_checked(segment / file, _header(shape, dtype), parts)
-            files[file] = {"bytes": length, "checksum": _digest(blocks)}
-            checksums.append(blocks)
-        everything = np.concatenate(checksums)
-        with open(segment / _CHECKSUMS, "wb") as out:
-            np.save(out, everything)
-            _sync(out)
-        _sync_directory(segment)
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "kind": index.kind,
-            "parameters": index.parameters(),
-            "state": saved.state,
-            "layout": _layout(index),
-            "block_bytes": BLOCK_BYTES,
-            "segments": [{"name": name, "rows": saved.rows, "files": files}],
-        }
-        manifest["checksum"] = _manifest_checksum(manifest)
-        with open(draft, "w", encoding="utf-8") as text:
-            json.dump(manifest, text, indent=1)
+        manifest = _described(index, name, *_write_arrays(index, segment))
+        with _naming(draft), open(draft, "w", encoding="utf-8") as text:
+            text.write(json.dumps(manifest, indent=1))
             _sync(text)
+        written = True
         os.replace(draft, folder / _MANIFEST)
     except BaseException:
-        shutil.rmtree(segment, ignore_errors=True)
-        draft.unlink(missing_ok=True)
+        if not written or draft.exists():  # else the manifest is in its place, and names the segment
+            shutil.rmtree(segment, ignore_errors=True)
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
         raise
     _sync_directory(folder)
     for entry in list(folder.iterdir()):
         if _is_draft(entry.name) and entry.name != name:
-            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+            with suppress(OSError):  # the next save tries again
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def _write_arrays(index: Index, segment: Path) -> tuple[Saved, dict[str, Any]]:
+    """The files of a segment, synced; what they are, and length and checksum of each."""
+    saved = index._saved()
+    files, checksums = {}, [np.empty(0, np.uint64)]
+    for array, (shape, dtype, parts) in saved.arrays.items():
+        file = f"{array}.npy"
+        with _naming(segment / file):
+            length, blocks = _write_checked(segment / file, header(shape, dtype), parts)
+        files[file] = {"bytes": length, "checksum": digest(blocks)}
+        checksums.append(blocks)
+    everything = np.concatenate(checksums)
+    with _naming(segment / CHECKSUMS):
+        _write_checked(segment / CHECKSUMS, header(everything.shape, everything.dtype), [everything])
+    _sync_directory(segment)
+    return saved, files
+
+
+def _described(index: Index, name: str, saved: Saved, files: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of an index with one segment."""
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": index.kind,
+        "parameters": index.parameters(),
+        "state": saved.state,
+        "layout": _layout(index),
+        "block_bytes": BLOCK_BYTES,
+        "segments": [{"name": name, "rows": saved.rows, "files": files}],
+    }
+    return manifest | {"checksum": _manifest_checksum(manifest)}
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let an OSError say which path it is about: a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _is_draft(name: str) -> bool:
@@ -196,21 +259,13 @@ def _layout(index: Index) -> list[dict[str, Any]]:
     return [{"dims": stage.map.dims, "words": stage.layout.words} for stage in index.quantizer.stages]
 
 
-def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
-    return {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(dtype)}
-
-
-def _write_checked(
-    path: Path, header: dict[str, Any], parts: Iterable[NDArray[Any]]
-) -> tuple[int, NDArray[np.uint64]]:
+def _write_checked(path: Path, beginning: bytes, parts: Iterable[NDArray[Any]]) -> tuple[int, NDArray[np.uint64]]:
     """Write a .npy file and sync it; returns its length and the checksum of every block of it."""
     blocks: list[int] = []
-    pending = bytearray()
+    pending = bytearray(beginning)
     length = 0
-    with open(path, "w+b") as out:
-        np.lib.format.write_array_header_1_0(out, header)
-        out.seek(0)
-        pending += out.read()
+    with open(path, "wb") as out:
+        out.write(beginning)
         for part in parts:
             data = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
             out.write(data)
@@ -236,18 +291,15 @@ def _sync_directory(folder: Path) -> None:
     """Make renames in a folder durable, where the platform lets a folder be opened."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with _naming(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 # --- reading
-
-
-def _digest(blocks: NDArray[np.uint64]) -> str:
-    return xxhash.xxh3_64_hexdigest(blocks.astype("<u8").tobytes())
 
 
 def _manifest_checksum(manifest: dict[str, Any]) -> str:
@@ -258,95 +310,66 @@ def _manifest_checksum(manifest: dict[str, Any]) -> str:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     """The checked manifest; FormatError where the folder has none, or a foreign or damaged one."""
     path = folder / _MANIFEST
-    if not path.is_file():
-        raise FormatError(f"{folder} is not a polarindex index: it has no {_MANIFEST}")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FormatError(f"{folder} is not a polarindex index: it has no {_MANIFEST}") from None
+    text = read_all(path, _MANIFEST_BYTES)
+    try:
+        manifest = json.loads(text.decode(), object_pairs_hook=_unrepeated, parse_constant=_no_number)
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise FormatError(f"{path} is not the manifest of a polarindex index")
+        if manifest.get("checksum") != _manifest_checksum(manifest):
+            raise FormatError(f"{path} is damaged: its checksum does not match")
+    except FormatError:
+        raise
     except (RecursionError, ValueError) as error:  # also of bad UTF-8, and of numbers of thousands of digits
         raise FormatError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise FormatError(f"{path} is not the manifest of a polarindex index")
-    if manifest.get("checksum") != _manifest_checksum(manifest):
-        raise FormatError(f"{path} is damaged: its checksum does not match")
     version = manifest.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
-        raise FormatError(f"{path} has format version {version}; this polarindex reads up to {VERSION}")
+        raise FormatError(f"{path} has format version {version!r:.99}; this polarindex reads up to {VERSION}")
     try:
         _check_manifest(manifest)
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise FormatError(f"{path} does not describe an index this version can make: {error!r}") from error
     return manifest
 
 
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError where it has a key twice, which readers understand differently."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError(f"a key is there twice among {', '.join(sorted(entries))[:99]}")
+    return entries
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number in JSON")
+
+
 def _kind(manifest: dict[str, Any]) -> str:
-    return str(manifest.get("kind", FlatIndex.kind))  # the first manifests did not tell it
+    return checks.choice(manifest.get("kind", FlatIndex.kind), "kind", _KINDS)  # the first manifests did not tell it
 
 
 def _check_manifest(manifest: dict[str, Any]) -> None:
     """Raise some error where an entry that every kind of index has is missing or of another kind."""
-    (segment,) = manifest["segments"]
-    checks.choice(_kind(manifest), "kind", _KINDS)
-    checks.integer(segment["rows"], "rows", low=0)
-    if not _SEGMENT.fullmatch(segment["name"]) or manifest["block_bytes"] != BLOCK_BYTES:
+    _kind(manifest)
+    _of_type(dict, manifest["parameters"], "parameters")
+    _of_type(dict, manifest["state"], "state")
+    (segment,) = _of_type(list, manifest["segments"], "segments")
+    _of_type(dict, segment, "segments[0]")
+    checks.integer(segment["rows"], "rows", low=0, high=_LARGEST)
+    if not _SEGMENT.fullmatch(_of_type(str, segment["name"], "name")) or manifest["block_bytes"] != BLOCK_BYTES:
         raise ValueError("a segment's name or the block size is not as specified")
-    for facts in segment["files"].values():
-        checks.integer(facts["bytes"], "bytes", low=0)
-        facts["checksum"].encode()
+    for file, facts in _of_type(dict, segment["files"], "files").items():
+        if not _ARRAY.fullmatch(file) or file == CHECKSUMS:
+            raise ValueError(f"files has {file!r:.99}, which is no name of an array's file")
+        _of_type(dict, facts, file)
+        checks.integer(facts["bytes"], "bytes", low=0, high=_LARGEST)
+        _of_type(str, facts["checksum"], "checksum")
 
 
-def _verify(folder: Path, segment: dict[str, Any]) -> None:
-    """Compare every block of every file with its checksum; FormatError names the first file and block that differ."""
-    stored = _read_npy(folder / _CHECKSUMS, False)
-    at = 0
-    for file, facts in segment["files"].items():
-        path = folder / file
-        count = -(-facts["bytes"] // BLOCK_BYTES)
-        wanted = stored[at : at + count]
-        at += count
-        if len(wanted) != count or _digest(wanted) != facts["checksum"]:
-            raise FormatError(f"{folder / _CHECKSUMS} is damaged: its checksums of {file} do not match the manifest")
-        _check_length(path, facts)
-        with open(path, "rb") as data:
-            for number in range(count):
-                if xxhash.xxh3_64_intdigest(data.read(BLOCK_BYTES)) != int(wanted[number]):
-                    raise FormatError(f"{path} is damaged: block {number} of {count} does not match its checksum")
-
-
-def _check_length(path: Path, facts: dict[str, Any]) -> None:
-    if not path.is_file():
-        raise FormatError(f"{path} is missing")
-    if path.stat().st_size != facts["bytes"]:
-        raise FormatError(f"{path} is damaged: it has {path.stat().st_size} bytes, wanted {facts['bytes']}")
-
-
-class _Reader(NamedTuple):
-    """Reads the arrays of a segment; see saved.Read."""
-
-    folder: Path
-    segment: dict[str, Any]
-    mapped: bool
-
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: DTypeLike, in_memory: bool = False) -> NDArray[Any]:
-        file = f"{name}.npy"
-        array = _read_array(self.folder, file, self.segment, self.mapped and not in_memory)
-        if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
-            got = f"{array.dtype} {array.shape}{'' if array.flags.c_contiguous else ' in column order'}"
-            raise FormatError(f"{self.folder / file} holds {got}, wanted {np.dtype(dtype)} {shape}")
-        return array
-
-
-def _read_array(folder: Path, file: str, segment: dict[str, Any], mmap: bool) -> NDArray[Any]:
-    if file not in segment["files"]:
-        raise FormatError(f"{folder} has no {file}, which this index needs")
-    _check_length(folder / file, segment["files"][file])
-    return _read_npy(folder / file, mmap)
-
-
-def _read_npy(path: Path, mmap: bool) -> NDArray[Any]:
-    if not path.is_file():
-        raise FormatError(f"{path} is missing")
-    try:
-        mapped = np.load(path, mmap_mode="c", allow_pickle=False)  # begins on a cache line, as the format has it
-        return mapped if mmap else aligned_copy(mapped)
-    except Exception as error:  # NumPy's header parser lets many kinds through: SyntaxError, TokenError, ...
-        raise FormatError(f"{path} is damaged: {str(error).splitlines()[0] if str(error) else error!r}") from error
+def _of_type(kind: type, value: Any, name: str) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{name} must be a {kind.__name__}, got a {type(value).__name__}")
+    return value
