@@ -177,13 +177,17 @@ class Arena:
             del block[name]
 
     def adopt(self, arrays: Mapping[str, Array], n: int) -> None:
-        """Become n rows held in whole arrays (panels as panels): what `load` does. Only the last block is copied."""
+        """Become n rows held in whole arrays (panels as panels): what `load` does.
+
+        Nothing is copied but a last block whose rows do not fill their panels, for kernels read these whole.
+        """
         self.blocks = []
         for start in range(0, n, self.block_rows):
             panels = slice(start // PANEL, (start + self.block_rows) // PANEL)
             rows = slice(start, start + self.block_rows)
             block = {name: arrays[name][panels if column.lined else rows] for name, column in self.columns.items()}
-            self.blocks.append(block if start + self.block_rows <= n else self._resized(block, n - start))
+            filled = n % PANEL == 0 or start + self.block_rows <= n
+            self.blocks.append(block if filled else self._resized(block, n - start))
         self.n = n
 
     # --- reading
