@@ -1,29 +1,9 @@
 """An index on disk: a directory of one manifest and immutable segments of plain NumPy files.
 
-    manifest.json              format, version, kind ("flat" where it is missing, or "ivf"), parameters, state, and each
-                               segment's rows and files with length and checksum; its own "checksum" is the xxh3 of
-                               the rest, as JSON with sorted keys and no spaces
-    segment-<random>/
-        *.npy                  the arrays of the index
-        checksums.npy          (blocks,) uint64: xxh3_64 of every MiB of the files above, in the manifest's order
+    manifest.json              what the index is, and each segment's files with length and checksum; itself checksummed
+    segment-<random>/*.npy     the arrays of the index, and checksums.npy, of every MiB of them
 
-A flat index of n rows; state: next_id, stores_ids, center_frozen, energy_removed
-        codes0.npy, ...        uint32, see codes.py: lines (panels, words, 16), 0 in rows beyond n, or rows (n, words)
-        scales.npy             (n, stages) float32
-        centre.npy             (dim,) float32
-        shifts.npy, held.npy, originals.npy, original_scales.npy, ids.npy          (n, ...) where the index has them
-
-An inverted file; state: fitted, and if it is: next_id, wide_ids, spread (mean |x - c|^2 of what was learned from),
-default (null, or the nprobe and gap that searches use; a gap of null is none). Unfitted it has no arrays, else
-        centroids.npy          (nlist, dim) float32, c
-        centre.npy             (dim,) float32, mu: zero without one
-        sizes.npy              (nlist,) int64: rows of each list
-        rows.npy               (pages, width, 16) uint32: list after list, each of ceil(size / 16) pages of 16 rows, all
-                               full but its first, whose last lanes are zeros. The words of a row: code (codes.py),
-                               a float32 scale a stage, the float32 shift (residuals.py), the id: its low word and,
-                               with wide_ids, its high word
-        originals.npy          (16 pages, dim) of the store's type, where kept: row 16 p + l is that of page p's lane l
-        original_scales.npy    (16 pages,) float32, for store="int8"
+docs/file-format.md specifies every array and field.
 
 Law:       a save writes a new segment, syncs it, then replaces the manifest by rename: at every moment the directory
            holds the old index or the new one. Reading executes nothing (no pickles). A directory that is not an
