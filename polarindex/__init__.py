@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from polarindex.indexes.ivf import IVFIndex
     from polarindex.indexes.opened import open
     from polarindex.indexes.planning import plan
-    from polarindex.indexes.storage import load
+    from polarindex.indexes.storage import load, verify
     from polarindex.quantizers import CELLS, make_quantizer
 
 __version__ = "0.1.0"
@@ -40,6 +40,7 @@ _HOMES = {
     "make_quantizer": "quantizers",
     "open": "indexes.opened",
     "plan": "indexes.planning",
+    "verify": "indexes.storage",
 }
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "make_quantizer",
     "open",
     "plan",
+    "verify",
 ]
 
 

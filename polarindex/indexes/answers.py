@@ -112,7 +112,7 @@ def answered(
     """Distances and ids (nq, k) of `queries`, codable, which were `given` so."""
     nq = len(queries)
     distances, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
-    keep = max(factor, 1) * max(1, min(k, len(index)))
+    keep = max(1, min(max(factor, 1) * k, len(index)))
     groups = filter_groups(filter, nq, index._id_map, len(index), index._version)
     in_registers = index._held.scan.in_registers(bits)
     answer = partial(_in_registers if in_registers else _in_steps, index)

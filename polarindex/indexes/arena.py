@@ -179,15 +179,15 @@ class Arena:
     def adopt(self, arrays: Mapping[str, Array], n: int) -> None:
         """Become n rows held in whole arrays (panels as panels): what `load` does.
 
-        Nothing is copied but a last block that ends inside a panel.
+        Nothing is copied but a last block whose rows do not fill their panels, for kernels read these whole.
         """
         self.blocks = []
         for start in range(0, n, self.block_rows):
             panels = slice(start // PANEL, (start + self.block_rows) // PANEL)
             rows = slice(start, start + self.block_rows)
             block = {name: arrays[name][panels if column.lined else rows] for name, column in self.columns.items()}
-            whole = start + self.block_rows <= n or n % PANEL == 0
-            self.blocks.append(block if whole else self._resized(block, n - start))
+            filled = n % PANEL == 0 or start + self.block_rows <= n
+            self.blocks.append(block if filled else self._resized(block, n - start))
         self.n = n
 
     # --- reading

@@ -35,7 +35,7 @@ class Index(Attached, ABC):
     def __init__(
         self, dim: int, metric: str, bits: int, quantizer: str, seed: int, center: bool, store: str
     ) -> None:
-        self.dim = checks.integer(dim, "dim", low=1)
+        self.dim = checks.integer(dim, "dim", low=1, high=MAX_DIMS)  # before anything of that size is made
         self.metric = checks.choice(metric, "metric", METRICS)
         self.store = checks.choice(store, "store", STORES)
         self.center = checks.flag(center, "center")

@@ -6,8 +6,21 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError say which path it is about: a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sync(file: IO[Any]) -> None:
@@ -20,23 +33,25 @@ def sync_directory(folder: Path) -> None:
     """Make what was created and renamed in a folder durable, where the platform lets a folder be opened."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with naming(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def replace(path: Path, text: str) -> None:
     """Give a file a new text by writing another one (draft_prefix) and renaming it."""
     draft = path.with_name(f"{draft_prefix(path.name)}{uuid.uuid4().hex[:8]}")
     try:
-        with open(draft, "w", encoding="utf-8") as out:
+        with naming(draft), open(draft, "x", encoding="utf-8") as out:
             out.write(text)
             sync(out)
         os.replace(draft, path)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
 

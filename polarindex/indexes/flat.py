@@ -18,7 +18,16 @@ from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.lines import StageQueries
 from polarindex.indexes.originals import exact_scores, take_originals
 from polarindex.indexes.plan import IN_STEPS, Planner
-from polarindex.indexes.saved import Read, Saved, check_ascending, check_ids, read_columns, saved_columns, whole
+from polarindex.indexes.saved import (
+    Read,
+    Saved,
+    check_ascending,
+    check_ids,
+    check_points,
+    read_columns,
+    saved_columns,
+    whole,
+)
 from polarindex.indexes.scan import best_rows, integer_queries, key_blocks, rows_of
 from polarindex.kernels.limits import EMPTY_ID
 
@@ -367,6 +376,7 @@ class FlatIndex(Index):
         stores_ids, frozen = (checks.flag(state[name], name) for name in ("stores_ids", "center_frozen"))
         next_id = checks.integer(state["next_id"], "next_id", low=0 if stores_ids else rows, high=LARGEST_ID + 1)
         mu = read("centre", (self.dim,), np.float32, in_memory=True)
+        check_points(mu[None], "centre.npy")
         self._coding.centre = Centre(mu, frozen, checks.real(state["energy_removed"], "energy_removed"))
         if frozen and self.center:
             self._arena.drop_column("held")
@@ -374,7 +384,7 @@ class FlatIndex(Index):
             self._ids.store()
         self._ids.next_id = next_id
         self._arena.adopt(read_columns(self._arena, rows, read), rows)
-        if stores_ids:
+        if stores_ids and not read.mapped:
             check_ids(self.ids, "ids.npy", next_id)
 
     def _saved_changes(self, numbers: Ids) -> Saved:

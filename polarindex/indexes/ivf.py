@@ -29,11 +29,9 @@ from polarindex.indexes.originals import (
 )
 from polarindex.indexes.probing import Defaults, ListScan, Probes
 from polarindex.indexes.residuals import Centroids, ResidualCoding
-from polarindex.indexes.saved import Read, Saved, check_ascending, check_ids, whole
+from polarindex.indexes.saved import Read, Saved, check_ascending, check_ids, check_points, whole
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.indexes.tuning import Tuned
-from polarindex.kernels.limits import LONGEST
-from polarindex.vectors import squared_norms
 
 _CodedRows = tuple[NDArray[np.uint32], Floats, dict[str, Any]]  # code words, factors and originals
 _PROBED_SHARE = 32  # by default one list in so many is probed
@@ -334,9 +332,8 @@ class IVFIndex(Index):
         default = _from_json(state["default"]) if state["default"] is not None else None
         full = read("centroids", (nlist, self.dim), np.float32, in_memory=True)
         mu = read("centre", (self.dim,), np.float32, in_memory=True)
-        for file, points in (("centroids.npy", full), ("centre.npy", mu[None])):
-            if not (squared_norms(points) < LONGEST**2).all():  # nor of NaN
-                raise ValueError(f"{file} holds a row that is not finite, or not shorter than {LONGEST:.3g}")
+        check_points(full, "centroids.npy")
+        check_points(mu[None], "centre.npy")
         sizes = read("sizes", (nlist,), np.int64, in_memory=True)
         self._take(self._coding.centroids(full, mu, spread))
         held, self._default = self._held, default

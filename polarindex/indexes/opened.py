@@ -22,7 +22,7 @@ from polarindex.indexes.base import Index
 from polarindex.indexes.changes import Changes
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ivf import IVFIndex
-from polarindex.indexes.lock import WriterLock
+from polarindex.indexes.lock import WriterLock, turn_at
 from polarindex.indexes.log import Log
 from polarindex.indexes.manifest import Manifest
 from polarindex.indexes.storage import Loaded
@@ -62,7 +62,8 @@ def open(
         loaded.index._attachment = Reader(folder, loaded, mmap, verify)
         return loaded.index
     manifest.read(folder)  # what is not an index gets no lock file
-    lock = WriterLock(folder)
+    with turn_at(folder):  # after a save that goes on there
+        lock = WriterLock(folder)
     try:
         loaded = storage.read(folder, mmap, verify)
         manifest.sweep(folder, loaded.manifest)
@@ -162,7 +163,7 @@ class Writer:
 class Reader:
     """One of many that only search; see attached.Attachment."""
 
-    def __init__(self, folder: Path, loaded: Loaded, mmap: bool, verify: bool) -> None:
+    def __init__(self, folder: Path, loaded: Loaded, mmap: bool, verify: bool | None) -> None:
         self.folder = folder
         self._manifest, self._log = loaded.manifest, loaded.log
         self._mmap, self._verify = mmap, verify

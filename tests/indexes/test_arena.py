@@ -324,8 +324,8 @@ def test_an_interrupted_append_leaves_n_and_rows_as_before(small_blocks, monkeyp
     assert_holds(arena, joined(before, added))
 
 
-@pytest.mark.parametrize("n", [96, 100, 128])
-def test_adopted_arrays_are_not_copied_but_for_a_part_panel_and_never_written_by_appending(small_blocks, n):
+@pytest.mark.parametrize("n", [96, 100, 112, 127, 128])
+def test_adopted_arrays_are_not_copied_but_for_a_part_empty_panel_and_never_written_by_appending(small_blocks, n):
     rows = new_rows(3, n)
     arrays = whole_arrays(rows)
     for array in arrays.values():

@@ -12,9 +12,9 @@ import pytest
 import xxhash
 
 import polarindex as pi
-from polarindex.indexes import lists, segment
+from polarindex.indexes import lists, reading
 from polarindex.indexes.lock import LOCK_FILES
-from polarindex.indexes.manifest import BLOCK_BYTES, checksum
+from polarindex.indexes.manifest import checksum
 from polarindex.indexes.probing import Defaults
 from polarindex.quantizers import CELLS
 
@@ -76,16 +76,16 @@ def forge(folder, change):
 def forge_array(folder, name, change):
     """Change an array of the index, with right lengths and checksums."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    files, place = manifest["segments"][0]["files"], folder / manifest["segments"][0]["name"]
-    np.save(place / f"{name}.npy", change(np.load(place / f"{name}.npy")))
+    files, segment = manifest["segments"][0]["files"], folder / manifest["segments"][0]["name"]
+    np.save(segment / f"{name}.npy", change(np.load(segment / f"{name}.npy")))
     checksums = []
     for file, facts in files.items():
-        data = (place / file).read_bytes()
-        parts = [data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES)]
+        data = (segment / file).read_bytes()
+        parts = [data[at : at + reading.BLOCK_BYTES] for at in range(0, len(data), reading.BLOCK_BYTES)]
         blocks = np.array([xxhash.xxh3_64_intdigest(part) for part in parts], np.uint64)
-        facts.update(bytes=len(data), checksum=segment.digest(blocks))
+        facts.update(bytes=len(data), checksum=reading.digest(blocks))
         checksums.append(blocks)
-    np.save(place / "checksums.npy", np.concatenate(checksums))
+    np.save(segment / "checksums.npy", np.concatenate(checksums))
     forge(folder, lambda written: written.update(segments=manifest["segments"]))
 
 
@@ -329,7 +329,7 @@ def test_loading_nothing_is_file_not_found(tmp_path):
         pi.load(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("failing", range(11))
+@pytest.mark.parametrize("failing", range(9))
 @pytest.mark.parametrize("existing", [False, True])
 @kinds
 def test_a_save_that_fails_anywhere_leaves_the_old_index(tmp_path, monkeypatch, kind, existing, failing):
@@ -522,14 +522,14 @@ def test_arrays_that_do_not_fit_each_other_are_a_format_error(tmp_path, name, ch
     assert ".npy holds" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_arrays_in_column_order_are_read_and_not_mapped(tmp_path):
+@pytest.mark.parametrize("mmap", [False, True])
+def test_arrays_in_column_order_are_a_format_error(tmp_path, mmap):
     index = made("ivf")
     index.add(rows(200))
     index.save(tmp_path / "index")
     forge_array(tmp_path / "index", "rows", np.asfortranarray)
-    same(index, pi.load(tmp_path / "index"))
-    with pytest.raises(pi.FormatError, match="rows.npy holds"):
-        pi.load(tmp_path / "index", mmap=True)
+    with pytest.raises(pi.FormatError, match="rows.npy holds .*'fortran_order': True.*, wanted "):
+        pi.load(tmp_path / "index", mmap=mmap)
 
 
 def test_ids_that_were_not_given_out_are_a_format_error(tmp_path):
@@ -597,15 +597,15 @@ def test_loading_while_another_process_saves_gives_the_old_index_or_the_new(tmp_
     old.add(rows(1100))
     new.add(rows(50))
     old.save(tmp_path / "index")
-    read = segment._read_array
+    read = reading.Segment.__call__
     calls = iter(range(100))
 
-    def saved_meanwhile(*arguments):
+    def saved_meanwhile(*arguments, **named):
         if next(calls) == 1:
             new.save(tmp_path / "index")
-        return read(*arguments)
+        return read(*arguments, **named)
 
-    monkeypatch.setattr(segment, "_read_array", saved_meanwhile)
+    monkeypatch.setattr(reading.Segment, "__call__", saved_meanwhile)
     same(pi.load(tmp_path / "index"), new)
 
 
