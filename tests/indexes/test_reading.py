@@ -79,6 +79,10 @@ def test_the_padding_of_a_header_does_not_matter_but_its_line_does(tmp_path, pad
         put(tmp_path / "s" / "one.npy", wider)
         facts["one.npy"]["bytes"] = len(wider)
         segment = reading.Segment(tmp_path / "s", facts, mmap=False, verify=False)
+        put(tmp_path / "s" / "unended.npy", wider[: 127 + more] + b" " + wider[128 + more :])
+        facts["unended.npy"] = facts["one.npy"]
+        with pytest.raises(FormatError, match=r"unended.npy"):
+            segment("unended", (7,), np.int64)
         if more == pad:
             np.testing.assert_array_equal(segment("one", (7,), np.int64), np.arange(7))
         else:
@@ -253,20 +257,22 @@ def test_every_damaged_block_is_found_and_the_first_is_refused(tmp_path, large, 
 
 
 def test_all_kinds_of_damage_are_found_together(tmp_path, large):
-    facts = stored(tmp_path / "s", a=np.arange(3), b=large, c=np.arange(4), d=np.arange(5))
+    facts = stored(tmp_path / "s", a=np.arange(3), b=large, c=np.arange(4), d=np.arange(5), e=np.arange(6))
     (tmp_path / "s" / "a.npy").unlink()
     put(tmp_path / "s" / "b.npy", (tmp_path / "s" / "b.npy").read_bytes()[:-1])
     sums = np.load(tmp_path / "s" / reading.CHECKSUMS)
-    sums[5] ^= np.uint64(1)  # c's
+    sums[[5, 7]] ^= np.uint64(1)  # c's and e's
     np.save(tmp_path / "s" / reading.CHECKSUMS, sums)
+    (tmp_path / "s" / "e.npy").unlink()
     data = bytearray((tmp_path / "s" / "d.npy").read_bytes())
     data[-1] ^= 128
     put(tmp_path / "s" / "d.npy", data)
     found = [(finding.path.name, finding.block) for finding in reading.findings(tmp_path / "s", facts)]
-    assert found == [("a.npy", None), ("b.npy", None), ("checksums.npy", None), ("d.npy", 0)]
+    wanted = [("a.npy", None), ("b.npy", None), ("checksums.npy", None), ("d.npy", 0)]
+    assert found == [*wanted, ("checksums.npy", None), ("e.npy", None)]
     put(tmp_path / "s" / reading.CHECKSUMS, b"")
     found = [(finding.path.name, finding.block) for finding in reading.findings(tmp_path / "s", facts)]
-    assert found == [("checksums.npy", None), ("a.npy", None), ("b.npy", None)]
+    assert found == [("checksums.npy", None), ("a.npy", None), ("b.npy", None), ("e.npy", None)]
     assert [finding.path.name for finding in reading.findings(tmp_path / "nowhere", facts)] == ["nowhere"]
 
 
@@ -282,8 +288,41 @@ def test_a_file_that_nobody_asked_for_is_of_another_index(tmp_path):
 def test_a_file_is_read_up_to_a_length_and_no_further(tmp_path):
     put(tmp_path / "x", b"abc")
     assert reading.read_all(tmp_path / "x", 3) == b"abc"
+    os.truncate(tmp_path / "x", 1 << 24)
+    tracemalloc.start()
     with pytest.raises(FormatError, match="x has more than 2 bytes"):
         reading.read_all(tmp_path / "x", 2)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_bytes_and_checksums_that_were_changed_together_are_not_believed(tmp_path):
+    """The manifest vouches for the checksums."""
+    facts = stored(tmp_path / "s", one=np.arange(7))
+    stored(tmp_path / "other", one=np.arange(7) + 1)
+    for file in ("one.npy", reading.CHECKSUMS):
+        put(tmp_path / "s" / file, (tmp_path / "other" / file).read_bytes())
+    told = "checksums.npy is damaged: its checksums of one.npy do not match the manifest"
+    for mapped, verify in ((False, None), (True, True)):
+        with pytest.raises(FormatError, match=told):
+            reading.Segment(tmp_path / "s", facts, mapped, verify)("one", (7,), np.int64)
+    assert [told in finding.problem for finding in reading.findings(tmp_path / "s", facts)] == [True]
+
+
+def test_ids_that_were_not_given_out_are_found_where_all_is_read(tmp_path):
+    for kind, name in (("flat", "ids"), ("ivf", "rows")):
+        index = pi.FlatIndex(20) if kind == "flat" else pi.IVFIndex(20, nlist=1).fit(np.ones((2, 20)))
+        index.add(np.eye(9, 20), ids=np.arange(9) + 50)
+        index.save(tmp_path / kind)
+        path = tmp_path / kind / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["state"]["next_id"] = 58
+        path.write_text(json.dumps(manifest | {"checksum": storage._manifest_checksum(manifest)}))
+        for how in ({}, {"mmap": True, "verify": True}, {"verify": False}):
+            with pytest.raises(FormatError, match=f"{name}.npy holds ids (0|50) to 58, wanted from 0 to below next_id"):
+                pi.load(tmp_path / kind, **how)
+        assert 58 in pi.load(tmp_path / kind, mmap=True).ids  # which does not read them
+        assert len(pi.verify(tmp_path / kind)) == 1
 
 
 @pytest.mark.parametrize("mmap", [False, True])
@@ -363,3 +402,123 @@ def test_no_byte_beyond_a_mapped_array_is_read(monkeypatch, rng, kind, store):
     loaded.add(x[:30])
     loaded.remove(np.arange(50))
     assert len(loaded.search(x[:3], 3)[0]) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders")
+@pytest.mark.parametrize("kind", ["pipe", "link out"])
+def test_what_is_replaced_between_the_look_and_the_opening_is_refused_too(tmp_path, monkeypatch, kind):
+    (tmp_path / "else").mkdir()
+    put(tmp_path / "x", b"abc")
+    before = reading._mode(tmp_path / "x")
+    replaced(tmp_path / "x", kind, tmp_path / "else")
+    monkeypatch.setattr(reading, "_mode", lambda path: before)
+    with pytest.raises((FormatError, OSError)):
+        reading.open_regular(tmp_path / "x").close()
+
+
+# --- manifests that somebody made, with right checksums
+
+
+def forged(folder, change):
+    """A saved index whose manifest is another, with a right checksum."""
+    index = pi.FlatIndex(20, store="float32")
+    index.add(np.random.default_rng(0).standard_normal((40, 20)))
+    index.save(folder)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest | {"checksum": storage._manifest_checksum(manifest)}))
+
+
+def entry(*keys, value):
+    def change(manifest):
+        for key in keys[:-1]:
+            manifest = manifest[key]
+        manifest[keys[-1]] = value
+
+    return change
+
+
+FACTS = {"bytes": 3, "checksum": "0" * 16}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        *(
+            (entry("segments", 0, "files", name, value=FACTS), "no name of an array's file")
+            for name in ("../x.npy", "/etc/passwd", "a\0b.npy", "", ".npy", "x.npy\n", "X.npy", "checksums.npy", "a/b")
+        ),
+        (entry("segments", 0, "files", "more.npy", value={**FACTS, "bytes": 0}), "more.npy, which this index has no"),
+        (entry("segments", 0, "files", "centre.npy", value=[]), "centre.npy must be a dict"),
+        (entry("segments", 0, "files", "centre.npy", "bytes", value=1e9), "bytes must be an integer"),
+        (entry("segments", 0, "files", "centre.npy", "bytes", value=2**70), "bytes must be from 0"),
+        (entry("segments", 0, "files", "centre.npy", "checksum", value=7), "checksum must be a str"),
+        (entry("segments", 0, "files", value=[]), "files must be a dict"),
+        (entry("segments", 0, "rows", value=2**70), "rows must be from 0"),
+        (entry("segments", 0, "rows", value=True), "rows must be an integer"),
+        (entry("segments", 0, "name", value=None), "name must be a str"),
+        (entry("segments", 0, "name", value="segment-0123456789ab\n"), "a segment's name"),
+        (entry("segments", value={"a": 1}), "segments must be a list"),
+        (entry("parameters", value=[]), "parameters must be a dict"),
+        (entry("parameters", "dim", value=2**40), "dim must be from 1 to 133144"),
+        (entry("parameters", "seed", value=-1), "seed"),
+        (entry("state", value=None), "state must be a dict"),
+        (entry("state", "energy_removed", value=10**400), "energy_removed must be finite"),
+        (entry("kind", value=["flat"]), "kind must be one of"),
+        (entry("version", value=True), "format version True"),
+        (entry("version", value="1" * 1000), "format version '111"),
+    ],
+)
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_forged_manifest_is_refused_for_what_is_wrong_with_it(tmp_path, change, told, mmap):
+    forged(tmp_path / "index", change)
+    for verify in (None, False):
+        with pytest.raises(FormatError, match="index") as caught:
+            pi.load(tmp_path / "index", mmap=mmap, verify=verify)
+        assert told in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    assert any("index" in finding.problem for finding in pi.verify(tmp_path / "index"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"rows":', '"rows": 5, "rows":', "a key is there twice"),
+        ('"rows": 40', '"rows": NaN', "NaN is no number"),
+        ('"rows": 40', '"rows": -Infinity', "-Infinity is no number"),
+        ("{", " " * (1 << 20) + "{", "more than 1,048,576 bytes"),
+        ("{", '{"deep": ' + "[" * 900 + "]" * 900 + ",", "damaged"),
+        ("{", "\ufeff{", "damaged"),
+    ],
+)
+def test_a_manifest_is_read_as_every_reader_of_json_would(tmp_path, old, new, told):
+    forged(tmp_path / "index", lambda manifest: None)
+    path = tmp_path / "index" / "manifest.json"
+    path.write_text(path.read_text().replace(old, new, 1), encoding="utf-8")
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="manifest.json") as caught:
+        pi.load(tmp_path / "index")
+    assert told in str(caught.value) and tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e18])
+def test_a_centre_that_queries_cannot_be_relative_to_is_refused(tmp_path, value):
+    forged(tmp_path / "index", lambda manifest: None)
+    (path,) = (tmp_path / "index").glob("*/centre.npy")
+    put(path, path.read_bytes()[:-4] + np.float32(value).tobytes())
+    with pytest.raises(FormatError, match="centre.npy holds a row that is not finite"):
+        pi.load(tmp_path / "index", verify=False)
+
+
+def test_as_many_candidates_as_a_file_asks_for_are_no_more_than_there_are_rows(tmp_path, rng):
+    index = pi.IVFIndex(20, nlist=5, store="float32").fit(rng.standard_normal((200, 20)))
+    index.add(rng.standard_normal((30, 20)))
+    index.save(tmp_path / "index")
+    path = tmp_path / "index" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["state"]["default"] = {"nprobe": 2**60, "gap": None, "rerank": 2**60}
+    path.write_text(json.dumps(manifest | {"checksum": storage._manifest_checksum(manifest)}))
+    loaded, q = pi.load(tmp_path / "index"), rng.standard_normal((3, 20))
+    for one, other in zip(loaded.search(q, 7), index.search(q, 7, nprobe=5, rerank=30), strict=True):
+        np.testing.assert_array_equal(one, other)

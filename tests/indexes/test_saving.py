@@ -68,7 +68,7 @@ class Faults:
             failing = len(self.calls) == self._at
             self.calls.append(name)
             self.reached |= failing
-            if isinstance(self._error, OSError) and name not in ("write", "fsync"):
+            if failing and isinstance(self._error, OSError) and name not in ("write", "fsync"):
                 self._error.filename = str(arguments[0])  # as the system tells it
             if failing and not self._late:
                 raise self._error
