@@ -317,7 +317,7 @@ def test_ids_that_were_not_given_out_are_found_where_all_is_read(tmp_path):
         path = tmp_path / kind / "manifest.json"
         manifest = json.loads(path.read_text())
         manifest["state"]["next_id"] = 58
-        path.write_text(json.dumps(manifest | {"checksum": storage._manifest_checksum(manifest)}))
+        path.write_text(json.dumps(sealed(manifest)))
         for how in ({}, {"mmap": True, "verify": True}, {"verify": False}):
             with pytest.raises(FormatError, match=f"{name}.npy holds ids (0|50) to 58, wanted from 0 to below next_id"):
                 pi.load(tmp_path / kind, **how)
@@ -427,7 +427,7 @@ def forged(folder, change):
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
-    path.write_text(json.dumps(manifest | {"checksum": storage._manifest_checksum(manifest)}))
+    path.write_text(json.dumps(sealed(manifest)))
 
 
 def entry(*keys, value):
@@ -518,7 +518,7 @@ def test_as_many_candidates_as_a_file_asks_for_are_no_more_than_there_are_rows(t
     path = tmp_path / "index" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["state"]["default"] = {"nprobe": 2**60, "gap": None, "rerank": 2**60}
-    path.write_text(json.dumps(manifest | {"checksum": storage._manifest_checksum(manifest)}))
+    path.write_text(json.dumps(sealed(manifest)))
     loaded, q = pi.load(tmp_path / "index"), rng.standard_normal((3, 20))
     for one, other in zip(loaded.search(q, 7), index.search(q, 7, nprobe=5, rerank=30), strict=True):
         np.testing.assert_array_equal(one, other)
