@@ -52,7 +52,7 @@ from polarindex.errors import FormatError
 from polarindex.indexes.base import Index
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ivf import IVFIndex
-from polarindex.memory import aligned_copy
+from polarindex.memory import aligned_copy, require
 
 FORMAT, VERSION = "polarindex", 1
 BLOCK_BYTES = 1 << 20
@@ -127,6 +127,8 @@ def load(path: str | os.PathLike[str], mmap: bool = False, verify: bool | None =
 def _load(source: Path, manifest: dict[str, Any], mmap: bool, verify: bool) -> FlatIndex | IVFIndex:
     segment = manifest["segments"][0]
     folder = source / segment["name"]
+    if not mmap:
+        require(sum(facts["bytes"] for facts in segment["files"].values()), f"the arrays of {source}")
     if verify:
         _verify(folder, segment)
     try:
@@ -213,8 +215,8 @@ def _write_checked(
         pending += out.read()
         for part in parts:
             data = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
-            out.write(data)
-            for at in range(0, len(data), BLOCK_BYTES):
+            for at in range(0, len(data), BLOCK_BYTES):  # Ctrl-C comes between writes
+                out.write(data[at : at + BLOCK_BYTES])
                 pending += data[at : at + BLOCK_BYTES]
                 while len(pending) >= BLOCK_BYTES:
                     blocks.append(xxhash.xxh3_64_intdigest(pending[:BLOCK_BYTES]))
@@ -348,5 +350,7 @@ def _read_npy(path: Path, mmap: bool) -> NDArray[Any]:
     try:
         mapped = np.load(path, mmap_mode="c", allow_pickle=False)  # begins on a cache line, as the format has it
         return mapped if mmap else aligned_copy(mapped)
+    except MemoryError:
+        raise
     except Exception as error:  # NumPy's header parser lets many kinds through: SyntaxError, TokenError, ...
         raise FormatError(f"{path} is damaged: {str(error).splitlines()[0] if str(error) else error!r}") from error
