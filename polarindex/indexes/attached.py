@@ -1,17 +1,20 @@
 """What an index that was opened can do with its directory, and what it notes for that while it changes.
 
+Law:       to sharing.py a sync, a refresh, a compaction and the end are changes, so what a sync writes is one state.
+           Searches go on beside all of them; a refresh holds them up only while it takes a record over.
 Not here:  how it is done (opened.py), which knows the indexes, not they it."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from polarindex.indexes.changes import Changes, Numbers
-from polarindex.indexes.interrupts import uninterrupted
+from polarindex.indexes.sharing import Gate, changing
 
 Self = TypeVar("Self", bound="Attached")
-_OWN = "_attachment", "_changes"  # attributes that stay with one object
+_DIRECTORY = "_attachment", "_changes"  # attributes that a copy does not have
 
 
 class Attachment(Protocol):
@@ -39,11 +42,9 @@ class Attached:
     _attachment: Attachment | None = None
     _changes: Changes | None = None  # since the last sync, where there is one to come
     _version: int
+    _gate: Gate
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the directory: a copy is not opened."""
-        return {name: value for name, value in self.__dict__.items() if name not in _OWN}
-
+    @changing
     def sync(self) -> None:
         """Make every change since the last sync durable: when this returns, a crash of any kind does not lose it.
 
@@ -60,6 +61,7 @@ class Attached:
         """
         self._opened().sync(self)
 
+    @changing
     def refresh(self) -> bool:
         """Take over what a writer has synced since an index was opened with read_only=True, or refreshed.
 
@@ -75,6 +77,7 @@ class Attached:
         """
         return self._opened().refresh(self)
 
+    @changing
     def compact(self) -> None:
         """Sync by writing the index anew, without a log: what was opened is then loaded sooner, and takes less room.
 
@@ -87,16 +90,27 @@ class Attached:
 
         `with polarindex.open(path) as index:` closes at the end, or, after an error, without a sync.
         """
-        self._opened().close(self, sync=True)
+        self._close(sync=True)
 
     def __enter__(self: Self) -> Self:
         self._opened()
         return self
 
     def __exit__(self, error: type[BaseException] | None, *rest: object) -> None:
-        self._opened().close(self, sync=error is None)
+        self._close(sync=error is None)
+
+    def _close(self, sync: bool) -> None:
+        self._gate.hold("close", True, lambda: self._opened().close(self, sync))
 
     # --- for the indexes
+
+    def _stays_at(self, path: str | os.PathLike[str]) -> bool:
+        """Whether this is the directory it was opened from."""
+        return self._attachment is not None and self._attachment.folder == Path(os.path.realpath(path))
+
+    def _without_directory(self) -> dict[str, Any]:
+        """Its attributes, but for what ties it to its directory."""
+        return {name: value for name, value in self.__dict__.items() if name not in _DIRECTORY}
 
     def _opened(self) -> Attachment:
         if self._attachment is None:
@@ -126,8 +140,9 @@ class Attached:
 
     def _become(self, other: Attached) -> None:
         """Take over all that another index is, which is given up; searches remember nothing of before."""
-        own = {name: value for name, value in self.__dict__.items() if name in _OWN}
-        with uninterrupted():
-            version = self._version + 1
-            self.__dict__.clear()
-            self.__dict__.update(other.__dict__ | own, _version=version)
+        own = {name: self.__dict__[name] for name in ("_gate", *_DIRECTORY) if name in self.__dict__}
+
+        def step() -> None:
+            self.__dict__ = other.__dict__ | own | {"_version": self._version + 1}  # at once: others look for the gate
+
+        self._gate.alone(step)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,13 @@ from polarindex.indexes.ids import IdMap, Ids, ListIds
 from polarindex.indexes.originals import STORES
 from polarindex.indexes.saved import Read, Saved
 from polarindex.indexes.scan import QUERY_BITS
+from polarindex.indexes.sharing import Gate, changing, keeping, reading
 from polarindex.kernels.limits import MAX_DIMS
+from polarindex.memory import require
 from polarindex.quantizers import make_quantizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _LARGEST_K = 2**31 - 1
 _RERANK = 4  # candidates a result, where originals are stored
@@ -28,7 +34,11 @@ Floats = NDArray[np.float32]
 
 
 class Index(Attached, ABC):
-    """Vectors under ids, coded, searched, changed and saved."""
+    """Vectors under ids, coded, searched, changed and saved.
+
+    Any number of threads may search an index while others change it: see docs/concurrency.md. What `indexes/sharing.py`
+    calls a step is `_take_step`; everything else that changes rows is out of readers' sight.
+    """
 
     kind: ClassVar[str]
 
@@ -44,7 +54,29 @@ class Index(Attached, ABC):
         widest = max(stage.map.dims for stage in self.quantizer.stages)
         if widest > MAX_DIMS:
             raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
+        self._gate = Gate()
         self._version = 0  # changes whenever rows do
+
+    # --- copies
+
+    def _to_copy(self) -> dict[str, Any]:
+        """What a copy is made of: not the directory, for a copy is not opened."""
+        return self._without_directory()
+
+    @keeping
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of what the index is at a moment: whoever asks for it, to pickle it, reads on after this returns."""
+        return copy.deepcopy(self._to_copy())
+
+    def __copy__(self) -> Self:
+        """An index of its own: it shares no rows, as two that did could not both change."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__getstate__())
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = memo[id(self)] = self.__copy__()
+        return other
 
     # --- what is in it
 
@@ -72,6 +104,7 @@ class Index(Attached, ABC):
         return self.quantizer.seed
 
     @property
+    @reading
     def ids(self) -> Ids:
         """(n,) int64 in the order of positions, which masks follow. Adding and removing may change that order."""
         return self._id_map.all()
@@ -93,6 +126,7 @@ class Index(Attached, ABC):
 
     # --- changing it
 
+    @changing
     def add(self, x: Any, ids: Any = None) -> Ids:
         """Add vectors.
 
@@ -124,6 +158,7 @@ class Index(Attached, ABC):
         self._insert(source, new_ids)
         return new_ids if ids is None else new_ids.copy()
 
+    @changing
     def update(self, ids: Any, x: Any) -> None:
         """Replace the vectors of ids that exist; KeyError names the first that does not."""
         self._may_change()
@@ -132,12 +167,14 @@ class Index(Attached, ABC):
         self._found(given)
         self._replace(source, given)
 
+    @changing
     def upsert(self, ids: Any, x: Any) -> None:
         """Replace the vectors of ids that exist and add the others."""
         self._may_change()
         source = checks.vectors(x, "x", self.dim)
         self._replace(source, self._unique(ids, source.n))
 
+    @changing
     def remove(self, ids: Any, missing: str = "raise") -> int:
         """Remove vectors; their ids are not used again. Returns how many were removed.
 
@@ -166,6 +203,7 @@ class Index(Attached, ABC):
 
     # --- asking it
 
+    @reading
     def reconstruct(self, ids: Any) -> Floats:
         """The vectors of some ids, (len(ids), dim) float32: the originals where stored, else decoded from the codes.
 
@@ -188,6 +226,7 @@ class Index(Attached, ABC):
     ) -> tuple[NDArray[Any], ...]:
         """The k nearest vectors: distances and ids, best first."""
 
+    @keeping
     def knn_graph(
         self,
         k: int = 10,
@@ -211,7 +250,7 @@ class Index(Attached, ABC):
         num_threads : int, optional
             As of `search`. The result does not depend on it.
         progress : callable, optional
-            Called with (done, total) rows. Ctrl-C ends the work; the index does not change.
+            Called with (done, total) rows. Ctrl-C ends the work. The index does not change: who would change it waits.
 
         Returns
         -------
@@ -241,11 +280,15 @@ class Index(Attached, ABC):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to a directory, atomically; polarindex.load and open read it. See indexes.storage.
 
-        What polarindex.open has opened for writing is compacted where it is saved to its own directory.
+        What polarindex.open has opened for writing is compacted where it is saved to its own directory. Others search
+        meanwhile; who would change the index waits.
         """
         from polarindex.indexes import storage  # storage knows the indexes, not they it
 
-        storage.save(self, path)
+        if self._stays_at(path):
+            self.compact()
+        else:
+            self._gate.hold("save", False, lambda: storage.save(self, path))
 
     @abstractmethod
     def _state(self) -> dict[str, Any]:
@@ -273,6 +316,21 @@ class Index(Attached, ABC):
         State and arrays may be anybody's: an error (IndexError, KeyError, TypeError, ValueError) says what cannot be,
         and nothing that passes makes a kernel read or write outside its arrays.
         """
+
+    def _take_step(self, step: Callable[[], None]) -> None:
+        """Do what readers must not see in halves, while there are none; then forget what was remembered of rows."""
+
+        def whole() -> None:
+            try:
+                step()
+            finally:
+                self._changed()
+
+        self._gate.alone(whole)
+
+    def _changed(self) -> None:
+        """Rows are others now."""
+        self._version += 1
 
     # --- arguments and results
 
@@ -353,6 +411,11 @@ class Index(Attached, ABC):
                 all_ids.append(ids[order])
             lims[i + 1] = lims[i] + sum(len(part) for part, _ in parts)
         return lims, np.concatenate(all_distances), np.concatenate(all_ids)
+
+
+def require_results(nq: int, k: int) -> None:
+    """MemoryError where there is none for distances and ids (nq, k)."""
+    require(12 * nq * k, f"{nq:,} x {k:,} results")
 
 
 def checked_k(k: Any) -> int:

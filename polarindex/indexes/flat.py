@@ -10,11 +10,17 @@ from numpy.typing import NDArray
 from polarindex import checks
 from polarindex.checks import LARGEST_ID
 from polarindex.indexes.arena import Arena, block_rows
-from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
+from polarindex.indexes.base import (
+    Floats,
+    Index,
+    checked_k,
+    checked_query_bits,
+    checked_threads,
+    require_results,
+)
 from polarindex.indexes.coding import Centre, Coding, Columns
 from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.ids import IdMap, Ids
-from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.lines import StageQueries
 from polarindex.indexes.originals import exact_scores, take_originals
 from polarindex.indexes.plan import IN_STEPS, Planner
@@ -29,6 +35,7 @@ from polarindex.indexes.saved import (
     whole,
 )
 from polarindex.indexes.scan import best_rows, integer_queries, key_blocks, rows_of
+from polarindex.indexes.sharing import changing, reading
 from polarindex.kernels.limits import EMPTY_ID
 
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
@@ -71,7 +78,9 @@ class FlatIndex(Index):
 
     Notes
     -----
-    One thread may change an index at a time, and not while others search it.
+    Threads may search an index while others change it, and each search sees it before or after a change; changes come
+    one at a time. A fork, a pickle, `copy.copy` and `copy.deepcopy` give an index of its own. Ctrl-C and errors leave
+    an index as it was. See docs/concurrency.md.
     """
 
     kind = "flat"
@@ -102,9 +111,10 @@ class FlatIndex(Index):
         return self._arena.n
 
     @property
+    @reading
     def nbytes(self) -> int:
-        """Bytes allocated for rows, spare room and the id table included."""
-        return self._arena.nbytes + self._ids.nbytes + self._coding.centre.mu.nbytes
+        """Bytes allocated: for rows, with spare room, the id table, and the sample by which a scan is chosen."""
+        return self._arena.nbytes + self._ids.nbytes + self._coding.centre.mu.nbytes + self._planner.nbytes
 
     @property
     def bytes_per_vector(self) -> int:
@@ -115,6 +125,7 @@ class FlatIndex(Index):
         held = self._arena.columns.get("held")
         return self._arena.bytes_per_row - (held.row_bytes if held else 0)
 
+    @reading
     def info(self) -> dict[str, Any]:
         """What the index is, holds and costs."""
         centre = self._coding.centre
@@ -143,6 +154,7 @@ class FlatIndex(Index):
 
     # --- filling it
 
+    @changing
     def fit(self, x: Any, n: int | None = None) -> FlatIndex:
         """Learn and freeze the centre from vectors that need not be in the index. Optional.
 
@@ -164,12 +176,12 @@ class FlatIndex(Index):
         held = self._arena.whole("held")
         centre = self._coding.learned(held, source)
         arena = self._recoded(held, centre)
-        with uninterrupted():
-            self._freeze(centre, arena)
+        self._take_step(lambda: self._freeze(centre, arena))
         return self
 
     # --- asking it
 
+    @reading
     def search(
         self,
         q: Any,
@@ -222,6 +234,7 @@ class FlatIndex(Index):
         checks.flag(exact_scan, "exact_scan")
         checks.flag(return_error, "return_error")
         query_bits = checked_query_bits(query_bits)
+        require_results(source.n, k)
         given = source.array()
         queries = self._coding.codable(given, source.name)
         wanted = min(rerank * k if rerank else k, len(self))
@@ -234,6 +247,7 @@ class FlatIndex(Index):
             results += (self._errors(queries, ids, bool(rerank)),)
         return tuple(part[0] for part in results) if source.single else results
 
+    @reading
     def range_search(self, q: Any, radius: float, *, filter: Any = None) -> tuple[Ids, Floats, Ids]:
         """All vectors with estimated distance <= radius (l2) or similarity >= radius (ip, cosine); never re-ranked.
 
@@ -272,32 +286,36 @@ class FlatIndex(Index):
     # --- changing rows
 
     def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
-        staged = self._stage(source)
-        with uninterrupted():
-            self._commit(staged, ids)
+        with self._arena.staging():
+            staged = self._stage(source)
+            self._take_step(lambda: self._commit(staged, ids))
 
     def _replace(self, source: checks.VectorSource, ids: Ids) -> None:
         positions = self._ids.positions(ids)
         new = positions < 0
-        staged = self._stage(source, new)
-        with uninterrupted():
-            self._commit(staged, ids[new])
-            self._put(positions[~new], staged.replacing)
+        with self._arena.staging():
+            staged = self._stage(source, new)
+
+            def step() -> None:
+                self._commit(staged, ids[new])
+                self._put(positions[~new], staged.replacing)
+
+            self._take_step(step)
 
     def _drop(self, ids: Ids, positions: Ids) -> None:
-        with uninterrupted():
+        def step() -> None:
             self._note(positions)
             self._ids.store()
             _, holes = self._arena.remove(positions)
             self._ids.moved(ids, self._ids.at(holes), holes)
-            self._version += 1
+
+        self._take_step(step)
 
     def _stage(self, source: checks.VectorSource, new: NDArray[np.bool_] | None = None) -> _Staged:
         """Code rows, the `new` ones (all by default) into an arena but not yet part of it.
 
         A bad row or Ctrl-C leaves the index as it was. If there are now rows enough, a centre is learned first.
         """
-        self._arena.discard()
         centre, arena, replacing = self._coding.centre, self._arena, []
         added = source.n if new is None else int(new.sum())
         if not centre.frozen and len(self) + added >= CENTRE_ROWS:
@@ -306,27 +324,23 @@ class FlatIndex(Index):
             arena = self._recoded(held, centre)
         arena.expect(added)
         at = 0
-        try:
-            for columns in self._coding.coded(source, centre):
-                if new is None:
-                    arena.stage(columns)
-                    continue
-                mine = new[at : at + len(columns["scales"])]
-                at += len(mine)
-                arena.stage({name: values[mine] for name, values in columns.items()})
-                replacing.append({name: values[~mine] for name, values in columns.items()})
-        except BaseException:
-            self._arena.discard()
-            raise
+        for columns in self._coding.coded(source, centre):
+            if new is None:
+                arena.stage(columns)
+                continue
+            mine = new[at : at + len(columns["scales"])]
+            at += len(mine)
+            arena.stage({name: values[mine] for name, values in columns.items()})
+            replacing.append({name: values[~mine] for name, values in columns.items()})
         return _Staged(centre, arena, replacing)
 
     def _commit(self, staged: _Staged, ids: Ids) -> None:
         """Make the staged rows part of the index, under these ids."""
+        self._ids.make_room(ids, staged.arena)
         if staged.centre is not self._coding.centre:
             self._freeze(staged.centre, staged.arena)
         self._note(np.arange(len(self), len(self) + len(ids)))
         self._ids.appended(ids, self._arena.commit())
-        self._version += 1
 
     def _recoded(self, held: Floats, centre: Centre) -> Arena:
         """A new arena of the rows so far, whose vectors are `held`, coded against a centre and no longer held.
@@ -346,7 +360,6 @@ class FlatIndex(Index):
         self._arena = arena
         self._ids.follow(arena)
         self._coding.centre = centre
-        self._version += 1
 
     def _put(self, positions: Ids, chunks: list[Columns]) -> None:
         self._note(positions)
@@ -355,7 +368,6 @@ class FlatIndex(Index):
             count = len(columns["scales"])
             self._arena.put(positions[at : at + count], columns)
             at += count
-        self._version += 1
 
     # --- files
 
@@ -407,20 +419,23 @@ class FlatIndex(Index):
         }
         ids = read("ids", (changed,), np.int64) if stores_ids else positions
         check_ids(ids, "ids", next_id)
-        with uninterrupted():
-            if stores_ids:
-                self._ids.store()
-                columns["ids"] = ids
-            gone = self._ids.at(np.concatenate([positions[positions < n], np.arange(rows, n)]))
-            self._arena.discard()
-            if rows < n:
-                self._arena.truncate(rows)
-            else:
+        with self._arena.staging():
+            if rows > n:
                 self._arena.extend(rows - n)
-            self._arena.put(positions, columns)
-            self._ids.moved(gone, ids, positions)
-            self._ids.next_id = next_id
-            self._version += 1
+
+            def step() -> None:
+                if stores_ids:
+                    self._ids.store()
+                    columns["ids"] = ids
+                gone = self._ids.at(np.concatenate([positions[positions < n], np.arange(rows, n)]))
+                if rows < n:
+                    self._arena.truncate(rows)
+                self._arena.put(positions, columns)
+                self._arena.commit()
+                self._ids.moved(gone, ids, positions)
+                self._ids.next_id = next_id
+
+            self._take_step(step)
 
     # --- scores
 

@@ -18,7 +18,6 @@ from polarindex.indexes.assign import nearest
 from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
 from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.ids import Ids, ListIds
-from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.kmeans import kmeans, sample_rows
 from polarindex.indexes.lists import ROWS, Lists, Staged
 from polarindex.indexes.originals import (
@@ -30,10 +29,10 @@ from polarindex.indexes.originals import (
 from polarindex.indexes.probing import Defaults, ListScan, Probes
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.saved import Read, Saved, check_ascending, check_ids, check_points, whole
+from polarindex.indexes.sharing import changing, holding_two, reading
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.indexes.tuning import Tuned
 
-_CodedRows = tuple[NDArray[np.uint32], Floats, dict[str, Any]]  # code words, factors and originals
 _PROBED_SHARE = 32  # by default one list in so many is probed
 
 
@@ -51,8 +50,7 @@ class IVFIndex(Index):
 
     Notes
     -----
-    `fit` learns the centroids (k-means) before the first `add`. One thread may change an index at a time, and not
-    while others search it.
+    `fit` learns the centroids (k-means) before the first `add`. Threads, copies, Ctrl-C and errors: as of FlatIndex.
     """
 
     kind = "ivf"
@@ -75,9 +73,9 @@ class IVFIndex(Index):
         self._default: Defaults | None = None
         self._seen: dict[tuple[Any, ...], Seen] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def _to_copy(self) -> dict[str, Any]:
         """Without what searches remember: in a copy its addresses would be those of other memory."""
-        return {**super().__getstate__(), "_seen": {}}
+        return {**super()._to_copy(), "_seen": {}}
 
     # --- what is in it
 
@@ -91,6 +89,7 @@ class IVFIndex(Index):
     def _id_map(self) -> ListIds:
         return self._held.ids
 
+    @reading
     def __len__(self) -> int:
         return self._lists_held.rows.n if self._lists_held else 0
 
@@ -100,16 +99,19 @@ class IVFIndex(Index):
         return self._lists_held is not None
 
     @property
+    @reading
     def centroids(self) -> Floats:
         """(nlist, dim) float32, a copy."""
         return self._held.centroids.full.copy()
 
     @property
+    @reading
     def nbytes(self) -> int:
         """Bytes allocated: rows with the spare room of pages, the id table and the centroids."""
         return self._lists_held.nbytes if self._lists_held else 0
 
     @property
+    @reading
     def bytes_per_vector(self) -> int:
         """Bytes that one more vector takes: code, scales, shift and id, and the original where kept.
 
@@ -121,6 +123,7 @@ class IVFIndex(Index):
         """The constructor's arguments; nlist as `fit` chose it."""
         return {**self._common_parameters(), "nlist": self.nlist}
 
+    @reading
     def info(self) -> dict[str, Any]:
         """What the index is, holds and costs.
 
@@ -156,6 +159,7 @@ class IVFIndex(Index):
 
     # --- filling it
 
+    @changing
     def fit(
         self, x: Any, n: int | None = None, progress: Callable[[int, int], None] | None = None
     ) -> IVFIndex:
@@ -183,8 +187,7 @@ class IVFIndex(Index):
             raise ValueError(f"x must hold at least one vector to learn lists from, got shape (0, {self.dim})")
         nlist = min(auto_nlist(expected), source.n) if self.nlist == "auto" else int(self.nlist)
         next_id = self._id_map.next_id if self.fitted else 0
-        self._take(self._learned(source, nlist, self.seed, progress))
-        self._id_map.next_id = next_id
+        self._take(self._learned(source, nlist, self.seed, progress), next_id)
         return self
 
     def _learned(
@@ -206,36 +209,32 @@ class IVFIndex(Index):
             parts.append(rows[wanted[low:high] - start])
         return np.concatenate(parts)
 
-    def _take(self, centroids: Centroids) -> None:
+    def _take(self, centroids: Centroids, next_id: int = 0) -> None:
         """Begin anew with empty lists around these centroids."""
         columns = original_columns(self.store, self.dim)
         rows = Lists(len(centroids.full), self.quantizer.words, len(self.quantizer.stages), columns)
-        self._hold(_Lists(centroids, rows, ListIds(rows), ListScan(self._coding, centroids, rows)))
+        self._hold(_Lists(centroids, rows, ListIds(rows, next_id), ListScan(self._coding, centroids, rows)))
 
     def _hold(self, lists: _Lists) -> None:
         """Take lists in place of those before, for which `tune` found what it found."""
-        self._note_everything()
-        self.nlist, self._lists_held = lists.rows.nlist, lists
-        self._set_default(None)
-        self._changed()
+
+        def step() -> None:
+            self._note_everything()
+            self.nlist, self._lists_held, self._default = lists.rows.nlist, lists, None
+
+        self._take_step(step)
 
     def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
-        held = self._held
         lists = self._assigned(source)
-        try:
+        with self._held.rows.staging():
             staged = self._staged(source, lists, ids)
-        except BaseException:
-            held.rows.discard()
-            raise
-        with uninterrupted():
-            self._commit(staged, ids)
+            self._take_step(lambda: self._commit(staged, ids))
 
     def _commit(self, staged: Staged, ids: Ids) -> None:
         """Make staged rows part of the index, under these ids."""
         self._note(ids)
         self._held.rows.commit(staged)
         self._held.ids.appended(ids, staged.places)
-        self._changed()
 
     def _assigned(self, source: checks.VectorSource) -> NDArray[np.int32]:
         """The nearest list of every row; the first bad row is named before anything is written."""
@@ -264,30 +263,28 @@ class IVFIndex(Index):
         return staged
 
     def _replace(self, source: checks.VectorSource, ids: Ids) -> None:
-        held = self._held
-        there = held.ids.positions(ids) >= 0
-        lists = self._assigned(source)
-        coded = [*_in_order(lambda part: self._coded(source, *part, lists), source.chunks())]
-        with uninterrupted():
-            self._exchange(ids[there], ids, lists, coded)
+        held, lists = self._held, self._assigned(source)
+        there = ids[held.ids.positions(ids) >= 0]
+        with held.rows.staging():
+            staged = self._staged(source, lists, ids)
+            self._take_step(lambda: self._exchange(there, ids, staged))
 
-    def _exchange(self, old: Ids, ids: Ids, lists: NDArray[np.int32], coded: list[_CodedRows]) -> None:
-        """Remove the rows of `old`, which exist, and put coded ones of these lists under ids that then do not."""
+    def _exchange(self, old: Ids, ids: Ids, staged: Staged) -> None:
+        """Remove the rows of `old`, which exist, and make staged ones part of the index, under ids that then do not."""
         held = self._held
+        if not len(old):
+            self._commit(staged, ids)
+            return
+        held.rows.afford_removal(len(old))
         self._note(np.concatenate([old, ids]))
-        if len(old):  # first: a new row may take the place that an old one leaves
-            held.rows.remove(held.ids.table(), old)
-        staged = held.rows.stage(lists, int(ids.max(initial=0)))
-        at = 0
-        for words, factors, originals in coded:
-            mine = slice(at, at + len(words))
-            held.rows.put(staged.places[mine], words, factors, ids[mine], originals)
-            at += len(words)
-        self._commit(staged, ids)
+        held.rows.commit(staged)  # for a moment both rows of an id are there, and the table has the old one
+        moves = held.rows.remove(held.ids.table(), old)
+        held.ids.appended(ids, moves.follow(staged.places))
+        held.ids.tidy()
 
     def _coded(
         self, source: checks.VectorSource, start: int, x: Floats, lists: NDArray[np.int32]
-    ) -> _CodedRows:
+    ) -> tuple[NDArray[np.uint32], Floats, dict[str, Any]]:
         """Code words, factors and originals of rows x, the first of them row `start` of the source."""
         rows = self._coding.codable(x, source.name, start)
         words, factors = self._coding.coded(rows, lists[start : start + len(x)], self._held.centroids, start)
@@ -295,11 +292,14 @@ class IVFIndex(Index):
 
     def _drop(self, ids: Ids, positions: Ids) -> None:
         held = self._held
-        with uninterrupted():
+
+        def step() -> None:
+            held.rows.afford_removal(len(ids))
             self._note(ids)
             held.rows.remove(held.ids.table(), ids)
-            held.ids.shrunk()
-            self._changed()
+            held.ids.tidy()
+
+        self._take_step(step)
 
     # --- files
 
@@ -353,7 +353,9 @@ class IVFIndex(Index):
         return Saved(len(self), state, {name: whole(array) for name, array in (rows | {"removed": removed}).items()})
 
     def _restore_changes(self, state: dict[str, Any], rows: int, read: Read) -> None:
-        held = self._held
+        if self._lists_held is None:
+            raise ValueError("an index without lists has no changes")
+        held = self._lists_held
         changed, gone = (checks.integer(state[name], name, low=0) for name in ("changed", "removed"))
         next_id = checks.integer(state["next_id"], "next_id", low=rows, high=LARGEST_ID + 1)
         default = _from_json(state["default"]) if state["default"] is not None else None
@@ -373,13 +375,20 @@ class IVFIndex(Index):
         old = old[held.ids.positions(old) >= 0] if len(old) else old
         if len(self) - len(old) + len(ids) != rows:
             raise ValueError(f"{len(self)} rows less {len(old)} and {len(ids)} more are not {rows}")
-        with uninterrupted():
-            self._exchange(old, ids, lists, [(codes, factors, originals)])
-            held.ids.next_id = next_id
-            self._set_default(default)
+        with held.rows.staging():
+            staged = held.rows.stage(lists, int(ids.max(initial=0)))
+            held.rows.put(staged.places, codes, factors, ids, originals)
+
+            def step() -> None:
+                self._exchange(old, ids, staged)
+                held.ids.next_id = next_id
+                self._set_default(default)
+
+            self._take_step(step)
 
     # --- shards and upkeep
 
+    @reading
     def empty_like(self) -> IVFIndex:
         """An index without rows that has this one's parameters, lists and centre.
 
@@ -402,9 +411,15 @@ class IVFIndex(Index):
             Naming the parameter that differs, or the first id that both have; the index is then as before, also
             after Ctrl-C.
         """
-        self._may_change()
-        maintenance.merge(self, other)
 
+        def work() -> None:
+            self._may_change()
+            maintenance.merge(self, other)
+
+        maintenance.check_alike(self, other)
+        holding_two(self, other, "merge", work)
+
+    @changing
     def rebalance(
         self,
         x: Any = None,
@@ -493,6 +508,23 @@ class IVFIndex(Index):
             quick = answered_at_once(self, q, k, nprobe, gap, rerank, num_threads)
             if quick is not None:
                 return quick
+        return self._searched(q, k, nprobe, gap, filter, rerank, num_threads, exact_scan, query_bits, return_error)
+
+    @reading
+    def _searched(
+        self,
+        q: Any,
+        k: int,
+        nprobe: int | None,
+        gap: float | None,
+        filter: Any,
+        rerank: int | None,
+        num_threads: int | None,
+        exact_scan: bool,
+        query_bits: int,
+        return_error: bool,
+    ) -> tuple[NDArray[Any], ...]:
+        """`search`, with its arguments checked."""
         source = checks.vectors(q, "q", self.dim, single=True)
         k = checked_k(k)
         probes, factor = self._probes(nprobe, gap), self._rerank_factor(rerank)
@@ -511,11 +543,12 @@ class IVFIndex(Index):
 
     def _changed(self) -> None:
         """Rows are others now: what was remembered of them would keep their old memory."""
-        self._version += 1
+        super()._changed()
         self._seen.clear()
         if self._lists_held:
             self._lists_held.scan.forget()
 
+    @changing
     def tune(
         self,
         queries: Any,
@@ -568,8 +601,12 @@ class IVFIndex(Index):
 
     def _set_default(self, default: Defaults | None) -> None:
         """Let searches use these parameters where they are given none; None for those an untuned index has."""
-        self._default = default
-        self._seen.clear()  # what None came to
+
+        def step() -> None:
+            self._default = default
+            self._seen.clear()  # what None came to
+
+        self._gate.alone(step)
 
     def _rerank_factor(self, rerank: int | None) -> int:
         tuned = self._default.rerank if self._default else None
@@ -583,6 +620,7 @@ class IVFIndex(Index):
         nprobe = min(checks.integer(nprobe, "nprobe", low=1), held.rows.nlist)
         return Probes(nprobe, np.inf if gap is None or gap == np.inf else checks.real(gap, "gap", low=0))
 
+    @reading
     def range_search(
         self, q: Any, radius: float, *, nprobe: int | None = None, gap: float | None = None, filter: Any = None
     ) -> tuple[Ids, Floats, Ids]:

@@ -1,12 +1,12 @@
-"""Who may write to an index's directory: saves take turns at it, and one that is opened for writing keeps all others out.
+"""Who may write to an index's directory: saves take turns, and one that is opened for writing keeps all others out.
 
     a turn      a lock on the directory itself, waited for: a save for as long as it lasts, an opening for a moment
     WriterLock  a lock on its file `lock`, refused to a second one: whoever has the index open, and a save in its turn
 
-Why two:   a save waits for another one, which ends by itself. An opened index may be open for days: to wait for it would
-           look like hanging. Who holds the lock when a turn has come is therefore open, not saving.
-Why at all: a save ends by removing what older ones left. Two at a time would remove each other's segments, and the
+Why:       a save ends by removing what older ones left. Two at a time would remove each other's segments, and the
            manifest that is replaced last might name one that is gone.
+Why two:   a save waits for another one, which ends by itself. An opened index may be open for days: to wait for it
+           would look like hanging. Who holds the lock when a turn has come has it open, and does not save.
 Not here:  readers, who need no lock: files that a manifest names do not change, and it is replaced in one step."""
 
 from __future__ import annotations

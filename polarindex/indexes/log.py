@@ -96,7 +96,7 @@ def append(folder: Path, log: Log, saved: Saved) -> Log:
 
 
 def _opened(path: Path, wanted: int) -> IO[bytes]:
-    """A log of at least so many bytes, to be written; a new one of none, in the place of what a failed sync has left."""
+    """A log of at least so many bytes, to be written; a new one for none, in place of what a failed sync has left."""
     if not wanted:
         path.unlink(missing_ok=True)
         return open(path, "xb")
@@ -154,7 +154,7 @@ class Record:
 
 
 def checked(folder: Path, entry: dict[str, Any], held: Log) -> tuple[Log, Sums]:
-    """The log that a manifest's entry tells of, of which `held` is the beginning; and what `records` needs for the rest.
+    """The log that a manifest's entry tells of, of which `held` is the beginning; and what `records` needs.
 
     FormatError where the bytes after it are not those that were written.
     """

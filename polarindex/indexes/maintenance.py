@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks
-from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.kmeans import OVERSIZE
 
 if TYPE_CHECKING:
@@ -32,25 +31,26 @@ _PART = 4096  # rows that are moved at a time
 
 def merge(index: IVFIndex, other: IVFIndex) -> None:
     """`IVFIndex.merge`."""
-    _check_alike(index, other)
+    check_alike(index, other)  # again: one may have been fitted anew
     mine, theirs = index._held, other._held
     ids, places = other.ids, theirs.rows.used()
     known = ids[mine.ids.positions(ids) >= 0]
     if len(known):
         raise ValueError(f"other holds id {known[0]}, which is in this index already; ids must be disjoint")
-    try:
+    with mine.rows.staging():
         staged = mine.rows.stage(theirs.rows.lists_of(places), int(ids.max(initial=0)))
         for part in _parts(len(places)):
             mine.rows.put(staged.places[part], *theirs.rows.taken(places[part]))
-    except BaseException:
-        mine.rows.discard()
-        raise
-    with uninterrupted():
-        index._commit(staged, ids)
-        mine.ids.next_id = max(mine.ids.next_id, theirs.ids.next_id)
+
+        def step() -> None:
+            index._commit(staged, ids)
+            mine.ids.next_id = max(mine.ids.next_id, theirs.ids.next_id)
+
+        index._take_step(step)
 
 
-def _check_alike(index: IVFIndex, other: Any) -> None:
+def check_alike(index: IVFIndex, other: Any) -> None:
+    """TypeError or ValueError where an index cannot merge with another."""
     if not isinstance(other, type(index)):
         raise TypeError(f"other must be an {type(index).__name__}, got {type(other).__name__}")
     mine, theirs = index._held.centroids, other._held.centroids
@@ -87,8 +87,7 @@ def rebalance(
             fresh._held.rows.put_originals(staged.places[part], held.rows.originals(places[part]))
     fresh._commit(staged, ids)
     fresh._held.ids.next_id = held.ids.next_id
-    with uninterrupted():
-        index._hold(fresh._held)
+    index._hold(fresh._held)
 
 
 class _HeldRows:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from polarindex import checks
 from polarindex.errors import FormatError
@@ -75,14 +75,21 @@ def open(
     return loaded.index
 
 
+class _Durable(NamedTuple):
+    """What a directory holds. Replaced whole, as `info` may ask meanwhile."""
+
+    manifest: Manifest
+    log: Log
+
+
 class Writer:
     """The one that may change a directory; see attached.Attachment."""
 
     def __init__(self, folder: Path, loaded: Loaded, lock: WriterLock) -> None:
         self.folder, self.changes = folder, Changes()
         self._lock, self._process = lock, os.getpid()
-        self._manifest, self._log = loaded.manifest, loaded.log
-        self._next: tuple[Manifest, Log] | None = None  # what an attempt that failed may have put in their place
+        self._held = _Durable(loaded.manifest, loaded.log)
+        self._next: _Durable | None = None  # what an attempt that failed may have put in their place
         self._state = loaded.index._state()  # as it is durable
 
     def check_change(self) -> None:
@@ -98,7 +105,7 @@ class Writer:
             if self.changes.everything or len(rows) > max(_FEW, len(index) // 2):
                 self._rewrite(index)
             else:
-                self._put(log.append(self.folder, self._log, index._saved_changes(rows)))
+                self._put(log.append(self.folder, self._held.log, index._saved_changes(rows)))
 
     def refresh(self, index: Index) -> bool:
         return False
@@ -107,7 +114,7 @@ class Writer:
         self.check_change()
         state = index._state()
         with self._durable(state):
-            if self._log.bytes or self._changed(state):
+            if self._held.log.bytes or self._changed(state):
                 self._rewrite(index)
 
     def close(self, index: Index, sync: bool) -> None:
@@ -117,7 +124,7 @@ class Writer:
         self._lock.release()
 
     def info(self) -> dict[str, Any]:
-        return _info(self.folder, False, self._manifest, self._log)
+        return _info(self.folder, False, self._held)
 
     def _changed(self, state: dict[str, Any]) -> bool:
         return self.changes.everything or len(self.changes.numbers()) > 0 or state != self._state
@@ -136,26 +143,25 @@ class Writer:
 
     def _put(self, appended: Log) -> None:
         """Let the log be this one."""
-        entries = {**self._manifest, "version": manifest.VERSION, "log": appended.entry}
+        entries = {**self._held.manifest, "version": manifest.VERSION, "log": appended.entry}
         self._swap(manifest.sealed(entries), appended, manifest.put)
 
     def _rewrite(self, index: Index) -> None:
         """A new segment, and no log."""
         self._swap(segment.write(index, self.folder), log.empty(), segment.put)
-        manifest.sweep(self.folder, self._manifest)
+        manifest.sweep(self.folder, self._held.manifest)
 
     def _swap(self, written: Manifest, at: Log, put: Callable[[Path, Manifest], None]) -> None:
         """Put a manifest, which has the log at that length, in the place of the one before."""
-        self._next = written, at
+        self._next = _Durable(written, at)
         put(self.folder, written)
-        self._manifest, self._log = self._next
-        self._next = None
+        self._held, self._next = self._next, None
 
     def _settle(self) -> None:
         """Know what the directory holds, also after a sync that failed."""
-        if self._next is not None and manifest.holds(self.folder, self._next[0]):
-            self._manifest, self._log = self._next
-        elif not manifest.holds(self.folder, self._manifest):
+        if self._next is not None and manifest.holds(self.folder, self._next.manifest):
+            self._held = self._next
+        elif not manifest.holds(self.folder, self._held.manifest):
             raise FormatError(f"{self.folder} was changed by another program while it was open for writing here")
         self._next = None
 
@@ -165,7 +171,7 @@ class Reader:
 
     def __init__(self, folder: Path, loaded: Loaded, mmap: bool, verify: bool | None) -> None:
         self.folder = folder
-        self._manifest, self._log = loaded.manifest, loaded.log
+        self._held = _Durable(loaded.manifest, loaded.log)
         self._mmap, self._verify = mmap, verify
 
     def check_change(self) -> None:
@@ -176,15 +182,15 @@ class Reader:
 
     def refresh(self, index: Index) -> bool:
         wanted = manifest.read(self.folder)
-        while wanted != self._manifest:
+        while wanted != self._held.manifest:
             try:
-                self._log = self._followed(index, wanted)
+                at = self._followed(index, wanted)
             except (FormatError, FileNotFoundError):
                 before, wanted = wanted, manifest.read(self.folder)
                 if wanted == before:  # else its files went because another took its place
                     raise
             else:
-                self._manifest = wanted
+                self._held = _Durable(wanted, at)
                 return True
         return False
 
@@ -195,14 +201,14 @@ class Reader:
         index._attachment = Closed(self.folder)
 
     def info(self) -> dict[str, Any]:
-        return _info(self.folder, True, self._manifest, self._log)
+        return _info(self.folder, True, self._held)
 
     def _followed(self, index: Index, wanted: Manifest) -> Log:
         """Make the index what a manifest says; returns the log that it is then at."""
         entry = wanted.get("log")
-        goes_on = entry is not None and entry["bytes"] >= self._log.bytes
-        if goes_on and manifest.segment(wanted) == manifest.segment(self._manifest):
-            return storage.replay(index, self.folder, wanted, self._log)
+        goes_on = entry is not None and entry["bytes"] >= self._held.log.bytes
+        if goes_on and manifest.segment(wanted) == manifest.segment(self._held.manifest):
+            return storage.replay(index, self.folder, wanted, self._held.log)
         fresh = storage.read_as(self.folder, wanted, self._mmap, self._verify)
         if fresh.index._common_parameters() != index._common_parameters() or fresh.index.kind != index.kind:
             raise FormatError(f"{self.folder} holds another index now: {fresh.index!r}; open it again")
@@ -236,11 +242,11 @@ class Closed:
         return {}
 
 
-def _info(folder: Path, read_only: bool, written: Manifest, at: Log) -> dict[str, Any]:
+def _info(folder: Path, read_only: bool, held: _Durable) -> dict[str, Any]:
     return {
         "path": str(folder),
         "read_only": read_only,
-        "log_bytes": at.bytes,
-        "log_records": at.records,
-        "compact_advised": at.bytes > manifest.segment_bytes(written),
+        "log_bytes": held.log.bytes,
+        "log_records": held.log.records,
+        "compact_advised": held.log.bytes > manifest.segment_bytes(held.manifest),
     }

@@ -22,6 +22,7 @@ from polarindex.indexes.lists import Lists
 from polarindex.indexes.originals import original_rows
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.scan import STEP, Products, integer_queries, rows_of
+from polarindex.indexes.threads import go_on
 from polarindex.kernels.limits import EMPTY_ID, INNER_PRODUCT, L2
 from polarindex.quantizers import EDEN
 from polarindex.rotations import HadamardRotation
@@ -274,6 +275,7 @@ class ListScan:
         offsets = self._coding.offsets(centred, np.array([number], np.int32), self.centroids)
         everyone = lists.places_of(int(number))
         for at in range(0, len(everyone), STEP):
+            go_on()
             places = everyone[at : at + STEP]
             mine = _EVERYONE if allowed is None else allowed[places]
             if allowed is not None and not mine.any():

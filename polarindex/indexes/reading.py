@@ -25,7 +25,7 @@ import xxhash
 from numpy.typing import DTypeLike, NDArray
 
 from polarindex.errors import FormatError
-from polarindex.memory import LINE, aligned_zeros
+from polarindex.memory import LINE, aligned_zeros, require
 
 BLOCK_BYTES = 1 << 20
 CHECKSUMS = "checksums.npy"
@@ -96,6 +96,7 @@ class Segment:
             if nbytes != start + math.prod(shape) * np.dtype(dtype).itemsize:
                 raise FormatError(f"{path} is damaged: it has {nbytes} bytes, which is not what {shown(wanted)} takes")
             if in_memory or not self._mmap:
+                require(nbytes, f"the bytes of {path}")
                 room = aligned_zeros((nbytes,), np.uint8)
                 _refuse(_bad_blocks(data, path, nbytes, sums, room))
                 return room[start:].view(dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""An index on disk: a directory of one manifest, an immutable segment of plain NumPy files, and a log of what changed since.
+"""An index on disk: a directory of one manifest, a segment of plain NumPy files, and a log of what changed since.
 
     manifest.json              what the index is, and its files with length and checksum; itself checksummed
     segment-<random>/*.npy     the arrays of the index, and checksums.npy, of every MiB of them

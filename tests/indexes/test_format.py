@@ -11,7 +11,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import polarindex as pi
-from polarindex.indexes import manifest, reading
+from polarindex.indexes import reading
+from polarindex.indexes.manifest import VERSION
 from polarindex.quantizers import make_quantizer
 
 TESTS = Path(__file__).parents[1]
@@ -101,7 +102,7 @@ def test_the_document_names_every_key_file_and_number(tmp_path):
         files = {file for file in segment["files"] if not file.startswith("codes")} | {"codes0.npy"}
         for name in {*manifest, *manifest["parameters"], *manifest["state"], *segment, *files}:
             assert f"`{name}`" in text, name
-    assert f"Version {manifest.VERSION}." in text and f"`{reading.BLOCK_BYTES}`" in text
+    assert f"Version {VERSION}." in text and f"`{reading.BLOCK_BYTES}`" in text
 
 
 @pytest.mark.parametrize("how", [{}, {"mmap": True}, {"mmap": True, "verify": True}])

@@ -76,6 +76,7 @@ class Kept:
 
     def remove(self, ids):
         self.lists.remove(self.table, np.array(ids, np.int64))
+        self.lists.tidy(self.table)
         for ident in ids:
             part = next(part for part in self.model if ident in part)
             last = part.pop()
@@ -204,10 +205,11 @@ def test_ids_take_a_second_word_from_2_to_the_32_on(small_blocks, large):
     ids[1] = large
     rows = numbers, codes, factors, ids, originals
     staged = kept.stage(rows)
-    assert kept.lists.width == width + (large >= 2**32)
+    assert kept.lists.width == width, "readers find it as it was"
     kept.check()
     assert_array_equal(kept.lists.used(), used)
     kept.commit(rows, staged)
+    assert kept.lists.width == width + (large >= 2**32)
     kept.check()
     kept.remove(kept.ids[::2])
     kept.check()

@@ -1,6 +1,8 @@
 """A log on its own: every byte that counts is checked, no other is read, and nothing that it says does harm."""
 
+import io
 import json
+import os
 import struct
 import tracemalloc
 
@@ -26,16 +28,16 @@ def record(n):
 
 def equal(found, wanted):
     assert (found.rows, found.state) == (wanted.rows, wanted.state)
-    assert found.arrays.keys() == wanted.arrays.keys()
     for name, array in wanted.arrays.items():
         (part,) = array.parts
         np.testing.assert_array_equal(found(name, part.shape, part.dtype), part)
+    found.check_all_read()
 
 
 def read(folder, entry, held=None):
     held = held or log.empty()._replace(name=entry["name"])
-    at = log.checked(folder, entry, held)
-    return list(log.records(folder, held, at)), at
+    at, sums = log.checked(folder, entry, held)
+    return list(log.records(folder, held, at, sums)), at
 
 
 def write(folder, data, count=1, name="log-0123456789ab"):
@@ -105,33 +107,107 @@ def test_every_missing_or_flipped_byte_is_found(tmp_path):
         read(tmp_path, at.entry)
 
 
-LARGE = npy("<f4", (2**40,))
 PLAIN = npy("<i8", (2,), b"\0" * 16)
+EMPTY = {"rows": 1, "state": {}, "arrays": {}}
 FORGED = {
     "no record": b"polarlog",
-    "other magic": b"x" + forged({"rows": 1, "state": {}, "arrays": []})[1:],
+    "other magic": b"x" + forged(EMPTY)[1:],
     "long text": forged({}, text_bytes=2**63),
     "text longer than any": forged(b" " * 70_000),
-    "long arrays": forged({"rows": 1, "state": {}, "arrays": ["a"]}, array_bytes=2**64 - 1),
+    "long arrays": forged({**EMPTY, "arrays": {"a": 1}}, array_bytes=2**64 - 1),
     "no json": forged(b"\xff{"),
     "deep json": forged(b"[" * 60_000),
     "long number": forged(b'{"rows": ' + b"1" * 6000 + b"}"),
+    "no number": forged(b'{"rows": 1, "state": {"a": NaN}, "arrays": {}}'),
+    "a key twice": forged(b'{"rows": 1, "rows": 2, "state": {}, "arrays": {}}'),
     "a list": forged([]),
-    "no rows": forged({"state": {}, "arrays": []}),
-    "negative rows": forged({"rows": -1, "state": {}, "arrays": []}),
-    "no state": forged({"rows": 1, "state": [], "arrays": []}),
-    "arrays without end": forged({"rows": 1, "state": {}, "arrays": ["a"] * 20_000}, PLAIN),
-    "arrays that are not told of": forged({"rows": 1, "state": {}, "arrays": []}, PLAIN),
-    "a large array": forged({"rows": 1, "state": {}, "arrays": ["a"]}, LARGE),
-    "a negative shape": forged({"rows": 1, "state": {}, "arrays": ["a"]}, npy("<f4", (-1, -4), b"\0" * 16)),
-    "a huge empty shape": forged({"rows": 1, "state": {}, "arrays": ["a"]}, npy("<f4", (0, 2**70))),
-    "no bytes a number": forged({"rows": 1, "state": {}, "arrays": ["a"]}, npy("|V0", (2**40,))),
-    "objects": forged({"rows": 1, "state": {}, "arrays": ["a"]}, npy("|O", (1,), b"\0" * 8)),
-    "column order": forged({"rows": 1, "state": {}, "arrays": ["a"]}, npy("<f4", (2, 2), b"\0" * 16, True)),
-    "version 2": forged({"rows": 1, "state": {}, "arrays": ["a"]}, npy("<f4", (1,), b"\0" * 4, version=b"\x02\x00")),
-    "no numpy": forged({"rows": 1, "state": {}, "arrays": ["a"]}, b"\0" * 80),
-    "a program": forged({"rows": 1, "state": {}, "arrays": ["a"]}, npy("<f4", "__import__('os').abort()")),
+    "no rows": forged({"state": {}, "arrays": {}}),
+    "negative rows": forged({**EMPTY, "rows": -1}),
+    "more rows than there can be": forged({**EMPTY, "rows": 2**63}),
+    "no state": forged({**EMPTY, "state": []}),
+    "a list of arrays": forged({**EMPTY, "arrays": ["a"]}, PLAIN),
+    "arrays that are longer": forged({**EMPTY, "arrays": {"a": len(PLAIN) + 1}}, PLAIN),
+    "arrays that are shorter": forged({**EMPTY, "arrays": {"a": len(PLAIN) - 1}}, PLAIN),
+    "arrays of a negative length": forged({**EMPTY, "arrays": {"a": -1, "b": len(PLAIN) + 1}}, PLAIN),
+    "arrays of no number": forged({**EMPTY, "arrays": {"a": True}}, b"1"),
+    "arrays that are not told of": forged(EMPTY, PLAIN),
 }
+ARRAYS = {
+    "a large array": npy("<f4", (2**40,)),
+    "a negative shape": npy("<f4", (-1, -4), b"\0" * 16),
+    "a huge empty shape": npy("<f4", (0, 2**70)),
+    "no bytes a number": npy("|V0", (2**40,)),
+    "objects": npy("|O", (1,), b"\0" * 8),
+    "column order": npy("<f4", (2, 2), b"\0" * 16, True),
+    "version 2": npy("<i8", (2,), b"\0" * 16, version=b"\x02\x00"),
+    "no numpy": b"\0" * 80,
+    "a program": npy("<f4", "__import__('os').abort()"),
+    "a byte more": PLAIN + b"\0",
+    "a byte less": PLAIN[:-1],
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("data", ARRAYS.values(), ids=ARRAYS)
+def test_an_array_that_is_not_as_it_must_be_is_a_format_error_and_takes_no_memory(tmp_path, data):
+    (record,), _ = read(tmp_path, write(tmp_path, forged({**EMPTY, "arrays": {"a": len(data)}}, data)))
+    tracemalloc.start()
+    with pytest.raises(pi.FormatError, match="log-0123456789ab, record 0, a") as caught:
+        record("a", (2,), np.int64)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "\n" not in str(caught.value) and peak < 200_000
+    for name, found in (("b", "has no b, which"), ("a", "has a, which this index has no use for")):
+        with pytest.raises(pi.FormatError, match=found):
+            record(name, (2,), np.int64) if name == "b" else read(
+                tmp_path, write(tmp_path, forged({**EMPTY, "arrays": {"a": len(data)}}, data))
+            )[0][0].check_all_read()
+
+
+def test_bytes_that_change_after_they_were_checked_are_not_taken(tmp_path):
+    """In each MiB of a log: by a dying disk, or who copies files over it."""
+    at = log.append(tmp_path, log.append(tmp_path, log.empty(), record(30_000)), record(3))
+    held, path = log.empty()._replace(name=at.name), tmp_path / at.name
+    good = path.read_bytes()
+    assert len(good) > 2 << 20
+    for place in (7, 1 << 20, len(good) - 1):
+        again, sums = log.checked(tmp_path, at.entry, held)
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(pi.FormatError, match="changed while it was read"):
+            list(log.records(tmp_path, held, again, sums))
+        path.write_bytes(good[:place])
+        with pytest.raises(pi.FormatError, match="changed while it was read"):
+            list(log.records(tmp_path, held, again, sums))
+        path.write_bytes(good)
+        assert len(list(log.records(tmp_path, held, again, sums))) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders on this platform")
+@pytest.mark.parametrize("what", ["link", "pipe", "device", "folder", "nothing"])
+def test_a_log_that_is_no_regular_file_is_neither_read_nor_written(tmp_path, what):
+    at = log.append(tmp_path, log.empty(), record(2))
+    path = tmp_path / at.name
+    path.rename(tmp_path / "elsewhere")
+    before = (tmp_path / "elsewhere").read_bytes()
+    if what != "nothing":
+        {"link": lambda: path.symlink_to("elsewhere"), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir,
+         "device": lambda: path.symlink_to("/dev/zero")}[what]()  # fmt: skip
+    for call in (lambda: read(tmp_path, at.entry), lambda: log.append(tmp_path, at, record(1))):
+        with pytest.raises(pi.FormatError, match=f"{at.name} is "):
+            call()
+    (finding,) = log.findings(tmp_path, at.entry)
+    assert finding.path == path and at.name in finding.problem
+    assert (tmp_path / "elsewhere").read_bytes() == before
+
+
+def test_a_new_log_is_written_through_no_link(tmp_path):
+    """What lies there under its name was left by a sync that failed."""
+    (tmp_path / "mine").write_text("mine")
+    new = log.empty()
+    (tmp_path / new.name).symlink_to("mine")
+    at = log.append(tmp_path, new, record(2))
+    assert (tmp_path / "mine").read_text() == "mine" and not (tmp_path / at.name).is_symlink()
+    assert len(read(tmp_path, at.entry)[0]) == 1
 
 
 @pytest.mark.parametrize("data", FORGED.values(), ids=FORGED)
@@ -147,7 +223,7 @@ def test_a_record_that_is_not_as_specified_is_a_format_error_and_takes_no_memory
 
 
 def test_fewer_or_more_records_than_the_manifest_has_are_a_format_error(tmp_path):
-    one = forged({"rows": 1, "state": {}, "arrays": []})
+    one = forged(EMPTY)
     for count in (1, 3):
         with pytest.raises(pi.FormatError, match="log-0123456789ab"):
             read(tmp_path, write(tmp_path, one * 2, count))
@@ -179,9 +255,10 @@ def put(folder, path, data, count=1):
 def parts(data):
     """Text and arrays of a log of one record."""
     _, text, _ = struct.unpack("<8sQQ", data[:24])
-    told, at, arrays = json.loads(data[24 : 24 + text]), 0, {}
-    for name in told["arrays"]:
-        arrays[name], at = log._array(data[24 + text :], at)
+    told, at, arrays = json.loads(data[24 : 24 + text]), 24 + text, {}
+    for name, size in told["arrays"].items():
+        arrays[name] = np.load(io.BytesIO(data[at : at + size]))
+        at += size
     return told, arrays
 
 
