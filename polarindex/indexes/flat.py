@@ -28,7 +28,9 @@ from polarindex.indexes.saved import Read, Saved, check_ids, read_columns, saved
 from polarindex.indexes.scan import best_rows, integer_queries, key_blocks, rows_of
 from polarindex.indexes.sharing import changing, reading
 from polarindex.kernels.limits import EMPTY_ID
+from polarindex.memory import require
 
+_IDS = 8  # bytes a row, whether they are stored or only told
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
 
 
@@ -273,6 +275,9 @@ class FlatIndex(Index):
         return everyone, everyone
 
     # --- changing rows
+
+    def _require_room(self, n: int) -> None:
+        require((n - self._arena.spare) * self.bytes_per_vector + _IDS * n, f"{n:,} more rows")
 
     def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
         with self._arena.staging():
