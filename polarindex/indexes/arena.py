@@ -97,6 +97,13 @@ class Arena:
         return sum(array.nbytes for block in self.blocks for array in block.values())
 
     @property
+    def spare(self) -> int:
+        """Rows that there is room for."""
+        if not self.blocks:
+            return 0
+        return self.block_rows * (len(self.blocks) - 1) + self._capacity(self.blocks[-1]) - self.n
+
+    @property
     def bytes_per_row(self) -> int:
         return sum(column.row_bytes for column in self.columns.values())
 
@@ -107,9 +114,8 @@ class Arena:
 
         MemoryError where there is not so much.
         """
+        require((rows - self.spare) * self.bytes_per_row, f"{rows:,} more rows")
         self._goal = self.n + self._staged + rows
-        room = self.block_rows * (len(self.blocks) - 1) + self._capacity(self.blocks[-1]) if self.blocks else 0
-        require((self._goal - room) * self.bytes_per_row, f"{rows:,} more rows")
 
     def stage(self, rows: Mapping[str, Array]) -> None:
         """Write rows after those staged before them; panels come as rows of words. Absent columns are undefined."""

@@ -133,7 +133,8 @@ class Index(Attached, ABC):
         Parameters
         ----------
         x : (n, dim) array-like of real numbers
-            Rounded to float32; h5py data sets and memory maps are read in chunks. Never changed.
+            Rounded to float32; h5py data sets and memory maps are read in chunks, so an add takes 32 MB beside what
+            the index grows by, and 8 bytes a row for the ids, in an inverted file 20. Never changed.
         ids : (n,) array-like of int, optional
             Unique, >= 0, not in the index. Without them ids continue at 1 + the largest id ever used.
 
@@ -145,9 +146,12 @@ class Index(Attached, ABC):
         ------
         TypeError, ValueError
             Naming the argument and the first bad row or id; the index is then as before, also after Ctrl-C.
+        MemoryError
+            There is surely none for so many rows (memory.py), or it ran out; the index is as before.
         """
         self._may_change()
         source = checks.vectors(x, "x", self.dim)
+        self._require_room(source.n)
         if ids is None:
             new_ids = self._id_map.following(source.n)
         else:
@@ -163,6 +167,7 @@ class Index(Attached, ABC):
         """Replace the vectors of ids that exist; KeyError names the first that does not."""
         self._may_change()
         source = checks.vectors(x, "x", self.dim)
+        self._require_room(source.n)
         given = self._unique(ids, source.n)
         self._found(given)
         self._replace(source, given)
@@ -172,6 +177,7 @@ class Index(Attached, ABC):
         """Replace the vectors of ids that exist and add the others."""
         self._may_change()
         source = checks.vectors(x, "x", self.dim)
+        self._require_room(source.n)
         self._replace(source, self._unique(ids, source.n))
 
     @changing
@@ -188,6 +194,10 @@ class Index(Attached, ABC):
         if there.any():
             self._drop(given[there], positions[there])
         return int(there.sum())
+
+    @abstractmethod
+    def _require_room(self, n: int) -> None:
+        """MemoryError where there is surely none for n rows more, and for what they need until they are in."""
 
     @abstractmethod
     def _insert(self, source: checks.VectorSource, ids: Ids) -> None:

@@ -37,7 +37,9 @@ from polarindex.indexes.saved import (
 from polarindex.indexes.scan import best_rows, integer_queries, key_blocks, rows_of
 from polarindex.indexes.sharing import changing, reading
 from polarindex.kernels.limits import EMPTY_ID
+from polarindex.memory import require
 
+_IDS = 8  # bytes a row, whether they are stored or only told
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
 
 
@@ -284,6 +286,9 @@ class FlatIndex(Index):
         return everyone, everyone
 
     # --- changing rows
+
+    def _require_room(self, n: int) -> None:
+        require((n - self._arena.spare) * self.bytes_per_vector + _IDS * n, f"{n:,} more rows")
 
     def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
         with self._arena.staging():

@@ -32,7 +32,9 @@ from polarindex.indexes.saved import Read, Saved, check_ascending, check_ids, ch
 from polarindex.indexes.sharing import changing, holding_two, reading
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.indexes.tuning import Tuned
+from polarindex.memory import require
 
+_COMING = 20  # bytes a row while rows are added: id, list and place
 _PROBED_SHARE = 32  # by default one list in so many is probed
 
 
@@ -107,7 +109,10 @@ class IVFIndex(Index):
     @property
     @reading
     def nbytes(self) -> int:
-        """Bytes allocated: rows with the spare room of pages, the id table and the centroids."""
+        """Bytes allocated: rows with the spare room of pages, the id table and the centroids.
+
+        The first `add` and the first search make forms of the centroids, and the first look at an id the table.
+        """
         return self._lists_held.nbytes if self._lists_held else 0
 
     @property
@@ -224,6 +229,11 @@ class IVFIndex(Index):
 
         self._take_step(step)
 
+    def _require_room(self, n: int) -> None:
+        rows = self._held.rows
+        spare = rows.places + rows.arena.spare - rows.n
+        require((n - spare) * rows.bytes_per_row + _COMING * n, f"{n:,} more rows")
+
     def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
         lists = self._assigned(source)
         with self._held.rows.staging():
@@ -245,7 +255,11 @@ class IVFIndex(Index):
             check_originals(x, self.store, start)
             return nearest(self._coding.codable(x, source.name, start), centroids)[0]
 
-        return np.concatenate([np.empty(0, np.int32), *_in_order(assign, source.chunks())])
+        lists, at = np.empty(source.n, np.int32), 0
+        for part in _in_order(assign, source.chunks()):
+            lists[at : at + len(part)] = part
+            at += len(part)
+        return lists
 
     def _staged(self, source: checks.VectorSource, lists: NDArray[np.int32], ids: Ids) -> Staged:
         """Rows written where nobody reads yet."""
@@ -686,9 +700,8 @@ class _Lists(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of rows and ids, and of centroids: as given, relative, as the quantizer maps them, and at 8 bits."""
-        arrays = self.centroids.full, self.centroids.relative, *self.centroids.centres.mapped
-        return self.rows.nbytes + self.ids.nbytes + self.scan.coarse.nbytes + sum(array.nbytes for array in arrays)
+        """Of rows and ids, and of centroids: as given, and as searches and codes have asked for them."""
+        return self.rows.nbytes + self.ids.nbytes + self.scan.nbytes + self.centroids.nbytes
 
 
 def _from_json(given: dict[str, Any]) -> Defaults:

@@ -83,7 +83,7 @@ class Coarse:
 
     @property
     def nbytes(self) -> int:
-        own = self._lists.nbytes if self._lists else 0
+        own = self.shifts.nbytes + (self._lists.nbytes if self._lists else 0)
         return own + (self.directions.nbytes if self.directions is not self.centroids.relative else 0)
 
     def scores(self, centred: Floats) -> Floats:
@@ -142,6 +142,11 @@ class ListScan:
     def coarse(self) -> Coarse:
         """The centroids, coded when a search first asks for them."""
         return Coarse(self._coding, self.centroids)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the centroids' codes, if a search has made them."""
+        return self.coarse.nbytes if "coarse" in vars(self) else 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Without addresses, which in a copy would be those of other memory."""
