@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import frontier_tables
-from kernel_tables import block
+from kernel_tables import block, markdown, number
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -70,6 +70,30 @@ def lists_table(result: dict[str, Any] | None) -> list[str]:
     return [*lines, "", f"{result['queries']:,} queries. {facts['cpu']}; {versions}. Reproduce: `{result['command']}`"]
 
 
+def storage_table(result: dict[str, Any] | None) -> list[str]:
+    """Milliseconds of what is done with files: acts and libraries down, indexes across."""
+    if result is None:
+        return ["Not measured yet: `python benchmarks/storage.py` writes `benchmarks/results/storage.json`."]
+    indexes = list(dict.fromkeys((cell["kind"], cell["rows"]) for cell in result["cells"]))
+    found = {(cell["suite"], cell["who"], cell["kind"], cell["rows"]): cell for cell in result["cells"]}
+    head = ["", "", *(f"{'IVF' if kind == 'ivf' else kind}, {n:,} rows" for kind, n in indexes)]
+    rows = []
+    for act, who in dict.fromkeys((cell["suite"], cell["who"]) for cell in result["cells"]):
+        cells = [found.get((act, who, *index)) for index in indexes]
+        rows.append([act, who, *(number(cell["median"]) if cell else "" for cell in cells)])
+        if act == "sync":
+            rows.append(["", "one fsync, beside it", *(number(cell["bare"]) if cell else "" for cell in cells)])
+    skipped = "".join(f" Not measured: {name}, {why}." for name, why in result["skipped"].items())
+    facts = result["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return [
+        *markdown(head, rows),
+        "",
+        f"Milliseconds, medians of {result['repeats']}, of a sync of five times as many.{skipped} {facts['cpu']}, "
+        f"{facts['cores']} cores; {versions}. {facts['date']}. Reproduce: `{result['command']}`",
+    ]
+
+
 def footer(result: dict[str, Any]) -> str:
     facts = result["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
@@ -88,10 +112,11 @@ def readme() -> list[str]:
 def filled(text: str) -> str:
     """A page with every block between its marks as the results have it.
 
-    A block's mark names a table of kernel_tables, `frontier`, `lists`, or this program: then it is the README's.
+    A block's mark names a table of kernel_tables, `frontier`, `lists`, `storage`, or this program: then it is the
+    README's.
     """
-    files = ("kernels.json", "frontier.json", "lists-recall.json")
-    kernels, frontier, lists = (held(RESULTS / name) for name in files)
+    files = ("kernels.json", "frontier.json", "lists-recall.json", "storage.json")
+    kernels, frontier, lists, storage = (held(RESULTS / name) for name in files)
 
     def lines(found: re.Match[str]) -> str:
         begin, name, end = found.groups()
@@ -99,6 +124,8 @@ def filled(text: str) -> str:
             made = readme()
         elif name == "lists":
             made = lists_table(lists)
+        elif name == "storage":
+            made = storage_table(storage)
         else:
             made = frontier_tables.block(frontier) if name == "frontier" else block(name, kernels)
         return begin + "\n".join([*made, end])

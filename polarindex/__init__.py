@@ -15,12 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polarindex.errors import FormatError, MissingDatasetError, MissingExtraError, NotFittedError
+    from polarindex.errors import FormatError, LockedError, MissingDatasetError, MissingExtraError, NotFittedError
     from polarindex.indexes.filters import IdFilter
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex
+    from polarindex.indexes.opened import open
     from polarindex.indexes.planning import plan
-    from polarindex.indexes.storage import load
+    from polarindex.indexes.storage import load, verify
     from polarindex.quantizers import CELLS, make_quantizer
 
 __version__ = "0.1.0"
@@ -31,12 +32,15 @@ _HOMES = {
     "FormatError": "errors",
     "IVFIndex": "indexes.ivf",
     "IdFilter": "indexes.filters",
+    "LockedError": "errors",
     "MissingDatasetError": "errors",
     "MissingExtraError": "errors",
     "NotFittedError": "errors",
     "load": "indexes.storage",
     "make_quantizer": "quantizers",
+    "open": "indexes.opened",
     "plan": "indexes.planning",
+    "verify": "indexes.storage",
 }
 
 __all__ = [
@@ -45,12 +49,15 @@ __all__ = [
     "FormatError",
     "IVFIndex",
     "IdFilter",
+    "LockedError",
     "MissingDatasetError",
     "MissingExtraError",
     "NotFittedError",
     "load",
     "make_quantizer",
+    "open",
     "plan",
+    "verify",
 ]
 
 

@@ -11,6 +11,10 @@ class NotFittedError(RuntimeError):
     """The index has to learn something from data (`fit`) before this call."""
 
 
+class LockedError(OSError):
+    """Somebody else has the index open for writing; the message names who."""
+
+
 class MissingExtraError(ImportError):
     """An optional dependency is not installed; the message names the extra to install."""
 

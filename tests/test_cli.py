@@ -285,3 +285,46 @@ def test_a_wrong_name_or_option_leaves_an_earlier_sweep_as_it_was(small, tmp_pat
         assert call("sweep", *wrong, "--out", str(tmp_path / "none")).exit_code == 2
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert not (tmp_path / "none").exists()
+
+
+def saved(folder, n=300_000):
+    index = polarindex.FlatIndex(8)
+    index.add(np.random.default_rng(0).standard_normal((n, 8), np.float32))
+    index.save(folder)
+
+
+def test_verify_says_that_an_index_is_whole(tmp_path):
+    saved(tmp_path / "index", 50)
+    done = call("verify", str(tmp_path / "index"))
+    assert done.exit_code == 0, done.output
+    assert "index is whole: FlatIndex(dim=8" in done.stdout and "n=50), 0.0 MB" in done.stdout
+
+
+def test_verify_names_every_damaged_file_and_block(tmp_path):
+    saved(tmp_path / "index")
+    (segment,) = (tmp_path / "index").glob("segment-*")
+    for file, places in (("scales.npy", (200,)), ("codes0.npy", (0, 2**20)), ("centre.npy", ())):
+        data = bytearray((segment / file).read_bytes())
+        for at in places:
+            data[at] ^= 4
+        (segment / file).write_bytes(bytes(data) if places else bytes(data[:-1]))
+    done = call("verify", str(tmp_path / "index"))
+    assert done.exit_code == 1
+    told = [line.split("/")[-1] for line in done.stdout.splitlines()]
+    assert sorted(told) == [
+        "centre.npy is damaged: it has 159 bytes, wanted 160",
+        *(f"codes0.npy is damaged: block {n} of 2 does not match its checksum" for n in (0, 1)),
+        "scales.npy is damaged: block 0 of 2 does not match its checksum",
+    ]
+    assert "damaged: 4 findings in 3 files of" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["nowhere", "file", "empty"])
+def test_verify_of_what_is_no_index(tmp_path, what):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    done = call("verify", str(tmp_path / what))
+    if what == "nowhere":
+        assert done.exit_code == 2 and done.stderr.startswith("error: ") and "nowhere" in done.stderr
+    else:
+        assert done.exit_code == 1 and "is not a polarindex index" in done.stdout

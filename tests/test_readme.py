@@ -17,7 +17,7 @@ RECALL = sorted((ROOT / "benchmarks" / "results").glob("recall-*.json"))
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names: dict[str, object] = {}
     exec(blocks[0], names)
     assert len(names["index"]) == 9_999
@@ -26,6 +26,8 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert names["similarities"].shape == (5, 10) and len(names["graph"].indptr) == 10_001
     assert names["best"].recall >= 0.94
     exec(blocks[2], names)
+    assert len(names["index"]) == len(polarindex.load("my-index")) == 10_099
+    exec(blocks[3], names)
     assert names["scores"].shape == (5, 10_000)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from polarindex.cli import dataset, sweep, warmup
+from polarindex.cli import dataset, sweep, verify, warmup
 
 # MissingExtraError is an ImportError, MissingDatasetError an OSError, FormatError a ValueError
 _USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
@@ -36,6 +36,7 @@ class Commands(TyperGroup):
 
 app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
 app.command("sweep")(sweep.sweep)
+app.command("verify")(verify.verify)
 app.command("warmup")(warmup.warmup)
 app.add_typer(dataset.app, name="dataset")
 

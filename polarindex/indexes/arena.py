@@ -7,6 +7,7 @@ allocated but unused counts in `nbytes`. Code columns are panels (codes.py); all
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 
 from polarindex import kernels
 from polarindex.codes import PANEL
-from polarindex.memory import aligned_zeros
+from polarindex.memory import aligned_zeros, on_a_line, require
 
 BLOCK_ROWS = 16_384  # where nothing else is asked for
 BLOCK_BYTES = 1 << 25  # of codes: a plane of it is then large enough for huge pages
 _STEP = 64
+_MOVED = 4096  # rows that fill gaps at a time
 
 Array = NDArray[Any]
 Positions = NDArray[np.int64]
@@ -72,7 +74,8 @@ class Arena:
 
     block_rows : rows of a block, a multiple of 64; a power of two where stored vectors are scored.
 
-    Rows are first staged beyond `n`, where nobody reads, and become part of the arena when `n` moves at `commit`.
+    Rows are first staged where nobody reads, beyond `n` or in blocks of their own, and become part of the arena at
+    `commit`. Until then readers find `n`, `blocks` and what these hold as they were.
     """
 
     def __init__(self, columns: Mapping[str, Column], block_rows: int | None = None) -> None:
@@ -80,12 +83,25 @@ class Arena:
         self.block_rows = block_rows or BLOCK_ROWS
         self.blocks: list[dict[str, Array]] = []
         self.n = 0
+        self._making: dict[int, dict[str, Array]] = {}  # blocks to come, by number: new ones, a larger copy of the last
         self._staged = 0
         self._goal = 0  # rows that were announced
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrays of a copy, or from a pickle, begin anywhere; an arena's on a cache line."""
+        self.__dict__.update(state)
+        self.blocks = [{name: on_a_line(array) for name, array in block.items()} for block in self.blocks]
 
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for block in self.blocks for array in block.values())
+
+    @property
+    def spare(self) -> int:
+        """Rows that there is room for."""
+        if not self.blocks:
+            return 0
+        return self.block_rows * (len(self.blocks) - 1) + self._capacity(self.blocks[-1]) - self.n
 
     @property
     def bytes_per_row(self) -> int:
@@ -94,7 +110,11 @@ class Arena:
     # --- writing
 
     def expect(self, rows: int) -> None:
-        """So many rows will be staged: a block is made in its full size at once, not grown by copies."""
+        """So many rows will be staged: a block is made in its full size at once, not grown by copies.
+
+        MemoryError where there is not so much.
+        """
+        require((rows - self.spare) * self.bytes_per_row, f"{rows:,} more rows")
         self._goal = self.n + self._staged + rows
 
     def stage(self, rows: Mapping[str, Array]) -> None:
@@ -102,24 +122,40 @@ class Arena:
         count = len(next(iter(rows.values())))
         done = 0
         while done < count:
-            block, offset = divmod(self.n + self._staged, self.block_rows)
+            number, offset = divmod(self.n + self._staged, self.block_rows)
             taken = min(count - done, self.block_rows - offset)
-            self._reserve(block, max(offset + taken, min(self.block_rows, self._goal - block * self.block_rows)))
+            self._reserve(number, max(offset + taken, min(self.block_rows, self._goal - number * self.block_rows)))
             for name in rows:
-                self._write(self.blocks[block], name, slice(offset, offset + taken), rows[name][done : done + taken])
+                self._write(self._block(number), name, slice(offset, offset + taken), rows[name][done : done + taken])
             done += taken
             self._staged += taken
+
+    def extend(self, rows: int) -> None:
+        """Stage so many rows; what they hold is undefined until it is put."""
+        self.expect(rows)
+        for number in range((self.n + self._staged) // self.block_rows, -(-self._goal // self.block_rows)):
+            self._reserve(number, min(self.block_rows, self._goal - number * self.block_rows))
+        self._staged, self._goal = self._staged + rows, 0
 
     def commit(self) -> int:
         """Make the staged rows part of the arena; returns the position of the first."""
         first = self.n
-        self.n, self._staged, self._goal = self.n + self._staged, 0, 0
+        self.blocks = self._all_blocks()
+        self.n, self._making, self._staged, self._goal = self.n + self._staged, {}, 0, 0
         return first
+
+    @contextmanager
+    def staging(self) -> Iterator[None]:
+        """Stage rows, beginning with none; what is not committed at the end is forgotten."""
+        self.discard()
+        try:
+            yield
+        finally:
+            self.discard()
 
     def discard(self) -> None:
         """Forget the staged rows."""
-        self._staged = self._goal = 0
-        self.truncate(self.n)
+        self._making, self._staged, self._goal = {}, 0, 0
 
     def append(self, rows: Mapping[str, Array]) -> None:
         """Stage and commit these rows alone."""
@@ -127,27 +163,23 @@ class Arena:
         self.stage(rows)
         self.commit()
 
-    def extend(self, rows: int) -> None:
-        """Make so many rows more part of the arena; what they hold is undefined until it is put."""
-        self.expect(rows)
-        for block in range(self.n // self.block_rows, -(-(self.n + rows) // self.block_rows)):
-            self._reserve(block, min(self.block_rows, self.n + rows - block * self.block_rows))
-        self.n, self._goal = self.n + rows, 0
-
     def put(self, positions: Positions, rows: Mapping[str, Array]) -> None:
-        """Overwrite the given columns of some rows."""
-        for block, mine, local in self._by_block(positions):
+        """Overwrite the given columns of some rows, staged ones too."""
+        for number, mine, local in self._by_block(positions):
             for name, values in rows.items():
-                self._write(self.blocks[block], name, local, values[mine])
+                self._write(self._block(number), name, local, values[mine])
 
     def remove(self, positions: Positions) -> tuple[Positions, Positions]:
         """Drop rows: the last rows move into the gaps. Returns (old positions, new positions) of those that moved."""
+        self.discard()
         n = self.n - len(positions)
         holes = np.sort(positions[positions < n])
         tail = np.ones(len(positions), bool)
         tail[positions[positions >= n] - n] = False
         movers = n + np.flatnonzero(tail)
-        self.put(holes, {name: self.take(name, movers) for name in self.columns})
+        for start in range(0, len(holes), _MOVED):
+            part = slice(start, start + _MOVED)
+            self.put(holes[part], {name: self.take(name, movers[part]) for name in self.columns})
         self.truncate(n)
         return movers, holes
 
@@ -157,19 +189,21 @@ class Arena:
         del self.blocks[-(-n // self.block_rows) :]
         used = n - self.block_rows * (len(self.blocks) - 1)
         if self.blocks and self._capacity(self.blocks[-1]) >= 4 * _rounded(used, self.block_rows):
-            self.blocks[-1] = self._resized(self.blocks[-1], used)
+            with suppress(MemoryError):  # there is none for a smaller copy, so it stays large
+                self.blocks[-1] = self._resized(self.blocks[-1], used)
 
     def add_column(self, name: str, column: Column, rows: Array) -> None:
-        """A new column, not of panels, with a value for each of the n rows."""
+        """A new column, not of panels, with a value for each of the n rows; staged rows have it, undefined."""
         arrays = []
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self._all_blocks()):
             array = column.allocate(self._capacity(block))
             part = rows[number * self.block_rows : (number + 1) * self.block_rows]
             array[: len(part)] = part
             arrays.append(array)
         self.columns[name] = column
-        for block, array in zip(self.blocks, arrays, strict=True):
-            block[name] = array
+        for blocks in (self.blocks, self._all_blocks()):  # the last block, and its larger copy
+            for block, array in zip(blocks, arrays, strict=False):
+                block[name] = array
 
     def drop_column(self, name: str) -> None:
         del self.columns[name]
@@ -177,13 +211,17 @@ class Arena:
             del block[name]
 
     def adopt(self, arrays: Mapping[str, Array], n: int) -> None:
-        """Become n rows held in whole arrays (panels as panels): what `load` does. Only the last block is copied."""
+        """Become n rows held in whole arrays (panels as panels): what `load` does.
+
+        Nothing is copied but a last block whose rows do not fill their panels, for kernels read these whole.
+        """
         self.blocks = []
         for start in range(0, n, self.block_rows):
             panels = slice(start // PANEL, (start + self.block_rows) // PANEL)
             rows = slice(start, start + self.block_rows)
             block = {name: arrays[name][panels if column.lined else rows] for name, column in self.columns.items()}
-            self.blocks.append(block if start + self.block_rows <= n else self._resized(block, n - start))
+            filled = n % PANEL == 0 or start + self.block_rows <= n
+            self.blocks.append(block if filled else self._resized(block, n - start))
         self.n = n
 
     # --- reading
@@ -205,9 +243,13 @@ class Arena:
             out[mine] = self.blocks[block][name][local // PANEL]
         return out
 
-    def addresses(self, name: str) -> NDArray[np.int64]:
-        """Where the column begins in each block, (blocks,); nothing once the arena changes or is let go."""
-        return np.array([block[name].__array_interface__["data"][0] for block in self.blocks], np.int64)
+    def addresses(self, name: str, *, staged: bool = False) -> NDArray[np.int64]:
+        """Where the column begins in each block, (blocks,), with those to come of staged rows if asked for.
+
+        They are nothing once the arena changes or is let go.
+        """
+        blocks = self._all_blocks() if staged else self.blocks
+        return np.array([block[name].__array_interface__["data"][0] for block in blocks], np.int64)
 
     def whole(self, name: str) -> Array:
         """All n rows of a column that is not panels: a copy."""
@@ -240,14 +282,22 @@ class Arena:
     def _capacity(self, block: Mapping[str, Array]) -> int:
         return min(column.rows_in(block[name]) for name, column in self.columns.items())
 
-    def _reserve(self, block: int, rows: int) -> None:
-        """Make room for `rows` rows in a block, growing the last one where it is short."""
-        if block == len(self.blocks):
+    def _block(self, number: int) -> dict[str, Array]:
+        """Where rows of a block are written: in its larger copy, where there is one."""
+        making = self._making.get(number)
+        return self.blocks[number] if making is None else making
+
+    def _all_blocks(self) -> list[dict[str, Array]]:
+        """The blocks that there will be at `commit`."""
+        return [self._block(number) for number in range(max(len(self.blocks), max(self._making, default=-1) + 1))]
+
+    def _reserve(self, number: int, rows: int) -> None:
+        """Make room for `rows` rows in a block, by a larger copy of the last one where it is short."""
+        if number >= len(self.blocks) and number not in self._making:
             room = _rounded(rows, self.block_rows)
-            self.blocks.append({name: column.allocate(room) for name, column in self.columns.items()})
-            return
-        if self._capacity(self.blocks[block]) < rows:
-            self.blocks[block] = self._resized(self.blocks[block], rows)
+            self._making[number] = {name: column.allocate(room) for name, column in self.columns.items()}
+        elif self._capacity(self._block(number)) < rows:
+            self._making[number] = self._resized(self._block(number), rows)
 
     def _resized(self, block: Mapping[str, Array], rows: int) -> dict[str, Array]:
         """A copy of a block with room for `rows` rows and little more."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
-from polarindex.indexes.threads import available_cores, run_all
+from polarindex.indexes.threads import available_cores, go_on, run_all
 from polarindex.vectors import squared_norms
 
 Floats = NDArray[np.float32]
@@ -62,6 +62,7 @@ def _offered(x: Floats, centroids: Floats) -> Nearest:
         columns, halves = _tile(centroids[first : first + step] - shift)
         products = space.reshape(-1)[: len(space) * halves.size].reshape(len(space), halves.size)
         for start in range(0, len(x), _BLOCK):
+            go_on()
             block = slice(start, start + _BLOCK)
             rows = x[block] - shift
             np.matmul(rows, columns, out=products[: len(rows)])
@@ -142,6 +143,7 @@ def _visit(x: Floats, centroids: Floats, places: _Places, starts: Rows, order: R
     visitors, visits = grouped(np.concatenate(cells).ravel().astype(np.int32), len(places.points))
     numbers, distances = np.zeros(len(x), np.int32), np.full(len(x), np.inf)
     for cell in np.flatnonzero(np.diff(starts) * np.diff(visitors)):
+        go_on()
         rows = visits[visitors[cell] : visitors[cell + 1]] // count
         some = order[starts[cell] : starts[cell + 1]]
         chosen, squares = _offered(x[rows], centroids[some])

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks
+from polarindex.indexes.attached import Attached
 from polarindex.indexes.coding import METRICS
 from polarindex.indexes.graph import SCORINGS, KnnGraph, knn_graph
 from polarindex.indexes.ids import IdMap, Ids, ListIds
 from polarindex.indexes.originals import STORES
 from polarindex.indexes.saved import Read, Saved
 from polarindex.indexes.scan import QUERY_BITS
+from polarindex.indexes.sharing import Gate, changing, keeping, reading
 from polarindex.kernels.limits import MAX_DIMS
+from polarindex.memory import require
 from polarindex.quantizers import make_quantizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _LARGEST_K = 2**31 - 1
 _RERANK = 4  # candidates a result, where originals are stored
@@ -26,15 +33,19 @@ _RERANK = 4  # candidates a result, where originals are stored
 Floats = NDArray[np.float32]
 
 
-class Index(ABC):
-    """Vectors under ids, coded, searched, changed and saved."""
+class Index(Attached, ABC):
+    """Vectors under ids, coded, searched, changed and saved.
+
+    Any number of threads may search an index while others change it: see docs/concurrency.md. What `indexes/sharing.py`
+    calls a step is `_take_step`; everything else that changes rows is out of readers' sight.
+    """
 
     kind: ClassVar[str]
 
     def __init__(
         self, dim: int, metric: str, bits: int, quantizer: str, seed: int, center: bool, store: str
     ) -> None:
-        self.dim = checks.integer(dim, "dim", low=1)
+        self.dim = checks.integer(dim, "dim", low=1, high=MAX_DIMS)  # before anything of that size is made
         self.metric = checks.choice(metric, "metric", METRICS)
         self.store = checks.choice(store, "store", STORES)
         self.center = checks.flag(center, "center")
@@ -43,7 +54,29 @@ class Index(ABC):
         widest = max(stage.map.dims for stage in self.quantizer.stages)
         if widest > MAX_DIMS:
             raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
+        self._gate = Gate()
         self._version = 0  # changes whenever rows do
+
+    # --- copies
+
+    def _to_copy(self) -> dict[str, Any]:
+        """What a copy is made of: not the directory, for a copy is not opened."""
+        return self._without_directory()
+
+    @keeping
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of what the index is at a moment: whoever asks for it, to pickle it, reads on after this returns."""
+        return copy.deepcopy(self._to_copy())
+
+    def __copy__(self) -> Self:
+        """An index of its own: it shares no rows, as two that did could not both change."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__getstate__())
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = memo[id(self)] = self.__copy__()
+        return other
 
     # --- what is in it
 
@@ -71,6 +104,7 @@ class Index(ABC):
         return self.quantizer.seed
 
     @property
+    @reading
     def ids(self) -> Ids:
         """(n,) int64 in the order of positions, which masks follow. Adding and removing may change that order."""
         return self._id_map.all()
@@ -96,13 +130,15 @@ class Index(ABC):
 
     # --- changing it
 
+    @changing
     def add(self, x: Any, ids: Any = None) -> Ids:
         """Add vectors.
 
         Parameters
         ----------
         x : (n, dim) array-like of real numbers
-            Rounded to float32; h5py data sets and memory maps are read in chunks. Never changed.
+            Rounded to float32; h5py data sets and memory maps are read in chunks, so an add takes 32 MB beside what
+            the index grows by, and 8 bytes a row for the ids, in an inverted file 20. Never changed.
         ids : (n,) array-like of int, optional
             Unique, >= 0, not in the index. Without them ids continue at 1 + the largest id ever used.
 
@@ -114,8 +150,12 @@ class Index(ABC):
         ------
         TypeError, ValueError
             Naming the argument and the first bad row or id; the index is then as before, also after Ctrl-C.
+        MemoryError
+            There is surely none for so many rows (memory.py), or it ran out; the index is as before.
         """
+        self._may_change()
         source = checks.vectors(x, "x", self.dim)
+        self._require_room(source.n)
         if ids is None:
             new_ids = self._id_map.following(source.n)
         else:
@@ -126,23 +166,31 @@ class Index(ABC):
         self._insert(source, new_ids)
         return new_ids if ids is None else new_ids.copy()
 
+    @changing
     def update(self, ids: Any, x: Any) -> None:
         """Replace the vectors of ids that exist; KeyError names the first that does not."""
+        self._may_change()
         source = checks.vectors(x, "x", self.dim)
+        self._require_room(source.n)
         given = self._unique(ids, source.n)
         self._found(given)
         self._replace(source, given)
 
+    @changing
     def upsert(self, ids: Any, x: Any) -> None:
         """Replace the vectors of ids that exist and add the others."""
+        self._may_change()
         source = checks.vectors(x, "x", self.dim)
+        self._require_room(source.n)
         self._replace(source, self._unique(ids, source.n))
 
+    @changing
     def remove(self, ids: Any, missing: str = "raise") -> int:
         """Remove vectors; their ids are not used again. Returns how many were removed.
 
         An id that does not exist is a KeyError naming it and nothing is removed, unless missing="ignore".
         """
+        self._may_change()
         checks.choice(missing, "missing", ("raise", "ignore"))
         given = self._unique(ids)
         positions = self._id_map.positions(given) if missing == "ignore" else self._found(given)
@@ -150,6 +198,10 @@ class Index(ABC):
         if there.any():
             self._drop(given[there], positions[there])
         return int(there.sum())
+
+    @abstractmethod
+    def _require_room(self, n: int) -> None:
+        """MemoryError where there is surely none for n rows more, and for what they need until they are in."""
 
     @abstractmethod
     def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
@@ -165,6 +217,7 @@ class Index(ABC):
 
     # --- asking it
 
+    @reading
     def reconstruct(self, ids: Any) -> Floats:
         """The vectors of some ids, (len(ids), dim) float32: the originals where stored, else decoded from the codes.
 
@@ -187,6 +240,7 @@ class Index(ABC):
     ) -> tuple[NDArray[Any], ...]:
         """The k nearest vectors: distances and ids, best first."""
 
+    @keeping
     def knn_graph(
         self,
         k: int = 10,
@@ -210,7 +264,7 @@ class Index(ABC):
         num_threads : int, optional
             As of `search`. The result does not depend on it.
         progress : callable, optional
-            Called with (done, total) rows. Ctrl-C ends the work; the index does not change.
+            Called with (done, total) rows. Ctrl-C ends the work. The index does not change: who would change it waits.
 
         Returns
         -------
@@ -238,14 +292,36 @@ class Index(ABC):
         """(n,) positions of the rows, in the order of `ids`; (n,) row numbers, those of one list together."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the index to a directory, atomically; polarindex.load reads it. See indexes.storage."""
+        """Write the index to a directory, atomically; polarindex.load and open read it. See indexes.storage.
+
+        What polarindex.open has opened for writing is compacted where it is saved to its own directory. Others search
+        meanwhile; who would change the index waits.
+        """
         from polarindex.indexes import storage  # storage knows the indexes, not they it
 
-        storage.save(self, path)
+        if self._stays_at(path):
+            self.compact()
+        else:
+            self._gate.hold("save", False, lambda: storage.save(self, path))
+
+    @abstractmethod
+    def _state(self) -> dict[str, Any]:
+        """What an index is beside its rows and `parameters()`, as JSON can hold it: the state of `_saved`."""
 
     @abstractmethod
     def _saved(self) -> Saved:
         """What a file must hold beside `parameters()`."""
+
+    @abstractmethod
+    def _saved_changes(self, numbers: NDArray[np.int64]) -> Saved:
+        """What has become of the rows that were noted under these numbers (m,), ascending: one part an array."""
+
+    @abstractmethod
+    def _restore_changes(self, state: dict[str, Any], rows: int, read: Read) -> None:
+        """Take over what `_saved_changes` told of an index like this one; twice is as good as once.
+
+        Errors are those of `_restore`.
+        """
 
     @abstractmethod
     def _restore(self, state: dict[str, Any], rows: int, read: Read) -> None:
@@ -254,6 +330,21 @@ class Index(ABC):
         State and arrays may be anybody's: an error (IndexError, KeyError, TypeError, ValueError) says what cannot be,
         and nothing that passes makes a kernel read or write outside its arrays.
         """
+
+    def _take_step(self, step: Callable[[], None]) -> None:
+        """Do what readers must not see in halves, while there are none; then forget what was remembered of rows."""
+
+        def whole() -> None:
+            try:
+                step()
+            finally:
+                self._changed()
+
+        self._gate.alone(whole)
+
+    def _changed(self) -> None:
+        """Rows are others now."""
+        self._version += 1
 
     # --- arguments and results
 
@@ -334,6 +425,11 @@ class Index(ABC):
                 all_ids.append(ids[order])
             lims[i + 1] = lims[i] + sum(len(part) for part, _ in parts)
         return lims, np.concatenate(all_distances), np.concatenate(all_ids)
+
+
+def require_results(nq: int, k: int) -> None:
+    """MemoryError where there is none for distances and ids (nq, k)."""
+    require(12 * nq * k, f"{nq:,} x {k:,} results")
 
 
 def checked_k(k: Any) -> int:

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from polarindex.codes import PANEL, Words
 from polarindex.indexes.ids import Ids, ListIds
-from polarindex.indexes.lists import ROWS, Lists, Moved, Staged
+from polarindex.indexes.lists import ROWS, Lists, Moves, Staged
 from polarindex.indexes.saved import Read, SavedArray
 from polarindex.indexes.spilling import NOWHERE
 from polarindex.kernels.limits import EMPTY_ID, THROUGH
@@ -76,22 +76,25 @@ class Copies:
         there = copied.at >= 0
         self._places.appended(own[there], copied.at[there])
 
-    def removed(self, own: Ids, moves: list[Moved]) -> None:
-        """Rows were removed from these places, and others moved: so do copies."""
+    def afford_removal(self, count: int) -> None:
+        """MemoryError where there is none for removing the copies of so many rows, which must not stop half way."""
+        self._places.table()
+        self.rows.afford_removal(count)
+
+    def removed(self, own: Ids, moves: Moves) -> None:
+        """Rows were removed from these places, and others moved."""
         gone = own[self._places.positions(own) >= 0]
         if len(gone):
             self.rows.remove(self._places.table(), gone)
-            self._places.shrunk()
-        for sources, targets in moves:
-            at = self._places.positions(sources)
-            there = at >= 0
-            self._places.renamed(sources[there], targets[there], at[there])
-            self._write_places(at[there], targets[there])
+        self.moved(moves)
+        self._places.tidy()
 
-    def _write_places(self, at: Ids, own: Ids) -> None:
-        """Let the copies at some places be of the rows at others."""
-        nothing = np.empty((len(at), 0), np.uint32)
-        self.rows.put(at, nothing, nothing.view(np.float32), own, {})
+    def moved(self, moves: Moves) -> None:
+        """Rows moved: their copies are told."""
+        at = self._places.positions(moves.sources)
+        there = at >= 0
+        self._places.renamed(moves.sources[there], moves.targets[there], at[there])
+        self.rows.rename(at[there], moves.targets[there])
 
     # --- reading
 
@@ -128,6 +131,25 @@ class Copies:
             own = self.rows.ids_of(span.arrays[ROWS]).reshape(-1)
             parts.append(mask[np.minimum(own, len(mask) - 1)])  # unused lanes hold anything
         return np.concatenate(parts)
+
+    def taken(self, own: Ids) -> dict[str, NDArray[Any]]:
+        """What a record of changes has of rows at places (n,): their second lists, and the codes of their copies."""
+        at = self.of(own)
+        there = at >= 0
+        second = np.full(len(own), NOWHERE, np.int32)
+        second[there] = self.rows.lists_of(at[there])
+        codes, factors, _, _ = self.rows.taken(at[there])
+        arrays = {"lists": second, "codes": codes, "factors": factors}
+        return {_PREFIX + name: array for name, array in arrays.items()}
+
+    def read_taken(self, n: int, read: Read) -> tuple[Numbers, tuple[Words, Floats]]:
+        """What `taken` told of n rows, second lists and codes; ValueError where a second list is none."""
+        second = read(f"{_PREFIX}lists", (n,), np.int32)
+        if (second < NOWHERE).any() or (second >= self.rows.nlist).any():
+            raise ValueError(f"{_PREFIX}lists are not all of {self.rows.nlist}, or {NOWHERE} for none")
+        count = int((second >= 0).sum())
+        codes = read(f"{_PREFIX}codes", (count, self.rows.words), np.uint32)
+        return second, (codes, read(f"{_PREFIX}factors", (count, self.rows.stages + 1), np.float32))
 
     # --- what kernels are told
 

@@ -10,18 +10,36 @@ from numpy.typing import NDArray
 from polarindex import checks
 from polarindex.checks import LARGEST_ID
 from polarindex.indexes.arena import Arena, block_rows
-from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
+from polarindex.indexes.base import (
+    Floats,
+    Index,
+    checked_k,
+    checked_query_bits,
+    checked_threads,
+    require_results,
+)
 from polarindex.indexes.coding import Centre, Coding, Columns
 from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.ids import IdMap, Ids
-from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.lines import StageQueries
 from polarindex.indexes.originals import exact_scores, take_originals
 from polarindex.indexes.plan import IN_STEPS, Planner
-from polarindex.indexes.saved import Read, Saved, check_ids, read_columns, saved_columns, whole
+from polarindex.indexes.saved import (
+    Read,
+    Saved,
+    check_ascending,
+    check_ids,
+    check_points,
+    read_columns,
+    saved_columns,
+    whole,
+)
 from polarindex.indexes.scan import best_rows, integer_queries, key_blocks, rows_of
+from polarindex.indexes.sharing import changing, reading
 from polarindex.kernels.limits import EMPTY_ID
+from polarindex.memory import require
 
+_IDS = 8  # bytes a row, whether they are stored or only told
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
 
 
@@ -62,7 +80,9 @@ class FlatIndex(Index):
 
     Notes
     -----
-    One thread may change an index at a time, and not while others search it.
+    Threads may search an index while others change it, and each search sees it before or after a change; changes come
+    one at a time. A fork, a pickle, `copy.copy` and `copy.deepcopy` give an index of its own. Ctrl-C and errors leave
+    an index as it was. See docs/concurrency.md.
     """
 
     kind = "flat"
@@ -93,9 +113,10 @@ class FlatIndex(Index):
         return self._arena.n
 
     @property
+    @reading
     def nbytes(self) -> int:
-        """Bytes allocated for rows, spare room and the id table included."""
-        return self._arena.nbytes + self._ids.nbytes + self._coding.centre.mu.nbytes
+        """Bytes allocated: for rows, with spare room, the id table, and the sample by which a scan is chosen."""
+        return self._arena.nbytes + self._ids.nbytes + self._coding.centre.mu.nbytes + self._planner.nbytes
 
     @property
     def bytes_per_vector(self) -> int:
@@ -106,12 +127,14 @@ class FlatIndex(Index):
         held = self._arena.columns.get("held")
         return self._arena.bytes_per_row - (held.row_bytes if held else 0)
 
+    @reading
     def info(self) -> dict[str, Any]:
         """What the index is, holds and costs."""
         centre = self._coding.centre
         return {
             "kind": self.kind,
             **self.parameters(),
+            **self._directory_info(),
             "n": len(self),
             "next_id": self._ids.next_id,
             "stores_ids": self._ids.stored,
@@ -133,12 +156,14 @@ class FlatIndex(Index):
 
     # --- filling it
 
+    @changing
     def fit(self, x: Any, n: int | None = None) -> FlatIndex:
         """Learn and freeze the centre from vectors that need not be in the index. Optional.
 
         `n`, the expected number of rows, is accepted for all indexes; a flat one has no use for it.
         Raises ValueError once the centre is frozen, for codes depend on it.
         """
+        self._may_change()
         source = checks.vectors(x, "x", self.dim)
         if n is not None:
             checks.integer(n, "n", low=1)
@@ -153,12 +178,12 @@ class FlatIndex(Index):
         held = self._arena.whole("held")
         centre = self._coding.learned(held, source)
         arena = self._recoded(held, centre)
-        with uninterrupted():
-            self._freeze(centre, arena)
+        self._take_step(lambda: self._freeze(centre, arena))
         return self
 
     # --- asking it
 
+    @reading
     def search(
         self,
         q: Any,
@@ -211,6 +236,7 @@ class FlatIndex(Index):
         checks.flag(exact_scan, "exact_scan")
         checks.flag(return_error, "return_error")
         query_bits = checked_query_bits(query_bits)
+        require_results(source.n, k)
         given = source.array()
         queries = self._coding.codable(given, source.name)
         wanted = min(rerank * k if rerank else k, len(self))
@@ -223,6 +249,7 @@ class FlatIndex(Index):
             results += (self._errors(queries, ids, bool(rerank)),)
         return tuple(part[0] for part in results) if source.single else results
 
+    @reading
     def range_search(self, q: Any, radius: float, *, filter: Any = None) -> tuple[Ids, Floats, Ids]:
         """All vectors with estimated distance <= radius (l2) or similarity >= radius (ip, cosine); never re-ranked.
 
@@ -260,32 +287,40 @@ class FlatIndex(Index):
 
     # --- changing rows
 
+    def _require_room(self, n: int) -> None:
+        require((n - self._arena.spare) * self.bytes_per_vector + _IDS * n, f"{n:,} more rows")
+
     def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
-        staged = self._stage(source)
-        with uninterrupted():
-            self._commit(staged, ids)
+        with self._arena.staging():
+            staged = self._stage(source)
+            self._take_step(lambda: self._commit(staged, ids))
 
     def _replace(self, source: checks.VectorSource, ids: Ids) -> None:
         positions = self._ids.positions(ids)
         new = positions < 0
-        staged = self._stage(source, new)
-        with uninterrupted():
-            self._commit(staged, ids[new])
-            self._put(positions[~new], staged.replacing)
+        with self._arena.staging():
+            staged = self._stage(source, new)
+
+            def step() -> None:
+                self._commit(staged, ids[new])
+                self._put(positions[~new], staged.replacing)
+
+            self._take_step(step)
 
     def _drop(self, ids: Ids, positions: Ids) -> None:
-        with uninterrupted():
+        def step() -> None:
+            self._note(positions)
             self._ids.store()
             _, holes = self._arena.remove(positions)
             self._ids.moved(ids, self._ids.at(holes), holes)
-            self._version += 1
+
+        self._take_step(step)
 
     def _stage(self, source: checks.VectorSource, new: NDArray[np.bool_] | None = None) -> _Staged:
         """Code rows, the `new` ones (all by default) into an arena but not yet part of it.
 
         A bad row or Ctrl-C leaves the index as it was. If there are now rows enough, a centre is learned first.
         """
-        self._arena.discard()
         centre, arena, replacing = self._coding.centre, self._arena, []
         added = source.n if new is None else int(new.sum())
         if not centre.frozen and len(self) + added >= CENTRE_ROWS:
@@ -294,26 +329,23 @@ class FlatIndex(Index):
             arena = self._recoded(held, centre)
         arena.expect(added)
         at = 0
-        try:
-            for columns in self._coding.coded(source, centre):
-                if new is None:
-                    arena.stage(columns)
-                    continue
-                mine = new[at : at + len(columns["scales"])]
-                at += len(mine)
-                arena.stage({name: values[mine] for name, values in columns.items()})
-                replacing.append({name: values[~mine] for name, values in columns.items()})
-        except BaseException:
-            self._arena.discard()
-            raise
+        for columns in self._coding.coded(source, centre):
+            if new is None:
+                arena.stage(columns)
+                continue
+            mine = new[at : at + len(columns["scales"])]
+            at += len(mine)
+            arena.stage({name: values[mine] for name, values in columns.items()})
+            replacing.append({name: values[~mine] for name, values in columns.items()})
         return _Staged(centre, arena, replacing)
 
     def _commit(self, staged: _Staged, ids: Ids) -> None:
         """Make the staged rows part of the index, under these ids."""
+        self._ids.make_room(ids, staged.arena)
         if staged.centre is not self._coding.centre:
             self._freeze(staged.centre, staged.arena)
+        self._note(np.arange(len(self), len(self) + len(ids)))
         self._ids.appended(ids, self._arena.commit())
-        self._version += 1
 
     def _recoded(self, held: Floats, centre: Centre) -> Arena:
         """A new arena of the rows so far, whose vectors are `held`, coded against a centre and no longer held.
@@ -329,33 +361,39 @@ class FlatIndex(Index):
 
     def _freeze(self, centre: Centre, arena: Arena) -> None:
         """Take a learned centre, and the arena of the rows so far, coded against it."""
+        self._note_everything()
         self._arena = arena
         self._ids.follow(arena)
         self._coding.centre = centre
-        self._version += 1
 
     def _put(self, positions: Ids, chunks: list[Columns]) -> None:
+        self._note(positions)
         at = 0
         for columns in chunks:
             count = len(columns["scales"])
             self._arena.put(positions[at : at + count], columns)
             at += count
-        self._version += 1
 
-    def _saved(self) -> Saved:
+    # --- files
+
+    def _state(self) -> dict[str, Any]:
         centre = self._coding.centre
-        state = {
+        return {
             "next_id": self._ids.next_id,
             "stores_ids": self._ids.stored,
             "center_frozen": centre.frozen,
             "energy_removed": centre.energy_removed,
         }
-        return Saved(len(self), state, {**saved_columns(self._arena), "centre": whole(centre.mu)})
+
+    def _saved(self) -> Saved:
+        centre = whole(self._coding.centre.mu)
+        return Saved(len(self), self._state(), {**saved_columns(self._arena), "centre": centre})
 
     def _restore(self, state: dict[str, Any], rows: int, read: Read) -> None:
         stores_ids, frozen = (checks.flag(state[name], name) for name in ("stores_ids", "center_frozen"))
         next_id = checks.integer(state["next_id"], "next_id", low=0 if stores_ids else rows, high=LARGEST_ID + 1)
         mu = read("centre", (self.dim,), np.float32, in_memory=True)
+        check_points(mu[None], "centre.npy")
         self._coding.centre = Centre(mu, frozen, checks.real(state["energy_removed"], "energy_removed"))
         if frozen and self.center:
             self._arena.drop_column("held")
@@ -363,8 +401,46 @@ class FlatIndex(Index):
             self._ids.store()
         self._ids.next_id = next_id
         self._arena.adopt(read_columns(self._arena, rows, read), rows)
-        if stores_ids:
+        if stores_ids and not read.mapped:
             check_ids(self.ids, "ids.npy", next_id)
+
+    def _saved_changes(self, numbers: Ids) -> Saved:
+        positions = numbers[numbers < len(self)]
+        rows = {name: whole(self._arena.take(name, positions)) for name in self._arena.columns}
+        state = {**self._state(), "changed": len(positions)}
+        return Saved(len(self), state, {"positions": whole(positions), **rows})
+
+    def _restore_changes(self, state: dict[str, Any], rows: int, read: Read) -> None:
+        n, stores_ids = len(self), checks.flag(state["stores_ids"], "stores_ids")
+        if state["center_frozen"] is not self._coding.centre.frozen or (self._ids.stored and not stores_ids):
+            raise ValueError("center_frozen or stores_ids is not as it was")
+        next_id = checks.integer(state["next_id"], "next_id", low=0 if stores_ids else rows, high=LARGEST_ID + 1)
+        changed = checks.integer(state["changed"], "changed", low=0)
+        positions = check_ascending(read("positions", (changed,), np.int64), "positions", rows)
+        if (positions >= n).sum() != max(0, rows - n):
+            raise ValueError(f"positions of rows {n} to {rows - 1}, which are new, are missing")
+        columns = {
+            name: read(name, (changed, *column.shape), column.dtype) for name, column in self._arena.columns.items()
+        }
+        ids = read("ids", (changed,), np.int64) if stores_ids else positions
+        check_ids(ids, "ids", next_id)
+        with self._arena.staging():
+            if rows > n:
+                self._arena.extend(rows - n)
+
+            def step() -> None:
+                if stores_ids:
+                    self._ids.store()
+                    columns["ids"] = ids
+                gone = self._ids.at(np.concatenate([positions[positions < n], np.arange(rows, n)]))
+                if rows < n:
+                    self._arena.truncate(rows)
+                self._arena.put(positions, columns)
+                self._arena.commit()
+                self._ids.moved(gone, ids, positions)
+                self._ids.next_id = next_id
+
+            self._take_step(step)
 
     # --- scores
 

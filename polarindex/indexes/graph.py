@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from polarindex.errors import MissingExtraError
 from polarindex.indexes.exact import RowNumbers
+from polarindex.memory import require
 
 if TYPE_CHECKING:
     from polarindex.indexes.base import Index
@@ -57,6 +58,7 @@ def knn_graph(
     positions, order = index._rows_to_visit()
     exact = scoring == "asymmetric" and index.store != "none"
     vectors = index._vectors_at if exact else index._decoded_at
+    require(12 * n * k, f"{k:,} neighbours of {n:,} rows")
     indices, distances, counts = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.zeros(n, np.int64)
     step = min(max(_BATCH_BYTES // (4 * index.dim), _FEWEST), _MOST)
     for start in range(0, n, step):

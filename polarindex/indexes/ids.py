@@ -12,6 +12,7 @@ from polarindex import kernels
 from polarindex.checks import LARGEST_ID
 from polarindex.indexes.arena import Arena, Column
 from polarindex.indexes.lists import Lists
+from polarindex.memory import require
 
 if TYPE_CHECKING:
     from polarindex.indexes.copies import Copies
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Ids = NDArray[np.int64]
 _COLUMN = Column(np.dtype(np.int64))
 _PART = 65_536
+_INSERTED = 1 << 20  # ids at a time: .1 s
 
 
 class IdTable:
@@ -44,9 +46,14 @@ class IdTable:
         """The table of the n `entries`, ids and places, which are asked for where it must be built."""
         if self._table is None:
             size = 1 << max(4, (2 * n).bit_length())
+            require(16 * size, f"the id table of {n:,} rows")
             table = np.full(size, -1, np.int64), np.zeros(size, np.int64)
-            kernels.table_insert(*table, *entries())
+            ids, places = entries()
+            for start in range(0, len(ids), _INSERTED):  # Ctrl-C comes between calls
+                part = slice(start, start + _INSERTED)
+                kernels.table_insert(*table, ids[part], places[part])
             self._table = table
+            return table  # another thread may have made its own, and the next change drops both
         return self._table
 
 
@@ -116,10 +123,18 @@ class IdMap:
         if not self.stored:
             self._arena.add_column("ids", _COLUMN, np.arange(self._arena.n))
 
-    def appended(self, ids: Ids, first: int) -> None:
-        """Rows with these ids were appended to the arena from position `first` on."""
+    def make_room(self, ids: Ids, arena: Arena) -> None:
+        """Rows with these ids are staged in an arena that has the same rows: room for ids, if they have to be stored.
+
+        What follows needs no memory.
+        """
+        first = arena.n
         if self.next_id != first or any((part != places).any() for part, places in _parts(ids, first)):
-            self.store()
+            if "ids" not in arena.columns:
+                arena.add_column("ids", _COLUMN, np.arange(first))
+
+    def appended(self, ids: Ids, first: int) -> None:
+        """Rows with these ids, for which there is room, were appended to the arena from position `first` on."""
         if len(ids):
             self.next_id = max(self.next_id, int(ids.max()) + 1)
         table = self._table.fitting(self._arena.n)
@@ -172,11 +187,7 @@ class ListIds:
         return self.at(self._lists.used())
 
     def at(self, places: Ids) -> Ids:
-        out = np.empty(len(places), np.int64)
-        for start in range(0, len(places), _PART // 16):  # whole rows are read for their ids
-            part = slice(start, start + _PART // 16)
-            out[part] = self._lists.ids_of(self._lists.rows(places[part]))
-        return out
+        return self._lists.ids_at(places)
 
     def positions(self, ids: Ids) -> Ids:
         """The place of each id, -1 where there is none."""
@@ -189,7 +200,7 @@ class ListIds:
         return following_ids(self.next_id, count)
 
     def table(self) -> tuple[Ids, Ids]:
-        """The id table, built if need be; whoever removes rows keeps it up."""
+        """The id table, built if need be; whoever removes rows keeps it up, and calls `tidy` then."""
         def entries() -> tuple[Ids, Ids]:
             used = self._lists.used()
             return self.at(used), used
@@ -209,9 +220,11 @@ class ListIds:
         kernels.table_remove(*table, old)
         kernels.table_insert(*table, new, places)
 
-    def shrunk(self) -> None:
-        """Rows were removed: a table that has become far too large is dropped."""
-        self._table.fitting(self._lists.n)
+    def tidy(self) -> None:
+        """Rows were removed: a table that has become far too large is dropped, and free pages may be given back."""
+        moves = self._lists.tidy(self._table.fitting(self._lists.n))
+        if moves is not None and self._copies is not None:
+            self._copies.moved(moves)
 
 
 def following_ids(next_id: int, count: int) -> Ids:

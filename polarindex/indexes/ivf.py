@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +19,9 @@ from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits
 from polarindex.indexes.copies import Copies, StagedCopies
 from polarindex.indexes.grouping import Groups, checked_groups, one_group
 from polarindex.indexes.ids import Ids, ListIds
-from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.kmeans import kmeans, sample_rows
 from polarindex.indexes.lines import lined_stage
-from polarindex.indexes.lists import ROWS, Lists, Staged
+from polarindex.indexes.lists import ROWS, Lists, Moves, Staged
 from polarindex.indexes.originals import (
     check_originals,
     original_columns,
@@ -31,14 +31,15 @@ from polarindex.indexes.originals import (
 from polarindex.indexes.probing import Defaults, ListScan, Probes
 from polarindex.indexes.ranges import within_radius
 from polarindex.indexes.residuals import Centroids, ResidualCoding
-from polarindex.indexes.saved import Read, Saved, check_ids, whole
+from polarindex.indexes.saved import Read, Saved, check_ascending, check_ids, check_points, whole
+from polarindex.indexes.sharing import changing, holding_two, reading
 from polarindex.indexes.spilling import Homes, homes, learned_limit
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.indexes.tuning import Tuned
-from polarindex.kernels.limits import LONGEST
+from polarindex.memory import require
 from polarindex.quantizers import Quantizer
-from polarindex.vectors import squared_norms
 
+_COMING = 20  # bytes a row while rows are added: id, list and place
 _PROBED_SHARE = 32  # by default one list in so many is probed
 PLANED_BITS = 2, 3, 4  # of codes whose first planes are a coarser code
 _RERANK_PLANES = {1: 12, 2: 4, 3: 2}  # candidates a result, by the planes that are scanned: see Notes of `search`
@@ -65,8 +66,7 @@ class IVFIndex(Index):
 
     Notes
     -----
-    `fit` learns the centroids (k-means) before the first `add`. One thread may change an index at a time, and not
-    while others search it.
+    `fit` learns the centroids (k-means) before the first `add`. Threads, copies, Ctrl-C and errors: as of FlatIndex.
     """
 
     kind = "ivf"
@@ -98,9 +98,9 @@ class IVFIndex(Index):
         self._default: Defaults | None = None
         self._seen: dict[tuple[Any, ...], Seen] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def _to_copy(self) -> dict[str, Any]:
         """Without what searches remember: in a copy its addresses would be those of other memory."""
-        return {**self.__dict__, "_seen": {}}
+        return {**super()._to_copy(), "_seen": {}}
 
     # --- what is in it
 
@@ -114,6 +114,7 @@ class IVFIndex(Index):
     def _id_map(self) -> ListIds:
         return self._held.ids
 
+    @reading
     def __len__(self) -> int:
         return self._lists_held.rows.n if self._lists_held else 0
 
@@ -123,16 +124,22 @@ class IVFIndex(Index):
         return self._lists_held is not None
 
     @property
+    @reading
     def centroids(self) -> Floats:
         """(nlist, dim) float32, a copy."""
         return self._held.centroids.full.copy()
 
     @property
+    @reading
     def nbytes(self) -> int:
-        """Bytes allocated: rows with the spare room of pages, the id table and the centroids."""
+        """Bytes allocated: rows with the spare room of pages, the id table and the centroids.
+
+        The first `add` and the first search make forms of the centroids, and the first look at an id the table.
+        """
         return self._lists_held.nbytes if self._lists_held else 0
 
     @property
+    @reading
     def bytes_per_vector(self) -> float:
         """Bytes that one more vector takes: code, scales, shift and id, and the original where kept.
 
@@ -154,6 +161,7 @@ class IVFIndex(Index):
         """Without `spill` where it is 0, so that versions that do not know it read the file."""
         return {name: value for name, value in self.parameters().items() if name != "spill" or value}
 
+    @reading
     def info(self) -> dict[str, Any]:
         """What the index is, holds and costs.
 
@@ -168,6 +176,7 @@ class IVFIndex(Index):
         return {
             "kind": self.kind,
             **self.parameters(),
+            **self._directory_info(),
             "n": len(self),
             "spilled": len(held.copies) / max(len(self), 1) if held.copies else 0.0,
             "next_id": held.ids.next_id,
@@ -190,6 +199,7 @@ class IVFIndex(Index):
 
     # --- filling it
 
+    @changing
     def fit(
         self, x: Any, n: int | None = None, progress: Callable[[int, int], None] | None = None
     ) -> IVFIndex:
@@ -208,6 +218,7 @@ class IVFIndex(Index):
         ValueError
             The index has rows already, or there are fewer vectors than lists.
         """
+        self._may_change()
         source = checks.vectors(x, "x", self.dim)
         expected = source.n if n is None else checks.integer(n, "n", low=1)
         if len(self):
@@ -216,8 +227,7 @@ class IVFIndex(Index):
             raise ValueError(f"x must hold at least one vector to learn lists from, got shape (0, {self.dim})")
         nlist = min(auto_nlist(expected), source.n) if self.nlist == "auto" else int(self.nlist)
         next_id = self._id_map.next_id if self.fitted else 0
-        self._take(self._learned(source, nlist, self.seed, progress))
-        self._id_map.next_id = next_id
+        self._take(self._learned(source, nlist, self.seed, progress), next_id=next_id)
         return self
 
     def _learned(
@@ -240,38 +250,39 @@ class IVFIndex(Index):
             parts.append(rows[wanted[low:high] - start])
         return np.concatenate(parts)
 
-    def _take(self, centroids: Centroids, groups: Groups | None = None) -> None:
+    def _take(self, centroids: Centroids, groups: Groups | None = None, next_id: int = 0) -> None:
         """Begin anew with empty lists around these centroids, which are grouped so, or are to be."""
         columns = original_columns(self.store, self.dim)
         rows = Lists(len(centroids.full), self._coding.words, len(self.quantizer.stages), columns)
         copies = Copies(rows) if self.spill else None
         scan = ListScan(self._coding, centroids, rows, copies, groups)
-        self._hold(_Lists(centroids, rows, copies, ListIds(rows, copies=copies), scan))
+        self._hold(_Lists(centroids, rows, copies, ListIds(rows, next_id, copies), scan))
 
     def _hold(self, lists: _Lists) -> None:
         """Take lists in place of those before, for which `tune` found what it found."""
-        self.nlist, self._lists_held = lists.rows.nlist, lists
-        self._set_default(None)
-        self._changed()
+
+        def step() -> None:
+            self._note_everything()
+            self.nlist, self._lists_held, self._default = lists.rows.nlist, lists, None
+
+        self._take_step(step)
+
+    def _require_room(self, n: int) -> None:
+        rows = self._held.rows
+        spare = rows.places + rows.arena.spare - rows.n
+        require((n - spare) * rows.bytes_per_row + _COMING * n, f"{n:,} more rows")
 
     def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
         lists = self._assigned(source)
-        try:
+        with self._held.staging():
             staged = self._staged(source, lists, ids)
-        except BaseException:
-            self._held.discard()
-            raise
-        with uninterrupted():
-            self._commit(staged, ids)
+            self._take_step(lambda: self._commit(staged, ids))
 
     def _commit(self, staged: StagedRows, ids: Ids) -> None:
         """Make staged rows part of the index, under these ids."""
-        held = self._held
-        held.rows.commit(staged.rows)
-        if held.copies is not None and staged.copies is not None:
-            held.copies.commit(staged.copies, staged.rows.places)
-        held.ids.appended(ids, staged.rows.places)
-        self._changed()
+        self._note(ids)
+        self._held.commit(staged)
+        self._held.ids.appended(ids, staged.rows.places)
 
     def _assigned(self, source: checks.VectorSource) -> Homes:
         """The lists of every row; the first bad row is named before anything is written."""
@@ -282,11 +293,14 @@ class IVFIndex(Index):
             check_originals(x, self.store, start)
             return homes(self._coding.codable(x, source.name, start), centroids.full, centroids.limit)
 
-        found = [*_in_order(assign, source.chunks())]
-        first = np.concatenate([np.empty(0, np.int32), *(part.first for part in found)])
-        if centroids.limit is None:
-            return Homes(first, None)
-        return Homes(first, np.concatenate([np.empty(0, np.int32), *(part.second for part in found)]))
+        first, at = np.empty(source.n, np.int32), 0
+        second = None if centroids.limit is None else np.empty(source.n, np.int32)
+        for part in _in_order(assign, source.chunks()):
+            mine = slice(at, at + len(part.first))
+            first[mine], at = part.first, mine.stop
+            if second is not None:
+                second[mine] = part.second
+        return Homes(first, second)
 
     def _staged(self, source: checks.VectorSource, lists: Homes, ids: Ids) -> StagedRows:
         """Rows written where nobody reads yet."""
@@ -300,17 +314,24 @@ class IVFIndex(Index):
         return staged
 
     def _replace(self, source: checks.VectorSource, ids: Ids) -> None:
+        held, lists = self._held, self._assigned(source)
+        there = ids[held.ids.positions(ids) >= 0]
+        with held.staging():
+            staged = self._staged(source, lists, ids)
+            self._take_step(lambda: self._exchange(there, ids, staged))
+
+    def _exchange(self, old: Ids, ids: Ids, staged: StagedRows) -> None:
+        """Remove the rows of `old`, which exist, and make staged ones part of the index, under ids that then do not."""
         held = self._held
-        there = held.ids.positions(ids) >= 0
-        lists = self._assigned(source)
-        coded = [*_in_order(lambda part: self._coded(source, *part, lists), source.chunks())]
-        with uninterrupted():  # a new row may take the place that an old one leaves
-            if there.any():
-                held.remove(ids[there])
-            staged = held.stage(lists, ids)
-            for part in coded:
-                self._put(staged, ids, part)
+        if not len(old):
             self._commit(staged, ids)
+            return
+        held.afford_removal(len(old))
+        self._note(np.concatenate([old, ids]))
+        held.commit(staged)  # for a moment both rows of an id are there, and the table has the old one
+        moves = held.remove(old)
+        held.ids.appended(ids, moves.follow(staged.rows.places))
+        held.ids.tidy()
 
     def _coded(self, source: checks.VectorSource, start: int, x: Floats, lists: Homes) -> _Coded:
         """Codes, factors and originals of rows x, the first of them row `start` of the source."""
@@ -333,17 +354,22 @@ class IVFIndex(Index):
             held.copies.put(at[at >= 0], *coded.copies, places[at >= 0])
 
     def _drop(self, ids: Ids, positions: Ids) -> None:
-        with uninterrupted():
-            self._held.remove(ids)
-            self._held.ids.shrunk()
-            self._changed()
+        held = self._held
+
+        def step() -> None:
+            held.afford_removal(len(ids))
+            self._note(ids)
+            held.remove(ids)
+            held.ids.tidy()
+
+        self._take_step(step)
 
     # --- files
 
-    def _saved(self) -> Saved:
+    def _state(self) -> dict[str, Any]:
         held = self._lists_held
         if held is None:
-            return Saved(0, {"fitted": False}, {})
+            return {"fitted": False}
         groups = held.scan.coarse.groups
         state = {
             "fitted": True,
@@ -353,16 +379,23 @@ class IVFIndex(Index):
             "default": self._default._asdict() if self._default else None,
             "groups": {"size": groups.size, "looks": groups.looks.tolist()} if groups.total > 1 else None,
         }
-        arrays = {
-            **held.rows.saved(), "centroids": whole(held.centroids.full), "centre": whole(held.centroids.mu)
-        }
-        if groups.total > 1:
-            arrays["groups"] = whole(groups.order)
         if held.copies is not None:
             limit = held.centroids.limit
             state["spill"] = {"rows": len(held.copies), "limit": None if limit == np.inf else limit}
+        return state
+
+    def _saved(self) -> Saved:
+        held = self._lists_held
+        if held is None:
+            return Saved(0, self._state(), {})
+        arrays = {
+            **held.rows.saved(), "centroids": whole(held.centroids.full), "centre": whole(held.centroids.mu)
+        }
+        if held.scan.coarse.groups.total > 1:
+            arrays["groups"] = whole(held.scan.coarse.groups.order)
+        if held.copies is not None:
             arrays |= held.copies.saved()
-        return Saved(len(self), state, arrays)
+        return Saved(len(self), self._state(), arrays)
 
     def _restore(self, state: dict[str, Any], rows: int, read: Read) -> None:
         if not checks.flag(state["fitted"], "fitted"):
@@ -374,9 +407,8 @@ class IVFIndex(Index):
         default = _from_json(state["default"]) if state["default"] is not None else None
         full = read("centroids", (nlist, self.dim), np.float32, in_memory=True)
         mu = read("centre", (self.dim,), np.float32, in_memory=True)
-        for file, points in (("centroids.npy", full), ("centre.npy", mu[None])):
-            if not (squared_norms(points) < LONGEST**2).all():  # nor of NaN
-                raise ValueError(f"{file} holds a row that is not finite, or not shorter than {LONGEST:.3g}")
+        check_points(full, "centroids.npy")
+        check_points(mu[None], "centre.npy")
         sizes = read("sizes", (nlist,), np.int64, in_memory=True)
         groups = None  # to be learned: the first files do not tell
         if "groups" in state:
@@ -392,8 +424,56 @@ class IVFIndex(Index):
             copied = checks.integer(state["spill"]["rows"], "spilled rows", low=0, high=rows)
             held.copies.adopt(read("spill_sizes", (nlist,), np.int64, in_memory=True), copied, read)
 
+    def _saved_changes(self, numbers: Ids) -> Saved:
+        held = self._held
+        places = held.ids.positions(numbers) if len(numbers) else numbers
+        there, removed = places[places >= 0], numbers[places < 0]
+        codes, factors, ids, originals = held.rows.taken(there)
+        lists = held.rows.lists_of(there)
+        rows: dict[str, NDArray[Any]] = {"ids": ids, "lists": lists, "codes": codes, "factors": factors, **originals}
+        if held.copies is not None:
+            rows |= held.copies.taken(there)
+        state = {**self._state(), "changed": len(ids), "removed": len(removed)}
+        return Saved(len(self), state, {name: whole(array) for name, array in (rows | {"removed": removed}).items()})
+
+    def _restore_changes(self, state: dict[str, Any], rows: int, read: Read) -> None:
+        if self._lists_held is None:
+            raise ValueError("an index without lists has no changes")
+        held = self._lists_held
+        changed, gone = (checks.integer(state[name], name, low=0) for name in ("changed", "removed"))
+        next_id = checks.integer(state["next_id"], "next_id", low=rows, high=LARGEST_ID + 1)
+        default = _from_json(state["default"]) if state["default"] is not None else None
+        ids = check_ascending(read("ids", (changed,), np.int64), "ids", next_id)
+        removed = check_ascending(read("removed", (gone,), np.int64), "removed", next_id)
+        lists = read("lists", (changed,), np.int32)
+        if (lists < 0).any() or (lists >= held.rows.nlist).any() or len(np.intersect1d(ids, removed)):
+            raise ValueError(f"lists are not all of {held.rows.nlist}, or ids are changed and removed")
+        codes = read("codes", (changed, self._coding.words), np.uint32)
+        factors = read("factors", (changed, len(self.quantizer.stages) + 1), np.float32)
+        originals = {
+            name: read(name, (changed, *column.shape), column.dtype)
+            for name, column in original_columns(self.store, self.dim).items()
+        }
+        old = np.concatenate([ids, removed])
+        old = old[old < held.ids.next_id]  # the others are new, and need no table
+        old = old[held.ids.positions(old) >= 0] if len(old) else old
+        if len(self) - len(old) + len(ids) != rows:
+            raise ValueError(f"{len(self)} rows less {len(old)} and {len(ids)} more are not {rows}")
+        second, copies = held.copies.read_taken(changed, read) if held.copies is not None else (None, None)
+        with held.staging():
+            staged = held.stage(Homes(lists, second), ids)
+            self._put(staged, ids, _Coded(slice(changed), codes, factors, originals, copies))
+
+            def step() -> None:
+                self._exchange(old, ids, staged)
+                held.ids.next_id = next_id
+                self._set_default(default)
+
+            self._take_step(step)
+
     # --- shards and upkeep
 
+    @reading
     def empty_like(self) -> IVFIndex:
         """An index without rows that has this one's parameters, lists and centre.
 
@@ -416,8 +496,15 @@ class IVFIndex(Index):
             Naming the parameter that differs, or the first id that both have; the index is then as before, also
             after Ctrl-C.
         """
-        maintenance.merge(self, other)
 
+        def work() -> None:
+            self._may_change()
+            maintenance.merge(self, other)
+
+        maintenance.check_alike(self, other)
+        holding_two(self, other, "merge", work)
+
+    @changing
     def rebalance(
         self,
         x: Any = None,
@@ -448,6 +535,7 @@ class IVFIndex(Index):
         TypeError, ValueError
             Naming the argument and the first bad row; the index is then as before, also after Ctrl-C.
         """
+        self._may_change()
         maintenance.rebalance(self, x, nlist, seed, progress)
 
     # --- asking it
@@ -508,6 +596,23 @@ class IVFIndex(Index):
             quick = answered_at_once(self, q, k, nprobe, gap, rerank, num_threads, first)
             if quick is not None:
                 return quick
+        return self._searched(q, k, nprobe, gap, filter, rerank, num_threads, exact_scan, query_bits, return_error)
+
+    @reading
+    def _searched(
+        self,
+        q: Any,
+        k: int,
+        nprobe: int | None,
+        gap: float | None,
+        filter: Any,
+        rerank: int | None,
+        num_threads: int | None,
+        exact_scan: bool,
+        query_bits: int,
+        return_error: bool,
+    ) -> tuple[NDArray[Any], ...]:
+        """`search`, with its arguments checked."""
         source = checks.vectors(q, "q", self.dim, single=True)
         k = checked_k(k)
         probes, factor = self._probes(nprobe, gap), self._rerank_factor(rerank)
@@ -517,6 +622,7 @@ class IVFIndex(Index):
         bits = checked_query_bits(query_bits)
         given = source.array()
         queries = self._coding.codable(given, source.name)
+        first = self.scan_bits is not None and not exact_scan
         if self.scan_bits is not None:
             if first and factor == 0 and return_error:
                 raise ValueError("return_error is that of whole codes; with rerank=0 only their first planes are read")
@@ -530,11 +636,12 @@ class IVFIndex(Index):
 
     def _changed(self) -> None:
         """Rows are others now: what was remembered of them would keep their old memory."""
-        self._version += 1
+        super()._changed()
         self._seen.clear()
         if self._lists_held:
             self._lists_held.scan.forget()
 
+    @changing
     def tune(
         self,
         queries: Any,
@@ -580,14 +687,19 @@ class IVFIndex(Index):
             No setting reaches the target, which the message says how to mend, or there are too few queries; the
             defaults are then as before.
         """
+        self._may_change()
         tuned = tuning.tune(self, queries, target_recall, k, neighbors, num_threads, batch)
         self._set_default(Defaults(tuned.nprobe, tuned.gap, tuned.rerank))
         return tuned
 
     def _set_default(self, default: Defaults | None) -> None:
         """Let searches use these parameters where they are given none; None for those an untuned index has."""
-        self._default = default
-        self._seen.clear()  # what None came to
+
+        def step() -> None:
+            self._default = default
+            self._seen.clear()  # what None came to
+
+        self._gate.alone(step)
 
     def _rerank_factor(self, rerank: int | None) -> int:
         if rerank is None and self._default:
@@ -604,6 +716,7 @@ class IVFIndex(Index):
         nprobe = min(checks.integer(nprobe, "nprobe", low=1), held.rows.nlist)
         return Probes(nprobe, np.inf if gap is None or gap == np.inf else checks.real(gap, "gap", low=0))
 
+    @reading
     def range_search(
         self, q: Any, radius: float, *, nprobe: int | None = None, gap: float | None = None, filter: Any = None
     ) -> tuple[Ids, Floats, Ids]:
@@ -686,11 +799,9 @@ class _Lists(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of rows, copies and ids, and of centroids: as given, relative, as the quantizer maps them, and at 8 bits."""
-        arrays = self.centroids.full, self.centroids.relative, *self.centroids.centres.mapped
+        """Of rows, copies and ids, and of centroids: as given, and as searches and codes have asked for them."""
         copies = self.copies.nbytes if self.copies is not None else 0
-        rows = self.rows.nbytes + copies + self.ids.nbytes
-        return rows + self.scan.coarse.nbytes + sum(array.nbytes for array in arrays)
+        return self.rows.nbytes + copies + self.ids.nbytes + self.scan.nbytes + self.centroids.nbytes
 
     @property
     def largest(self) -> int:
@@ -705,18 +816,35 @@ class _Lists(NamedTuple):
             return StagedRows(rows, None)
         return StagedRows(rows, self.copies.stage(lists.second))
 
-    def discard(self) -> None:
-        """Forget what was staged and not committed."""
-        self.rows.discard()
-        if self.copies is not None:
-            self.copies.rows.discard()
+    @contextmanager
+    def staging(self) -> Iterator[None]:
+        """Stage rows; what is not committed at the end is forgotten."""
+        try:
+            yield
+        finally:
+            self.rows.discard()
+            if self.copies is not None:
+                self.copies.rows.discard()
 
-    def remove(self, ids: Ids) -> None:
-        """Remove rows that exist, and their copies."""
+    def commit(self, staged: StagedRows) -> None:
+        """Make staged rows and their copies part of their lists; the id table is the caller's affair."""
+        self.rows.commit(staged.rows)
+        if self.copies is not None and staged.copies is not None:
+            self.copies.commit(staged.copies, staged.rows.places)
+
+    def afford_removal(self, count: int) -> None:
+        """MemoryError where there is none for removing so many rows, which must not stop half way."""
+        self.rows.afford_removal(count)
+        if self.copies is not None:
+            self.copies.afford_removal(count)
+
+    def remove(self, ids: Ids) -> Moves:
+        """Remove the rows that the id table has under some ids, and their copies: see Lists.remove."""
         places = self.ids.positions(ids)
         moves = self.rows.remove(self.ids.table(), ids)
         if self.copies is not None:
             self.copies.removed(places, moves)
+        return moves
 
 
 def _from_json(given: dict[str, Any]) -> Defaults:

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks
-from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.kmeans import OVERSIZE
 from polarindex.indexes.spilling import NOWHERE, Homes
 
@@ -33,7 +32,7 @@ _PART = 4096  # rows that are moved at a time
 
 def merge(index: IVFIndex, other: IVFIndex) -> None:
     """`IVFIndex.merge`."""
-    _check_alike(index, other)
+    check_alike(index, other)  # again: one may have been fitted anew
     mine, theirs = index._held, other._held
     ids, places = other.ids, theirs.rows.used()
     known = ids[mine.ids.positions(ids) >= 0]
@@ -45,7 +44,7 @@ def merge(index: IVFIndex, other: IVFIndex) -> None:
         numbers = np.searchsorted(places, own)
         second = np.full(len(places), NOWHERE, np.int32)
         second[numbers] = theirs.copies.rows.lists_of(copies)
-    try:
+    with mine.staging():
         staged = mine.stage(Homes(first, second), ids)
         for part in _parts(len(places)):
             mine.rows.put(staged.rows.places[part], *theirs.rows.taken(places[part]))
@@ -54,15 +53,16 @@ def merge(index: IVFIndex, other: IVFIndex) -> None:
                 words, factors, _, _ = theirs.copies.rows.taken(copies[part])
                 to = numbers[part]
                 mine.copies.put(staged.copies.at[to], words, factors, staged.rows.places[to])
-    except BaseException:
-        mine.discard()
-        raise
-    with uninterrupted():
-        index._commit(staged, ids)
-        mine.ids.next_id = max(mine.ids.next_id, theirs.ids.next_id)
+
+        def step() -> None:
+            index._commit(staged, ids)
+            mine.ids.next_id = max(mine.ids.next_id, theirs.ids.next_id)
+
+        index._take_step(step)
 
 
-def _check_alike(index: IVFIndex, other: Any) -> None:
+def check_alike(index: IVFIndex, other: Any) -> None:
+    """TypeError or ValueError where an index cannot merge with another."""
     if not isinstance(other, type(index)):
         raise TypeError(f"other must be an {type(index).__name__}, got {type(other).__name__}")
     mine, theirs = index._held.centroids, other._held.centroids
@@ -99,8 +99,7 @@ def rebalance(
             fresh._held.rows.put_originals(staged.rows.places[part], held.rows.originals(places[part]))
     fresh._commit(staged, ids)
     fresh._held.ids.next_id = held.ids.next_id
-    with uninterrupted():
-        index._hold(fresh._held)
+    index._hold(fresh._held)
 
 
 class _HeldRows:

@@ -78,11 +78,17 @@ class Planner:
         """The plan for nq queries; `exact`: only one whose answers are the full scan's, whatever the data."""
         isa = kernels.selected()
         case = isa, arena.n, nq, k, exact
-        if case not in self._plans:
+        plan = self._plans.get(case)
+        if plan is None:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
-            self._plans[case] = self._made(self._code(isa), arena, nq, k, exact)
-        return self._plans[case]
+            plan = self._plans[case] = self._made(self._code(isa), arena, nq, k, exact)
+        return plan
+
+    @property
+    def nbytes(self) -> int:
+        """Of the sample."""
+        return self._sample.nbytes if self._sample else 0
 
     def _made(self, code: LineCode | None, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
         n = arena.n
@@ -145,6 +151,12 @@ class _Sample:
         names = [name for name in arena.columns if name in ("scales", "shifts") or name.startswith("codes")]
         self.rows = Arena({name: arena.columns[name] for name in names})
         self.rows.append({name: arena.take(name, positions) for name in names})
+
+    @property
+    def nbytes(self) -> int:
+        """Of the rows, and of what was found of them."""
+        found = [array for pair in tuple(self._ranked.values()) for array in pair]
+        return self.rows.nbytes + sum(array.nbytes for array in found)
 
     def survivors(self, stage: TableStage, first: FirstPlanes, share: float) -> float:
         """The share of rows whose bound reaches the key that a `share` of rows reaches."""

@@ -27,6 +27,7 @@ from polarindex.indexes.lists import Lists
 from polarindex.indexes.originals import original_rows
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.scan import STEP, Products, integer_queries, rows_of
+from polarindex.indexes.threads import go_on
 from polarindex.kernels.limits import EMPTY_ID, INNER_PRODUCT, L2
 from polarindex.quantizers import EDEN
 from polarindex.quantizers.base import Stage
@@ -80,6 +81,11 @@ class ListScan:
     def coarse(self) -> Coarse:
         """The centroids, coded when a search first asks for them."""
         return Coarse(self._coding, self.centroids, self._groups)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the centroids' codes, if a search has made them."""
+        return self.coarse.nbytes if "coarse" in vars(self) else 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Without addresses, which in a copy would be those of other memory."""
@@ -285,6 +291,7 @@ class ListScan:
         for lists, ids_of, before in stores:
             everyone = lists.places_of(number)
             for at in range(0, len(everyone), STEP):
+                go_on()
                 places = everyone[at : at + STEP]
                 mine = _EVERYONE if allowed is None else allowed[before + places]
                 if allowed is not None and not mine.any():

@@ -53,6 +53,13 @@ class Centroids:
         self._quantizer, self._metric = quantizer, metric
         self.full, self.mu, self.spread, self.limit = full, mu, spread, limit
 
+    @property
+    def nbytes(self) -> int:
+        """Of the centroids and of what was worked out so far."""
+        made = vars(self)
+        arrays = [self.full, self.mu, *(made[name] for name in ("relative", "constants") if name in made)]
+        return sum(array.nbytes for array in arrays + (self.centres.mapped if "centres" in made else []))
+
     @cached_property
     def relative(self) -> Floats:
         """(nlist, dim) float32, c' = c - mu."""

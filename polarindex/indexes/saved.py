@@ -1,7 +1,7 @@
 """Between an index and its files: what an index says of itself, and how it asks for it again.
 
 Law:       what `Index._saved` gives `Index._restore` can take: the state, and arrays by name, shape and type.
-Not here:  files and their damage (storage.py); what the arrays mean (each index)."""
+Not here:  files and their damage (reading.py, log.py); what the arrays mean (each index)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from polarindex.codes import PANEL
 from polarindex.indexes.arena import Arena
+from polarindex.kernels.limits import LONGEST
+from polarindex.vectors import squared_norms
 
 
 class SavedArray(NamedTuple):
@@ -71,6 +73,19 @@ def check_ids(ids: NDArray[np.int64], file: str, next_id: int) -> None:
     """ValueError where a file holds an id that has not been given out."""
     if len(ids) and not 0 <= ids.min() <= ids.max() < next_id:
         raise ValueError(f"{file} holds ids {ids.min()} to {ids.max()}, wanted from 0 to below next_id={next_id}")
+
+
+def check_ascending(numbers: NDArray[np.int64], name: str, end: int) -> NDArray[np.int64]:
+    """The numbers (m,), if they ascend, each once, from 0 to below `end`; else ValueError."""
+    if len(numbers) and not (0 <= numbers[0] and numbers[-1] < end and (numbers[1:] > numbers[:-1]).all()):
+        raise ValueError(f"{name} must ascend from 0 or more to below {end}")
+    return numbers
+
+
+def check_points(points: NDArray[np.float32], file: str) -> None:
+    """ValueError where a file holds a row, of (n, dim), that is not finite, or too long for float32 distances."""
+    if not (squared_norms(points) < LONGEST**2).all():  # nor of NaN
+        raise ValueError(f"{file} holds a row that is not finite, or not shorter than {LONGEST:.3g}")
 
 
 def _parts(arena: Arena, name: str) -> Iterator[NDArray[Any]]:

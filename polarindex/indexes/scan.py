@@ -22,7 +22,7 @@ from polarindex.indexes.arena import Arena, Span
 from polarindex.indexes.filters import Allowed
 from polarindex.indexes.lines import StageQueries, best_by_lines, prepared_scan
 from polarindex.indexes.plan import Plan
-from polarindex.indexes.threads import available_cores, run_all
+from polarindex.indexes.threads import available_cores, go_on, run_all
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.quantizers import Quantizer
 
@@ -123,6 +123,7 @@ def key_blocks(
     products = [[(piece.gains, Products(piece)) for piece in pieces] for pieces in queries]
     nq = len(queries[0][0].levels)
     for span in arena.spans(STEP, start, stop):
+        go_on()
         mine = np.empty(0, np.uint8) if allowed is None else allowed[span.start : span.start + span.rows]
         if allowed is not None and not mine.any():
             continue

@@ -1,10 +1,15 @@
-"""A small pool of threads above the kernels, which release the GIL. Made at first use, and anew after a fork."""
+"""A small pool of threads above the kernels, which release the GIL. Made at first use, and anew after a fork.
+
+Ctrl-C:    reaches the main thread, which waits for its tasks: between two kernel calls these ask whether to go on
+           (`go_on`), and no call runs for more than some tenths of a second."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from polarindex.indexes.interrupts import uninterrupted
@@ -33,11 +38,18 @@ def run_all(task: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]
     if threads <= 1:
         return [task(item) for item in items]
     results: list[R] = [None] * len(items)  # type: ignore[list-item]
-    waiting = iter(range(len(items)))
+    run = _Run(iter(range(len(items))), {})
 
     def work() -> None:
-        for number in waiting:  # `next` of a range is one step under the GIL: each number goes to one thread
-            results[number] = task(items[number])
+        me = threading.get_ident()
+        outer, _task.run = getattr(_task, "run", None), run
+        run.begun[me] = None
+        try:
+            for number in run.waiting:  # `next` of a range is one step under the GIL: each number goes to one thread
+                results[number] = task(items[number])
+        finally:
+            del run.begun[me]
+            _task.run = outer
 
     pool = _pool(threads)
     futures: list[Future[None]] = []
@@ -47,12 +59,46 @@ def run_all(task: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]
         for future in futures:
             future.result()
     except BaseException:
-        for _ in waiting:
-            pass
-        with uninterrupted():
-            wait(futures)
+        run.end()
         raise
     return results
+
+
+def go_on() -> None:
+    """What a task asks between two long steps: raises GivenUp where nobody waits for its result any more."""
+    run = getattr(_task, "run", None)
+    if run is not None and run.given_up:
+        raise GivenUp
+
+
+class GivenUp(Exception):
+    """The caller of `run_all` has another error to raise, or Ctrl-C."""
+
+
+class _Run:
+    """The tasks of one `run_all`: those that wait, and the threads that have begun some."""
+
+    def __init__(self, waiting: Iterator[int], begun: dict[int, None]) -> None:
+        self.waiting, self.begun = waiting, begun
+        self.given_up = False
+
+    def end(self) -> None:
+        """Let nothing new begin, and come back when what was begun has ended, however often Ctrl-C comes."""
+        while True:
+            try:
+                with uninterrupted():
+                    self.given_up = True
+                    for _ in self.waiting:
+                        pass
+                    while self.begun:
+                        time.sleep(_GLANCE)
+                return
+            except KeyboardInterrupt:
+                continue  # the caller has an error to raise already
+
+
+_task = threading.local()  # .run: that of the task which this thread does
+_GLANCE = 0.001  # seconds
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -113,7 +113,7 @@ def remove_rows(store, table, lists, idents, moves, freed):
     store = (blocks, page_bits, width, id_word) as in probe.scan_lists; table = (keys, values) of idtable;
     lists = (heads, following, owners, sizes); moves (m, 2) int64: from where to where a row moved, in this order, or
     -1, -1; freed (m,) int32, the pages that are free afterwards, whose number is returned. All idents (m,) are in
-    the table.
+    the table, which follows the rows that it has: a new row under the id of one to be removed may be in a list already.
     """
     blocks, page_bits, width, id_word = store
     keys, values = table
@@ -133,8 +133,10 @@ def remove_rows(store, table, lists, idents, moves, freed):
             _copy_row(blocks, page_bits, width, last, place)
             block, at = at_place(blocks, page_bits, width, place)
             one[0] = id_of(block, at, width, id_word)
-            found[0] = place
-            table_insert(keys, values, one, found)
+            table_find(keys, values, one, found)
+            if found[0] == last:
+                found[0] = place
+                table_insert(keys, values, one, found)
             moves[i, 0], moves[i, 1] = last, place
         sizes[l] -= 1
         if sizes[l] % PANEL == 0:

@@ -324,15 +324,16 @@ def test_an_interrupted_append_leaves_n_and_rows_as_before(small_blocks, monkeyp
     assert_holds(arena, joined(before, added))
 
 
-def test_adopted_arrays_are_not_copied_but_for_the_last_block_and_never_written_by_appending(small_blocks):
-    rows = new_rows(3, 100)
+@pytest.mark.parametrize("n", [96, 100, 112, 127, 128])
+def test_adopted_arrays_are_not_copied_but_for_a_part_empty_panel_and_never_written_by_appending(small_blocks, n):
+    rows = new_rows(3, n)
     arrays = whole_arrays(rows)
     for array in arrays.values():
         array.flags.writeable = False  # as a mapped file's
     arena = Arena(COLUMNS)
-    arena.adopt(arrays, 100)
+    arena.adopt(arrays, n)
     for name, array in arrays.items():
-        assert [np.shares_memory(block[name], array) for block in arena.blocks] == [True, False]
+        assert [np.shares_memory(block[name], array) for block in arena.blocks] == [True, n % 16 == 0]
     added = new_rows(4, 50)
     append(arena, added)
     assert_holds(arena, joined(rows, added))

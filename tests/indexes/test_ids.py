@@ -19,6 +19,7 @@ LARGEST = 2**63 - 2
 def append(arena, ids, given):
     """What an index does with new rows."""
     arena.stage({"shifts": given.astype(np.float32)})
+    ids.make_room(given, arena)
     ids.appended(given, arena.commit())
 
 

@@ -131,7 +131,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(mmap=st.booleans())
     def save_and_load(self, mmap):
-        with mock.patch("os.fsync"):  # the disk's time is not the matter here
+        with mock.patch("os.fsync"), mock.patch("os.fdatasync", create=True):  # the disk's time is not the matter here
             self.index.save(f"{self.folder.name}/index")
         self.index = pi.load(f"{self.folder.name}/index", mmap=mmap)
 

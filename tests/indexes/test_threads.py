@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import polarindex as pi
+from polarindex import kernels
 from polarindex.indexes import threads
 from polarindex.indexes.interrupts import uninterrupted
 
@@ -128,3 +129,68 @@ def test_many_threads_may_search_one_index():
     for one, other in zip(wanted, threads.run_all(lambda row: index.search(row, 4), x[:40], 8), strict=True):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_a_task_whose_caller_has_given_up_ends_where_it_asks():
+    """Between two of its steps, not after the last of them."""
+    begun, steps = threading.Event(), []
+
+    def task(item):
+        if item == 0:
+            begun.wait(30)
+            raise KeyError("the caller's error")
+        for step in range(1000):
+            begun.set()
+            time.sleep(0.01)
+            threads.go_on()
+            steps.append(step)
+
+    with pytest.raises(KeyError, match="the caller's error"):
+        threads.run_all(task, [0, 1], 2)
+    assert len(steps) < 500
+    threads.go_on()  # outside of tasks nobody gives up
+    assert threads.run_all(lambda item: threads.go_on() or item, range(4), 2) == [0, 1, 2, 3]
+
+
+def test_a_long_scan_asks_whether_to_go_on(monkeypatch):
+    """In each of the three ways of a flat search, and for the nearest centroids."""
+    index = pi.FlatIndex(16)
+    index.add(np.random.default_rng(0).standard_normal((6000, 16)))
+    asked = []
+    for module in ("lines", "scan", "probing", "assign"):
+        monkeypatch.setattr(f"polarindex.indexes.{module}.go_on", lambda module=module: asked.append(module))
+    monkeypatch.setattr("polarindex.indexes.lines._WORK", 1)
+    x = np.random.default_rng(1).standard_normal((600, 16)).astype(np.float32)
+    index.search(x, 3)
+    in_registers = asked.count("lines")
+    index.search(x, 3, query_bits=16)
+    lists = pi.IVFIndex(16, nlist=4).fit(x)
+    lists.add(x)
+    lists.range_search(x[:3], 1.0)
+    assert (in_registers >= 5 or kernels.selected() == kernels.GENERIC) and {"scan", "probing", "assign"} <= set(asked)
+
+
+def test_large_batches_are_split_into_calls_that_end_soon(monkeypatch):
+    """A batch in lists by tiles of queries, originals by single ones; the answers are the same."""
+    x = np.random.default_rng(0).standard_normal((900, 24)).astype(np.float32)
+    index = pi.IVFIndex(24, nlist=12, store="float32").fit(x)
+    index.add(x)
+    flat = pi.FlatIndex(24, store="float32")
+    flat.add(x)
+    wanted = *index.search(x[:100], 5, num_threads=1), *flat.search(x[:100], 5)
+    sizes = []
+    for module, name in (("answers", "answer"), ("originals", "rescore_rows")):
+        monkeypatch.setattr(f"polarindex.indexes.{module}._WORK", 1)
+        real = getattr(kernels, name)
+
+        def counted(*arguments, real=real, name=name):
+            sizes.append((name, len(arguments[3] if name == "answer" else arguments[6])))
+            return real(*arguments)
+
+        monkeypatch.setattr(kernels, name, counted)
+    index._seen.clear()
+    found = *index.search(x[:100], 5, num_threads=1), *flat.search(x[:100], 5)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert {size for name, size in sizes if name == "rescore_rows"} == {1}
+    assert {size for name, size in sizes if name == "answer"} <= {8, 4}

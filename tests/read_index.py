@@ -1,0 +1,177 @@
+"""A reader of saved indexes by docs/file-format.md alone, in NumPy: for eden and drive, and as an example.
+
+    python tests/read_index.py my-index
+
+Every row is scored for a query, by its code and, where originals are kept, by these. It is slow, and not careful: it
+checks the checksums and trusts the rest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+UPPER = {1: [127], 2: [38, 127], 3: [14, 45, 79, 127], 4: [6, 18, 31, 44, 58, 75, 96, 127]}
+
+
+class Saved:
+    """Ids (n,) of the rows, in the order of their `scores` (n,) and `exact_scores` (n,) for a query (dim,)."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.manifest = read_manifest(Path(folder) / "manifest.json")
+        (segment,) = self.manifest["segments"]
+        self.arrays = read_arrays(Path(folder) / segment["name"], segment["files"])
+        self.n = segment["rows"]
+        self.parameters, self.state = self.manifest["parameters"], self.manifest["state"]
+        (self.stage,) = self.manifest["layout"]
+        self.mu = self.arrays["centre"]
+        self.flat = self.manifest.get("kind", "flat") == "flat"
+        (self._read_flat if self.flat else self._read_lists)()
+
+    def _read_flat(self) -> None:
+        parts = [self.arrays[name] for name in sorted(self.arrays) if name.startswith("codes")]
+        rows = [part.transpose(0, 2, 1).reshape(-1, part.shape[1]) if part.ndim == 3 else part for part in parts]
+        self.words = np.concatenate([part[: self.n] for part in rows], axis=1)
+        self.scales = self.arrays["scales"][:, 0]
+        self.shifts = self.arrays.get("shifts", np.zeros(self.n, np.float32))
+        self.ids = self.arrays["ids"] if self.state["stores_ids"] else np.arange(self.n)
+        self.places = np.arange(self.n)
+
+    def _read_lists(self) -> None:
+        pages, sizes = self.arrays["rows"], self.arrays["sizes"]
+        places, lists, page = [], [], 0
+        for number, size in enumerate(sizes):
+            for i in range(-(-size // 16)):
+                filled = (size - 1) % 16 + 1 if i == 0 else 16
+                places += [16 * page + lane for lane in range(filled)]
+                lists += [number] * filled
+                page += 1
+        self.places, self.lists = np.array(places, int), np.array(lists, int)
+        rows = pages.transpose(0, 2, 1).reshape(-1, pages.shape[1])[self.places]
+        code = self.stage["words"]
+        self.words = rows[:, :code]
+        self.scales, self.shifts = (np.ascontiguousarray(rows[:, code + i]).view(np.float32) for i in range(2))
+        self.ids = rows[:, code + 2].astype(np.int64)
+        if self.state["wide_ids"]:
+            self.ids |= rows[:, code + 3].astype(np.int64) << 32
+
+    def scores(self, q: np.ndarray) -> np.ndarray:
+        """Squared distances or similarities (n,) float32, to the last bit those of a search by codes."""
+        metric = self.parameters["metric"]
+        factor = 2 if metric == "l2" else 1
+        q = unit(q) if metric == "cosine" else q
+        centred = q - self.mu
+        y = rotated(centred, self.parameters["seed"])
+        peak = np.abs(y).max()
+        asked = np.rint(y * (127.0 / np.float64(peak))).astype(np.int64) if peak > 0 else np.zeros(len(y), np.int64)
+        gain = peak * np.float32(factor / 127)
+        products = (levels(self.words, self.stage["dims"], self.parameters["bits"]) @ asked).astype(np.float32)
+        keys = self.shifts + (products * gain) * self.scales
+        wide, mu = centred.astype(np.float64), self.mu.astype(np.float64)
+        if self.flat:
+            return (wide @ wide - keys if metric == "l2" else q @ mu + keys).astype(np.float32)
+        near = self.arrays["centroids"] - self.mu
+        if metric == "l2":
+            offsets = -((centred - near).astype(np.float64) ** 2).sum(axis=1)
+            return -(keys + offsets.astype(np.float32)[self.lists])
+        offsets = near.astype(np.float64) @ wide + (near @ mu).astype(np.float32)
+        return (keys + offsets.astype(np.float32)[self.lists] + q @ mu).astype(np.float32)
+
+    def exact_scores(self, q: np.ndarray) -> np.ndarray:
+        """The same by the stored originals."""
+        x = self.arrays["originals"][self.places].astype(np.float32)
+        if "original_scales" in self.arrays:
+            x = x * self.arrays["original_scales"][self.places, None]
+        if self.parameters["metric"] == "l2":
+            return ((x - q).astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+        products = x.astype(np.float64) @ q
+        if self.parameters["metric"] == "cosine":
+            products /= np.sqrt((x.astype(np.float64) ** 2).sum(axis=1) * (q.astype(np.float64) ** 2).sum())
+        return products.astype(np.float32)
+
+
+# --- files
+
+
+def read_manifest(path: Path) -> dict:
+    manifest = json.loads(path.read_bytes())
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    if (manifest["format"], manifest["version"]) != ("polarindex", 1):
+        raise ValueError(f"{path} is of another format or version")
+    if xxhash.xxh3_64_hexdigest(text.encode()) != manifest["checksum"]:
+        raise ValueError(f"{path} is damaged")
+    return manifest
+
+
+def read_arrays(folder: Path, files: dict) -> dict[str, np.ndarray]:
+    sums = np.load(folder / "checksums.npy")
+    found = {}
+    for file, facts in files.items():
+        data = (folder / file).read_bytes()
+        blocks = [xxhash.xxh3_64_intdigest(data[at : at + 2**20]) for at in range(0, len(data), 2**20)]
+        mine, sums = sums[: len(blocks)], sums[len(blocks) :]
+        if len(data) != facts["bytes"] or blocks != mine.tolist():
+            raise ValueError(f"{folder / file} is damaged")
+        if xxhash.xxh3_64_hexdigest(mine.astype("<u8").tobytes()) != facts["checksum"]:
+            raise ValueError(f"{folder / 'checksums.npy'} is damaged")
+        found[file.removesuffix(".npy")] = np.load(folder / file)
+    return found
+
+
+# --- codes and queries
+
+
+def levels(words: np.ndarray, dims: int, bits: int) -> np.ndarray:
+    """(n, dims) int64 of codes (n, words) uint32."""
+    if bits == 8:
+        codes = np.ascontiguousarray(words).view(np.uint8)[:, :dims].astype(np.int64)
+        return np.maximum(codes - 128, -127)
+    j = np.arange(dims)
+    word, bit = j // 32, 8 * (j % 4) + j % 32 // 4
+    planes = words.reshape(len(words), bits, -1)
+    codes = np.zeros((len(words), dims), np.int64)
+    for p in range(bits):
+        codes = 2 * codes + (planes[:, p, word] >> bit.astype(np.uint32) & 1)
+    upper = np.array(UPPER[bits])
+    return np.concatenate([-upper[::-1], upper])[codes]
+
+
+def rotated(x: np.ndarray, seed: int) -> np.ndarray:
+    """R x (dim,) float32."""
+    d = len(x)
+    p = 1 << (d.bit_length() - 1)
+    windows = [0] if p == d else [0, d - p]
+    words = np.random.PCG64([1, seed]).random_raw(3 * d * (1 + len(windows))).reshape(-1, 3, d)
+    signs = np.where(words[1:] >> np.uint64(63), np.float32(-1), np.float32(1))
+    y = x
+    for r in range(3):
+        y = signs[0, r] * y[np.argsort(words[0, r], kind="stable")]
+        for w, first in enumerate(windows):
+            if w:
+                y[first:p] *= signs[w, r, first:p]
+            y[first : first + p] = transformed(y[first : first + p])
+    return y
+
+
+def transformed(y: np.ndarray) -> np.ndarray:
+    p, half = len(y), 1
+    while half < p:
+        a, b = y.reshape(-1, 2, half).transpose(1, 0, 2)
+        y = np.stack([a + b, a - b], axis=1).reshape(p)
+        half *= 2
+    return y * np.float32(1 / np.sqrt(p))
+
+
+def unit(q: np.ndarray) -> np.ndarray:
+    wide = q.astype(np.float64)
+    return (wide / np.sqrt(wide @ wide)).astype(np.float32)
+
+
+if __name__ == "__main__":
+    saved = Saved(sys.argv[1])
+    about = ", ".join(f"{key} {value}" for key, value in saved.parameters.items())
+    sys.stdout.write(f"{saved.n} rows in {len(saved.arrays)} arrays; {about}\n")
