@@ -60,7 +60,8 @@ class Coarse:
     def nbytes(self) -> int:
         lists = sum(lists.nbytes for lists in (self._lists, self._centres) if lists)
         groups = self.groups.nbytes if "groups" in self.__dict__ else 0
-        return self.shifts.nbytes + lists + groups + (self.directions.nbytes if self.directions is not self.centroids.relative else 0)
+        own = self.directions.nbytes if self.directions is not self.centroids.relative else 0
+        return lists + groups + own + self.shifts.nbytes
 
     @cached_property
     def groups(self) -> Groups:
