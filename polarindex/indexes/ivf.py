@@ -61,8 +61,8 @@ class IVFIndex(Index):
         recall a search then reads fewer rows, for the memory of second codes; needs stored originals.
     scan_bits : int, optional
         How many bits of a code a search scans, fewer than `bits`; the best candidates are then scored by their whole
-        codes. Default: all bits, for everyone. For codes of 2 to 4 bits that are planes (eden, turboquant, ...) and
-        store="none"; 8 bytes a vector more. See Notes of `search`.
+        codes. Default: all. For codes of 2 to 4 bits that are planes (eden, turboquant, ...) and store="none"; 8 bytes
+        a vector more. See Notes of `search`.
 
     Notes
     -----
@@ -617,12 +617,11 @@ class IVFIndex(Index):
         k = checked_k(k)
         probes, factor = self._probes(nprobe, gap), self._rerank_factor(rerank)
         threads = checked_threads(num_threads)
-        checks.flag(exact_scan, "exact_scan")
+        first = not checks.flag(exact_scan, "exact_scan") and self.scan_bits is not None
         checks.flag(return_error, "return_error")
         bits = checked_query_bits(query_bits)
         given = source.array()
         queries = self._coding.codable(given, source.name)
-        first = self.scan_bits is not None and not exact_scan
         if self.scan_bits is not None:
             if first and factor == 0 and return_error:
                 raise ValueError("return_error is that of whole codes; with rerank=0 only their first planes are read")

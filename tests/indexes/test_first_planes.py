@@ -159,9 +159,9 @@ def test_searches_by_planes_and_by_whole_codes_do_not_take_each_others_arguments
     q = clustered(1, 1)[0]
     by_planes, exactly = index.search(q, 30, rerank=0), index.search(q, 30, rerank=0, exact_scan=True)
     assert not np.array_equal(by_planes[0], exactly[0])
-    for _ in range(3):
-        same(index.search(q, 30, rerank=0), by_planes)
-        same(index.search(q, 30, rerank=0, exact_scan=True), exactly)
+    for true, false in ((True, False), (np.True_, np.False_), (True, False)):
+        same(index.search(q, 30, rerank=0, exact_scan=false), by_planes)
+        same(index.search(q, 30, rerank=0, exact_scan=true), exactly)
 
 
 @pytest.mark.parametrize("metric", METRICS)

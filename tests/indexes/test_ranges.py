@@ -127,6 +127,22 @@ def test_the_room_and_the_parts_of_a_search_do_not_matter(monkeypatch, room):
     same(index.range_search(q, radius), wanted)
 
 
+@pytest.mark.skipif(kernels.selected() == kernels.GENERIC, reason="steps have room of their own")
+def test_queries_of_one_call_have_no_more_room_together_than_is_allowed(monkeypatch):
+    index, q = made(n=2000), clustered(100, 1)
+    largest, calls = int(index._held.rows.sizes.max()), []
+    within = index._held.scan.within
+
+    def counted(given, *arguments):
+        calls.append(len(given))
+        return within(given, *arguments)
+
+    monkeypatch.setattr(index._held.scan, "within", counted)
+    monkeypatch.setattr(ranges, "_ROOM", 8 * largest + 1)
+    index.range_search(q, 5.0)
+    assert max(calls) == 8 and sum(calls) == 100
+
+
 def test_rows_that_were_removed_are_no_hits_and_ids_may_be_large():
     index, q = made(n=300), clustered(5, 1)
     index.add(clustered(40, 9), ids=2**40 + np.arange(40))
