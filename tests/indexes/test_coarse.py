@@ -99,6 +99,23 @@ def test_the_lists_of_a_query_are_the_best_of_its_groups(built, metric):
                 assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+def test_a_groups_score_is_that_of_the_mean_of_its_directions(built, metric):
+    """Of unit length for cosine; up to a constant of the query, and to 8 bits."""
+    index = built[metric]
+    coarse, q = index._held.scan.coarse, index._coding.codable(clustered(9, seed=10), "q")
+    rows, mu = index.centroids.astype(np.float64)[coarse.groups.order], index._held.centroids.mu
+    means = np.stack([rows[at : at + coarse.groups.size].mean(axis=0) for at in range(0, NLIST, coarse.groups.size)])
+    if metric == "l2":
+        wanted = ((q - mu) ** 2).sum(axis=1)[:, None] - ((q[:, None] - means[None]) ** 2).sum(axis=2)
+    else:
+        if metric == "cosine":
+            means /= np.linalg.norm(means, axis=1, keepdims=True)
+        wanted = q @ (means if metric == "cosine" else means - mu).T
+    found = coded_scores(coarse, q - mu, coarse.centres(coarse.quantizer), coarse.groups.total)
+    np.testing.assert_allclose(found, wanted, atol=0.01 * np.ptp(wanted))
+
+
 @pytest.mark.parametrize("isa", SETS)
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 def test_a_search_looks_into_just_these_lists(built, metric, isa):

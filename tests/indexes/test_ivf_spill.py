@@ -409,7 +409,7 @@ def test_planned_bytes_are_those_of_the_index():
     index = pi.IVFIndex(DIM, nlist=100, store="float32", spill=0.5).fit(x)
     index.add(x)
     index.search(x[:1])
-    planned = predicted_bytes(20_000, DIM, "l2", 4, "float32", 100, index.info()["spilled"])
+    planned = predicted_bytes(20_000, DIM, "l2", 4, "float32", 100, spill=index.info()["spilled"])
     assert abs(sum(planned.values()) / index.nbytes - 1) < 0.02
     assert "copies" not in predicted_bytes(20_000, DIM, "l2", 4, "float32", 100)
 
