@@ -68,15 +68,10 @@ _FEW = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 _SOME = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _MANY = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 GRIDS = {
-<<<<<<< HEAD
-    "fashion-mnist-784-euclidean": Grid((256, 512), (256, 512), _FEW, (0.75, 1.0), ("PQ392x4fs", "PQ196x4fs")),
+    "fashion-mnist-784-euclidean": Grid((256, 512), (256, 512, 1024), _FEW, (0.75, 1.0), ("PQ392x4fs", "PQ196x4fs")),
     "minilm-384-angular": Grid(
         (256, 512), (512, 1024), _SOME, (1.25, 1.5), ("PQ192x4fs", "PQ192x4fsr"), _SOAR, spills=_SPILLS
     ),
-=======
-    "fashion-mnist-784-euclidean": Grid((256, 512), (256, 512, 1024), _FEW, (0.75, 1.0), ("PQ392x4fs", "PQ196x4fs")),
-    "minilm-384-angular": Grid((256, 512), (512, 1024), _SOME, (1.25, 1.5), ("PQ192x4fs", "PQ192x4fsr"), _SOAR),
->>>>>>> coarse
     "glove-wink-100-angular": Grid(
         (512, 1024), (1024, 2048), _MANY, (1.25, 1.5), ("PQ50x4fs", "PQ50x4fsr"), _SOAR, large=True,
         spills=_SPILLS,
