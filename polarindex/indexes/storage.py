@@ -29,7 +29,7 @@ from polarindex.indexes import durable, log, manifest, reading, segment
 from polarindex.indexes.base import Index
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ivf import IVFIndex
-from polarindex.indexes.lock import WriterLock, turn_at
+from polarindex.indexes.lock import nobody_has_open, turn_at
 from polarindex.indexes.log import Log
 from polarindex.indexes.manifest import KINDS, MANIFEST, Manifest
 from polarindex.indexes.reading import Finding
@@ -58,7 +58,7 @@ def save(index: Index, path: str | os.PathLike[str]) -> None:
         if manifest.is_foreign(target):
             manifest.read(target)  # refuses a directory that is not an index
         # what has no manifest nobody can have opened
-        with WriterLock(target) if os.path.lexists(target / MANIFEST) else nullcontext():
+        with nobody_has_open(target) if os.path.lexists(target / MANIFEST) else nullcontext():
             manifest.sweep(target, segment.replace(index, target))
         if made:
             durable.sync_directory(target.parent)
