@@ -146,6 +146,8 @@ def _load(source: Path, manifest: dict[str, Any], mmap: bool, verify: bool | Non
     folder = source / segment["name"]
     try:
         read = Segment(folder, segment["files"], mmap, verify)
+        if "centre.npy" in segment["files"]:  # dimensions that are not there cost no time and memory of a quantizer
+            read("centre", (checks.integer(manifest["parameters"]["dim"], "dim", low=1),), np.float32, in_memory=True)
         index = _KINDS[_kind(manifest)](**manifest["parameters"])
         index._restore(manifest["state"], segment["rows"], read)
         read.finish()
