@@ -41,7 +41,7 @@ from polarindex.kernels.limits import MAX_DIMS
 DIM, ROWS = 20, 40
 SLACK = 4 << 20  # bytes beside twice the files: the manifest as objects, and modules
 A_DIM = 1024  # bytes a dimension of the manifest's: a quantizer is made before its first array is read
-HANGS = 60  # seconds
+HANGS = 180  # seconds: machines that many share stand still at times
 ADDRESSES = 6 << 30  # bytes of a child: an absurd allocation fails
 NUMBERS = (0, 1, -1, 2, 3, 7, 16, 17, 2**16, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64, -(2**63))
 STRANGE = (None, True, False, "", "x", "../x", "/etc/passwd", "a\0b", [], {}, [[]], 0.5, -0.0, 1e300, 10**400, "auto")

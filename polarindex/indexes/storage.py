@@ -23,6 +23,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from polarindex import checks
 from polarindex.errors import FormatError
 from polarindex.indexes import durable, log, manifest, reading, segment
@@ -167,6 +169,9 @@ def read_as(source: Path, wanted: Manifest, mmap: bool, verify: bool | None) -> 
     folder = source / entry["name"]
     try:
         segment_read = reading.Segment(folder, entry["files"], mmap, verify)
+        if "centre.npy" in entry["files"]:  # dimensions that are not there cost no time and memory of a quantizer
+            dim = checks.integer(wanted["parameters"]["dim"], "dim", low=1)
+            segment_read("centre", (dim,), np.float32, in_memory=True)
         index = KINDS[manifest.kind(wanted)](**wanted["parameters"])
         index._restore(wanted["state"], entry["rows"], segment_read)
         segment_read.check_all_read()
