@@ -315,7 +315,7 @@ class FlatIndex(Index):
         """Make the staged rows part of the index, under these ids."""
         if staged.centre is not self._coding.centre:
             self._freeze(staged.centre, staged.arena)
-        self._note(np.arange(len(self), len(self) + len(ids)))
+        self._note(range(len(self), len(self) + len(ids)))
         self._ids.appended(ids, self._arena.commit())
         self._version += 1
 

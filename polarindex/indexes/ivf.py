@@ -276,7 +276,7 @@ class IVFIndex(Index):
     def _exchange(self, old: Ids, ids: Ids, lists: NDArray[np.int32], coded: list[_CodedRows]) -> None:
         """Remove the rows of `old`, which exist, and put coded ones of these lists under ids that then do not."""
         held = self._held
-        self._note(np.concatenate([old, ids]))
+        self._note(old)
         if len(old):  # first: a new row may take the place that an old one leaves
             held.rows.remove(held.ids.table(), old)
         staged = held.rows.stage(lists, int(ids.max(initial=0)))

@@ -96,13 +96,14 @@ def append(folder: Path, log: Log, saved: Saved) -> Log:
     return Log(log.name, log.bytes + sum(map(len, parts)), log.records + 1, digest)
 
 
-def _encoded(saved: Saved) -> list[bytes]:
-    """The parts of a record."""
-    arrays = []
-    for array in saved.arrays.values():
-        out = io.BytesIO()
-        np.lib.format.write_array(out, np.concatenate(list(array.parts)), (1, 0), allow_pickle=False)
-        arrays.append(out.getvalue())
+def _encoded(saved: Saved) -> list[bytes | memoryview]:
+    """The parts of a record, the arrays' own memory among them."""
+    arrays: list[bytes | memoryview] = []
+    for saved_array in saved.arrays.values():
+        (part,) = saved_array.parts
+        array, head = np.ascontiguousarray(part), io.BytesIO()
+        np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+        arrays += head.getvalue(), array.reshape(-1).view(np.uint8).data
     told = {"rows": saved.rows, "state": saved.state, "arrays": list(saved.arrays)}
     text = json.dumps(told, separators=(",", ":")).encode()
     return [_HEADER.pack(_MAGIC, len(text), sum(map(len, arrays))), text, *arrays]
