@@ -290,7 +290,8 @@ class IVFIndex(Index):
             self._commit(staged, ids)
             return
         held.rows.afford_removal(len(old))
-        self._note(np.concatenate([old, ids]))
+        self._note(old)
+        self._note(ids)
         held.rows.commit(staged)  # for a moment both rows of an id are there, and the table has the old one
         moves = held.rows.remove(held.ids.table(), old)
         held.ids.appended(ids, moves.follow(staged.places))

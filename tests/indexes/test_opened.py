@@ -306,22 +306,16 @@ class File:
             self.write(part)
 
 
-TAILS = None, b"", b"\0" * 5000, b"polarlog"
-
-
-def left_by_a_crash(folder, copies, tails):
-    """Directories as a crash at this moment may leave them: what lies beyond the log's length is anything."""
-    try:
-        durable_bytes = manifest.read(folder).get("log", {}).get("bytes", 0)
-    except pi.FormatError:
-        durable_bytes = 0
-    for number, tail in enumerate(tails):
-        copied = copies / f"copy{number}"
-        shutil.rmtree(copied, ignore_errors=True)
-        shutil.copytree(folder, copied)
-        for path in copied.glob("log-*") if tail is not None else ():
-            path.write_bytes(path.read_bytes()[:durable_bytes] + tail)
-        yield copied
+def left_by_a_crash(folder):
+    """The index, as a crash at this moment may leave it: what lies beyond the log's length is anything."""
+    yield pi.load(folder)
+    length = manifest.read(folder).get("log", {}).get("bytes", 0)
+    for path in folder.glob("log-*"):
+        before = path.read_bytes()
+        for tail in (b"", b"\0" * 5000, b"polarlog"):
+            path.write_bytes(before[:length] + tail)
+            yield pi.load(folder)
+        path.write_bytes(before)
 
 
 @pytest.mark.parametrize("act", ["sync", "first sync", "compact"])
@@ -350,8 +344,7 @@ def test_whatever_fails_the_old_state_or_the_new_one_is_there_and_the_next_sync_
                 assert isinstance(error, KeyboardInterrupt) or "in memory only" in str(error)
                 reached[when] += 1
             failed = faults.end()
-            for crashed in left_by_a_crash(folder, tmp_path, [None] if at % 3 else TAILS):
-                found = pi.load(crashed)
+            for found in left_by_a_crash(folder):
                 assert contents(found) == contents(old if len(found) == len(old) else new)
             assert contents(index) == contents(new) != contents(old)
             index.sync()
@@ -363,6 +356,32 @@ def test_whatever_fails_the_old_state_or_the_new_one_is_there_and_the_next_sync_
             if not failed:
                 break
     assert all(count >= (10 if act == "compact" else 7) for count in reached.values())
+
+
+@kinds
+def test_bytes_are_on_the_disk_before_anything_names_them(saved, kind, monkeypatch):
+    """What a crash of the system may undo is what was not synced: the order is all that there is against it."""
+    events, index = [], pi.open(saved)
+
+    def noted(owner, name, of):
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a: (real(*a), events.append(of(*a)))[0])
+
+    noted(durable, "sync", lambda file: Path(file.name).name.rpartition(".json.")[0] or Path(file.name).name)
+    noted(durable, "sync_directory", lambda folder: f"{folder.name}/")
+    noted(os, "replace", lambda source, target: "replace")
+    swapped = [".manifest", "replace", "index/"]
+    for number in range(2):
+        index.add(rows(1))
+        index.sync()
+        (name,) = (path.name for path in saved.glob("log-*"))
+        assert events == [name, *["index/"] * (number == 0), *swapped]
+        events.clear()
+    index.compact()
+    (segment_folder,) = saved.glob("segment-*")
+    files = {path.name for path in segment_folder.iterdir()}
+    assert set(events[: len(files)]) == files
+    assert events[len(files) :] == [f"{segment_folder.name}/", "index/", *swapped]
 
 
 @kinds
