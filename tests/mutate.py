@@ -34,13 +34,14 @@ import xxhash
 import polarindex as pi
 from polarindex.checks import LARGEST_ID
 from polarindex.indexes import reading
+from polarindex.indexes.lock import LOCK_FILES
 from polarindex.indexes.manifest import sealed
 from polarindex.kernels.limits import MAX_DIMS
 
 DIM, ROWS = 20, 40
 SLACK = 4 << 20  # bytes beside twice the files: the manifest as objects, and modules
 A_DIM = 1024  # bytes a dimension of the manifest's: a quantizer is made before its first array is read
-HANGS = 60  # seconds
+HANGS = 180  # seconds: machines that many share stand still at times
 ADDRESSES = 6 << 30  # bytes of a child: an absurd allocation fails
 NUMBERS = (0, 1, -1, 2, 3, 7, 16, 17, 2**16, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64, -(2**63))
 STRANGE = (None, True, False, "", "x", "../x", "/etc/passwd", "a\0b", [], {}, [[]], 0.5, -0.0, 1e300, 10**400, "auto")
@@ -104,7 +105,17 @@ def originals(kind: str, cells: int) -> list[tuple[Files, list[np.ndarray]]]:
             path = Path(folder) / str(number)
             made(kind, cell, number).save(path)
             found.append((read(path), answers(pi.load(path))))
+            for seed in (6, 7):  # and with a log of two records
+                with pi.open(path) as index:
+                    index.remove(index.ids[::11])
+                    index.upsert([int(index.ids[1]), 500 + seed], rows(2, seed))
+            found.append((without_lock(read(path)), answers(pi.load(path))))
     return found
+
+
+def without_lock(files: Files) -> Files:
+    """Without the files of the lock, of which each round makes its own."""
+    return {name: data for name, data in files.items() if name not in LOCK_FILES}
 
 
 # --- what is done with what loads
@@ -155,6 +166,22 @@ def loaded(path: Path, size: int, **how: bool) -> Any:
             raise Broken(f"{took:,} bytes were taken for files of {size:,}")
 
 
+def opened(path: Path, draw: Draw, wanted: list[np.ndarray] | None) -> None:
+    """Open the index at a path, change it and sync; what was whole must then be loaded with these changes."""
+    try:
+        index = pi.open(path, mmap=bool(draw.below(2)))
+    except (FileNotFoundError, PermissionError, pi.FormatError):
+        return
+    with contextlib.suppress(() if wanted is not None else ValueError), index:  # else: of ids that are there twice
+        changed(index)
+    if wanted is not None:
+        again, ids = pi.load(path), np.sort(index.ids)
+        if not np.array_equal(np.sort(again.ids), ids):
+            raise Broken("what was synced is not there")
+        if not np.array_equal(again.reconstruct(ids), index.reconstruct(ids)):
+            raise Broken("what was synced is there otherwise")
+
+
 def _dim(path: Path) -> int:
     """The dimensions of the manifest, where an index can have so many."""
     try:
@@ -182,6 +209,8 @@ def tried(path: Path, draw: Draw, wanted: list[np.ndarray] | None) -> int:
     problems = pi.verify(path) if path.is_dir() else []
     if wanted is None and not problems and count == 0:
         raise Broken("verify has nothing to say of what does not load")
+    if path.is_dir() and draw.below(3) == 0:
+        opened(path, draw, None if problems else wanted)
     return count
 
 
@@ -223,11 +252,11 @@ def drop(files: Files, draw: Draw) -> None:
 
 
 def values(files: Files, draw: Draw) -> None:
-    """Words of an array replaced by extreme ones."""
-    name = draw.pick([name for name in sorted(files) if name.endswith(".npy")])
-    data = bytearray(files[name])
+    """Words of an array, or of a log, replaced by extreme ones."""
+    name = draw.pick([name for name in sorted(files) if name.endswith(".npy") or name.startswith("log-")])
+    data, start = bytearray(files[name]), 128 if name.endswith(".npy") else 0
     for _ in range(draw.pick((1, 3, 50))):
-        at = 128 + 4 * draw.below((len(data) - 128) // 4)
+        at = start + 4 * draw.below((len(data) - start) // 4)
         data[at : at + 4] = draw.pick(WORDS).to_bytes(4, "little")
     files[name] = bytes(data)
 
@@ -247,9 +276,25 @@ def shape(files: Files, draw: Draw) -> None:
 def entry(files: Files, draw: Draw) -> None:
     """Entries of the manifest changed, dropped, or put elsewhere."""
     manifest = json.loads(files["manifest.json"])
+    _change(manifest, draw)
+    files["manifest.json"] = json.dumps(manifest).encode()
+
+
+def told(files: Files, draw: Draw) -> None:
+    """Entries of a log's first record changed, dropped, or put elsewhere, with the right length of its text."""
+    name = draw.pick([name for name in sorted(files) if name.startswith("log-")])
+    length = int.from_bytes(files[name][8:16], "little")
+    entries = json.loads(files[name][24 : 24 + length])
+    _change(entries, draw)
+    text = json.dumps(entries).encode()
+    data = files[name]
+    files[name] = data[:8] + len(text).to_bytes(8, "little") + data[16:24] + text + data[24 + length :]
+
+
+def _change(entries: Any, draw: Draw) -> None:
     for _ in range(1 + draw.below(2)):
-        *path, last = draw.pick(list(_paths(manifest)))
-        parent = manifest
+        *path, last = draw.pick(list(_paths(entries)))
+        parent = entries
         for key in path:
             parent = parent[key]
         if draw.below(4) == 0 and isinstance(parent, dict):
@@ -260,7 +305,6 @@ def entry(files: Files, draw: Draw) -> None:
             parent[last] = draw.pick((*NUMBERS, parent[last] + 1, parent[last] - 1, 2 * parent[last]))
         else:
             parent[last] = draw.pick((*STRANGE, *NUMBERS))
-    files["manifest.json"] = json.dumps(manifest).encode()
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -286,6 +330,7 @@ def text(files: Files, draw: Draw) -> None:
 
 OPERATIONS: tuple[Callable[[Files, Draw], None], ...] = (
     flip, flip, splice, splice, cut, swap, drop, values, values, values, shape, entry, entry, entry, entry, text,
+    told, told,
 )  # fmt: skip
 
 
@@ -325,6 +370,10 @@ def seal(files: Files) -> None:
         pass
     with contextlib.suppress(*SPOILT):
         manifest = manifest if "manifest" in locals() else json.loads(files["manifest.json"])
+        if "log" in manifest:
+            with contextlib.suppress(*SPOILT):
+                data = files[manifest["log"]["name"]]
+                manifest["log"].update(bytes=len(data), checksum=xxhash.xxh3_64_hexdigest(data))
         files["manifest.json"] = json.dumps(sealed(manifest)).encode()
 
 
@@ -340,6 +389,10 @@ def written(files: Files, path: Path, draw: Draw) -> None:
         name = path / draw.pick(sorted(files))
         with contextlib.suppress(OSError, ValueError):
             draw.pick((_moved_out, _pipe, _folder, _device))(name)
+    if draw.below(20) == 0:
+        name = path / draw.pick(LOCK_FILES)
+        name.write_text("process 1 on elsewhere")
+        draw.pick((_moved_out, _pipe, _folder, _device))(name)
 
 
 def _pipe(name: Path) -> None:

@@ -7,6 +7,7 @@ checks the checksums and trusts the rest."""
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -17,46 +18,25 @@ import xxhash
 UPPER = {1: [127], 2: [38, 127], 3: [14, 45, 79, 127], 4: [6, 18, 31, 44, 58, 75, 96, 127]}
 
 
+Rows = dict[str, np.ndarray]  # by name: "codes" (n, words), "scales", "shifts", "ids", "originals", in lists "lists"
+
+
 class Saved:
     """Ids (n,) of the rows, in the order of their `scores` (n,) and `exact_scores` (n,) for a query (dim,)."""
 
     def __init__(self, folder: str | Path) -> None:
         self.manifest = read_manifest(Path(folder) / "manifest.json")
         (segment,) = self.manifest["segments"]
-        self.arrays = read_arrays(Path(folder) / segment["name"], segment["files"])
-        self.n = segment["rows"]
-        self.parameters, self.state = self.manifest["parameters"], self.manifest["state"]
+        arrays = read_arrays(Path(folder) / segment["name"], segment["files"])
+        self.parameters = self.manifest["parameters"]
         (self.stage,) = self.manifest["layout"]
-        self.mu = self.arrays["centre"]
+        self.mu, self.centroids = arrays["centre"], arrays.get("centroids")
         self.flat = self.manifest.get("kind", "flat") == "flat"
-        (self._read_flat if self.flat else self._read_lists)()
-
-    def _read_flat(self) -> None:
-        parts = [self.arrays[name] for name in sorted(self.arrays) if name.startswith("codes")]
-        rows = [part.transpose(0, 2, 1).reshape(-1, part.shape[1]) if part.ndim == 3 else part for part in parts]
-        self.words = np.concatenate([part[: self.n] for part in rows], axis=1)
-        self.scales = self.arrays["scales"][:, 0]
-        self.shifts = self.arrays.get("shifts", np.zeros(self.n, np.float32))
-        self.ids = self.arrays["ids"] if self.state["stores_ids"] else np.arange(self.n)
-        self.places = np.arange(self.n)
-
-    def _read_lists(self) -> None:
-        pages, sizes = self.arrays["rows"], self.arrays["sizes"]
-        places, lists, page = [], [], 0
-        for number, size in enumerate(sizes):
-            for i in range(-(-size // 16)):
-                filled = (size - 1) % 16 + 1 if i == 0 else 16
-                places += [16 * page + lane for lane in range(filled)]
-                lists += [number] * filled
-                page += 1
-        self.places, self.lists = np.array(places, int), np.array(lists, int)
-        rows = pages.transpose(0, 2, 1).reshape(-1, pages.shape[1])[self.places]
-        code = self.stage["words"]
-        self.words = rows[:, :code]
-        self.scales, self.shifts = (np.ascontiguousarray(rows[:, code + i]).view(np.float32) for i in range(2))
-        self.ids = rows[:, code + 2].astype(np.int64)
-        if self.state["wide_ids"]:
-            self.ids |= rows[:, code + 3].astype(np.int64) << 32
+        state = self.manifest["state"]
+        rows = flat_rows(arrays, segment["rows"]) if self.flat else list_rows(arrays, state, self.stage["words"])
+        for n, changes in read_log(Path(folder), self.manifest.get("log")):
+            rows = changed_flat(rows, n, changes) if self.flat else changed_lists(rows, n, changes)
+        self.rows, self.ids, self.n = rows, rows["ids"], len(rows["ids"])
 
     def scores(self, q: np.ndarray) -> np.ndarray:
         """Squared distances or similarities (n,) float32, to the last bit those of a search by codes."""
@@ -68,23 +48,24 @@ class Saved:
         peak = np.abs(y).max()
         asked = np.rint(y * (127.0 / np.float64(peak))).astype(np.int64) if peak > 0 else np.zeros(len(y), np.int64)
         gain = peak * np.float32(factor / 127)
-        products = (levels(self.words, self.stage["dims"], self.parameters["bits"]) @ asked).astype(np.float32)
-        keys = self.shifts + (products * gain) * self.scales
+        codes = levels(self.rows["codes"], self.stage["dims"], self.parameters["bits"])
+        products = (codes @ asked).astype(np.float32)
+        keys = self.rows["shifts"] + (products * gain) * self.rows["scales"]
         wide, mu = centred.astype(np.float64), self.mu.astype(np.float64)
         if self.flat:
             return (wide @ wide - keys if metric == "l2" else q @ mu + keys).astype(np.float32)
-        near = self.arrays["centroids"] - self.mu
+        near, lists = self.centroids - self.mu, self.rows["lists"]
         if metric == "l2":
             offsets = -((centred - near).astype(np.float64) ** 2).sum(axis=1)
-            return -(keys + offsets.astype(np.float32)[self.lists])
+            return -(keys + offsets.astype(np.float32)[lists])
         offsets = near.astype(np.float64) @ wide + (near @ mu).astype(np.float32)
-        return (keys + offsets.astype(np.float32)[self.lists] + q @ mu).astype(np.float32)
+        return (keys + offsets.astype(np.float32)[lists] + q @ mu).astype(np.float32)
 
     def exact_scores(self, q: np.ndarray) -> np.ndarray:
         """The same by the stored originals."""
-        x = self.arrays["originals"][self.places].astype(np.float32)
-        if "original_scales" in self.arrays:
-            x = x * self.arrays["original_scales"][self.places, None]
+        x = self.rows["originals"].astype(np.float32)
+        if "original_scales" in self.rows:
+            x = x * self.rows["original_scales"][:, None]
         if self.parameters["metric"] == "l2":
             return ((x - q).astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
         products = x.astype(np.float64) @ q
@@ -100,7 +81,7 @@ def read_manifest(path: Path) -> dict:
     manifest = json.loads(path.read_bytes())
     rest = {key: value for key, value in manifest.items() if key != "checksum"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
-    if (manifest["format"], manifest["version"]) != ("polarindex", 1):
+    if manifest["format"] != "polarindex" or manifest["version"] not in (1, 2):
         raise ValueError(f"{path} is of another format or version")
     if xxhash.xxh3_64_hexdigest(text.encode()) != manifest["checksum"]:
         raise ValueError(f"{path} is damaged")
@@ -120,6 +101,83 @@ def read_arrays(folder: Path, files: dict) -> dict[str, np.ndarray]:
             raise ValueError(f"{folder / 'checksums.npy'} is damaged")
         found[file.removesuffix(".npy")] = np.load(folder / file)
     return found
+
+
+def read_log(folder: Path, log: dict | None) -> list[tuple[int, Rows]]:
+    """The number of rows after every record, and its arrays."""
+    if log is None:
+        return []
+    data = (folder / log["name"]).read_bytes()[: log["bytes"]]
+    if len(data) != log["bytes"] or xxhash.xxh3_64_hexdigest(data) != log["checksum"]:
+        raise ValueError(f"{folder / log['name']} is damaged")
+    at, records = 0, []
+    for _ in range(log["records"]):
+        text = json.loads(data[at + 24 : at + 24 + int.from_bytes(data[at + 8 : at + 16], "little")])
+        at += 24 + int.from_bytes(data[at + 8 : at + 16], "little")
+        arrays = {}
+        for name, size in text["arrays"].items():
+            arrays[name] = np.load(io.BytesIO(data[at : at + size]))
+            at += size
+        records.append((text["rows"], arrays))
+    return records
+
+
+# --- rows
+
+
+def flat_rows(arrays: Rows, n: int) -> Rows:
+    names = sorted(name for name in arrays if name.startswith("codes"))
+    parts = [arrays[name] for name in names]
+    plain = [part.transpose(0, 2, 1).reshape(-1, part.shape[1]) if part.ndim == 3 else part for part in parts]
+    rows = {name: arrays[name] for name in ("originals", "original_scales") if name in arrays}
+    return rows | {
+        "codes": np.concatenate([part[:n] for part in plain], axis=1),
+        "scales": arrays["scales"][:, 0],
+        "shifts": arrays.get("shifts", np.zeros(n, np.float32)),
+        "ids": arrays.get("ids", np.arange(n)),
+    }
+
+
+def changed_flat(rows: Rows, n: int, arrays: Rows) -> Rows:
+    """The rows after a record: n, of which it has some."""
+    at = arrays["positions"]
+    changes = flat_rows({"ids": at} | arrays, len(at))
+    after = {}
+    for name, column in rows.items():
+        after[name] = np.zeros((n, *column.shape[1:]), column.dtype)
+        after[name][: len(column)] = column[:n]
+        after[name][at] = changes[name]
+    return after
+
+
+def list_rows(arrays: Rows, state: dict, words: int) -> Rows:
+    pages, places, lists, page = arrays["rows"], [], [], 0
+    for number, size in enumerate(arrays["sizes"]):
+        for i in range(-(-size // 16)):
+            filled = (size - 1) % 16 + 1 if i == 0 else 16
+            places += [16 * page + lane for lane in range(filled)]
+            lists += [number] * filled
+            page += 1
+    at = np.array(places, int)
+    rows = pages.transpose(0, 2, 1).reshape(-1, pages.shape[1])[at]
+    scales, shifts = (np.ascontiguousarray(rows[:, words + i]).view(np.float32) for i in range(2))
+    ids = rows[:, words + 2].astype(np.int64)
+    if state["wide_ids"]:
+        ids |= rows[:, words + 3].astype(np.int64) << 32
+    kept = {name: arrays[name][at] for name in ("originals", "original_scales") if name in arrays}
+    numbers = {"ids": ids, "lists": np.array(lists, int)}
+    return kept | numbers | {"codes": rows[:, :words], "scales": scales, "shifts": shifts}
+
+
+def changed_lists(rows: Rows, n: int, arrays: Rows) -> Rows:
+    """The rows after a record: those whose ids it has are gone, or others now."""
+    scales, shifts = arrays["factors"].T
+    stays = ~np.isin(rows["ids"], np.concatenate([arrays["ids"], arrays["removed"]]))
+    changes = arrays | {"scales": scales, "shifts": shifts}
+    after = {name: np.concatenate([column[stays], changes[name]]) for name, column in rows.items()}
+    if len(after["ids"]) != n:
+        raise ValueError(f"a record leaves {len(after['ids'])} rows, wanted {n}")
+    return after
 
 
 # --- codes and queries
@@ -174,4 +232,4 @@ def unit(q: np.ndarray) -> np.ndarray:
 if __name__ == "__main__":
     saved = Saved(sys.argv[1])
     about = ", ".join(f"{key} {value}" for key, value in saved.parameters.items())
-    sys.stdout.write(f"{saved.n} rows in {len(saved.arrays)} arrays; {about}\n")
+    sys.stdout.write(f"{saved.n} rows; {about}\n")

@@ -1,12 +1,14 @@
-"""Hours in minutes: threads add, remove, update, search, copy and save one index, which must end as one made at once.
+"""Hours in minutes: threads change, search, copy, save and sync one index, which must end as one that is made at once.
 
     python tests/soak.py --kind ivf --seconds 1800
 
 Each writer has ids of its own and remembers their vectors; some rows are nobody's and never change, and every search
-for one of them must find it at distance 0, whatever happens around it.
+for one of them must find it at distance 0, whatever happens around it. The index is open for writing, and a second one
+follows it: opened to read, refreshed after each sync and compaction, and searched by the same threads.
 
-Fails:     with an error in any thread; where the answers at the end, from all rows, are not those of an index that is
-           given the same rows at once, bit for bit; where the process grows after its first third."""
+Fails:     with an error in any thread; where a sync holds other rows than its follower or a load; where the answers at
+           the end, from all rows, of the index, its follower and one that is opened anew, are not those of an index
+           that is given the same rows at once, bit for bit; where the process grows after its first third."""
 
 from __future__ import annotations
 
@@ -55,11 +57,14 @@ class Soak:
     """One index, its threads, and what it should hold."""
 
     def __init__(self, kind: str, seconds: float, folder: Path) -> None:
-        self.kind, self.folder = kind, folder
+        self.kind, self.folder, self.home = kind, folder, folder / "home"
         self.until = time.monotonic() + seconds
         self.kept = clustered(KEPT, 2)
-        self.index = empty(kind)
-        self.index.add(self.kept)
+        made = empty(kind)
+        made.add(self.kept)
+        made.save(self.home)
+        self.index = pi.open(self.home)
+        self.follower = pi.open(self.home, read_only=True)
         self.models: list[dict[int, np.ndarray]] = [{} for _ in range(WRITERS)]
         self.counts: dict[str, int] = {}
         self.failed = threading.Event()
@@ -129,7 +134,8 @@ class Soak:
         return "additions" if turn < 0.8 else "upserts"
 
     def read(self, number: int, rng: np.random.Generator) -> str:
-        index, chosen = self.index, rng.integers(0, KEPT, rng.choice([1, 3, 40]))
+        index = self.follower if rng.random() < 0.25 else self.index
+        chosen = rng.integers(0, KEPT, rng.choice([1, 3, 40]))
         turn = rng.random()
         if turn < 0.1:
             lims, distances, ids = index.range_search(self.kept[chosen[:2]], 5.0, **everywhere(index))
@@ -147,21 +153,30 @@ class Soak:
         return "searches" if ids is None else "filtered searches"
 
     def keep(self, number: int, rng: np.random.Generator) -> str:
-        """What wants no change for long: saves, copies, and `sync` where an index has a folder that it is kept in."""
+        """What wants no change for long: saves, copies, syncs."""
         time.sleep(0.2)
         turn = rng.random()
-        if turn < 0.4:
+        if turn < 0.2:
             self.index.save(self.folder / "index")
             other, name = pi.load(self.folder / "index", mmap=bool(rng.integers(2))), "saves"
-        elif turn < 0.7:
+        elif turn < 0.4:
             other, name = copy.copy(self.index), "copies"
-        else:
+        elif turn < 0.6:
             other, name = pickle.loads(pickle.dumps(self.index)), "pickles"
-        if sync := getattr(self.index, "sync", None):
-            sync()
+        else:
+            other, name = self.synced(compact=turn > 0.95, mmap=bool(rng.integers(2)))
         if (other.search(self.kept, 1, **everywhere(other))[1][:, 0] != np.arange(KEPT)).any():
             raise AssertionError(f"{name}: a row that never changes is not in one")
         return name
+
+    def synced(self, compact: bool, mmap: bool) -> tuple[Any, str]:
+        """Nobody else syncs: what is loaded then is what the follower has."""
+        self.index.compact() if compact else self.index.sync()
+        self.follower.refresh()
+        other = pi.load(self.home, mmap=mmap)
+        if not np.array_equal(np.sort(other.ids), np.sort(self.follower.ids)):
+            raise AssertionError("who follows holds other ids than who loads")
+        return other, "compactions" if compact else "syncs"
 
     # --- the end
 
@@ -171,17 +186,25 @@ class Soak:
         ids = np.array(sorted(model))
         other = empty(self.kind)
         other.add(np.array([model[ident] for ident in ids.tolist()]), ids)
-        if not np.array_equal(np.sort(self.index.ids), ids):
-            raise AssertionError("the index holds other ids than were left in it")
-        q = clustered(200, 7)
-        for rerank in (0, 4):
-            one, wanted = (index.search(q, 50, rerank=rerank, **everywhere(index)) for index in (self.index, other))
-            if not all(np.array_equal(a, b) for a, b in zip(one, wanted, strict=True)):
-                raise AssertionError("the index answers otherwise than one that is given its rows at once")
-        if not np.array_equal(self.index.reconstruct(ids), other.reconstruct(ids)):
-            raise AssertionError("the index holds other vectors than were left in it")
+        self.index.close()
+        self.follower.refresh()
+        again = pi.open(self.home)
+        for name, index in (("the index", self.index), ("who follows", self.follower), ("opened again, it", again)):
+            self.check_same(name, index, other, ids)
+        again.close()
         if self.index.nbytes > 4 * other.nbytes:
             raise AssertionError(f"the index takes {self.index.nbytes:,} bytes, and anew {other.nbytes:,}")
+
+    def check_same(self, name: str, found: Any, other: Any, ids: np.ndarray) -> None:
+        if not np.array_equal(np.sort(found.ids), ids):
+            raise AssertionError(f"{name} holds other ids than were left in it")
+        q = clustered(200, 7)
+        for rerank in (0, 4):
+            one, wanted = (index.search(q, 50, rerank=rerank, **everywhere(index)) for index in (found, other))
+            if not all(np.array_equal(a, b) for a, b in zip(one, wanted, strict=True)):
+                raise AssertionError(f"{name} answers otherwise than an index that is given its rows at once")
+        if not np.array_equal(found.reconstruct(ids), other.reconstruct(ids)):
+            raise AssertionError(f"{name} holds other vectors than were left in it")
 
 
 def resident_bytes() -> int:

@@ -21,4 +21,5 @@ def test_an_index_that_many_threads_change_ends_as_one_made_at_once(kind):
     done = subprocess.run(command, env=places, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert all(told[name] for name in ("additions", "updates", "upserts", "removals", "searches", "saves", "copies"))
+    wanted = "additions", "updates", "upserts", "removals", "searches", "saves", "copies", "syncs"
+    assert all(told[name] for name in wanted)

@@ -124,7 +124,7 @@ class Attached:
         if self._attachment is not None:
             self._attachment.check_change()
 
-    def _note(self, numbers: Numbers) -> None:
+    def _note(self, numbers: Numbers | range) -> None:
         """Rows of these numbers are about to change."""
         if self._changes is not None:
             self._changes.note(numbers)

@@ -28,11 +28,12 @@ class Changes:
         self._parts: list[Numbers] = []
         self._count = self._distinct = 0
 
-    def note(self, numbers: Numbers) -> None:
-        """Rows of these numbers (m,) int64 are about to change."""
+    def note(self, numbers: Numbers | range) -> None:
+        """Rows of these numbers, (m,) int64 or a range, are about to change."""
         if self.everything or not len(numbers):
             return
-        self._parts.append(numbers.copy())
+        noted = np.arange(numbers.start, numbers.stop) if isinstance(numbers, range) else numbers.copy()
+        self._parts.append(noted)
         self._count += len(numbers)
         if self._count > 2 * self._distinct + _FEW:  # so that a row which changes again and again costs nothing
             self.numbers()

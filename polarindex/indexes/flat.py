@@ -344,7 +344,7 @@ class FlatIndex(Index):
         self._ids.make_room(ids, staged.arena)
         if staged.centre is not self._coding.centre:
             self._freeze(staged.centre, staged.arena)
-        self._note(np.arange(len(self), len(self) + len(ids)))
+        self._note(range(len(self), len(self) + len(ids)))
         self._ids.appended(ids, self._arena.commit())
 
     def _recoded(self, held: Floats, centre: Centre) -> Arena:

@@ -327,7 +327,8 @@ class IVFIndex(Index):
             self._commit(staged, ids)
             return
         held.afford_removal(len(old))
-        self._note(np.concatenate([old, ids]))
+        self._note(old)
+        self._note(ids)
         held.commit(staged)  # for a moment both rows of an id are there, and the table has the old one
         moves = held.remove(old)
         held.ids.appended(ids, moves.follow(staged.rows.places))

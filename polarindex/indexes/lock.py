@@ -11,6 +11,7 @@ Not here:  readers, who need no lock: files that a manifest names do not change,
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import sys
@@ -24,6 +25,7 @@ from polarindex.indexes import reading
 if sys.platform != "win32":  # which has no locks on directories
     import fcntl
 
+_NO_LOCKS = {getattr(errno, name, errno.ENOSYS) for name in ("ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOLCK")}
 _LOCK, _HOLDER = LOCK_FILES = "lock", "lock-holder"
 _MOST_HOLDER = 400  # bytes
 
@@ -133,11 +135,24 @@ class WriterLock:
     def release(self) -> None:
         self._lock.release()
 
-    def __enter__(self) -> WriterLock:
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self.release()
+@contextmanager
+def nobody_has_open(folder: Path) -> Iterator[None]:
+    """Keep everybody out who would open the index in a directory for writing; errors are those of WriterLock.
+
+    Where the file system has no locks nobody can have it open.
+    """
+    lock = None
+    try:
+        lock = WriterLock(folder)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _tell(path: Path, text: str) -> None:

@@ -108,16 +108,16 @@ def _opened(path: Path, wanted: int) -> IO[bytes]:
     return out
 
 
-def _encoded(saved: Saved) -> list[bytes]:
-    """The parts of a record."""
-    arrays = {
-        name: reading.header(shape, dtype) + b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
-        for name, (shape, dtype, parts) in saved.arrays.items()
-    }
-    lengths = {name: len(array) for name, array in arrays.items()}
+def _encoded(saved: Saved) -> list[bytes | memoryview]:
+    """The parts of a record, the arrays' own memory among them."""
+    parts: list[bytes | memoryview] = []
+    lengths = {}
+    for name, (shape, dtype, (array,)) in saved.arrays.items():
+        parts += reading.header(shape, dtype), np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        lengths[name] = len(parts[-2]) + len(parts[-1])
     told = {"rows": saved.rows, "state": saved.state, "arrays": lengths}
     text = json.dumps(told, separators=(",", ":")).encode()
-    return [_HEADER.pack(_MAGIC, len(text), sum(lengths.values())), text, *arrays.values()]
+    return [_HEADER.pack(_MAGIC, len(text), sum(lengths.values())), text, *parts]
 
 
 # --- reading

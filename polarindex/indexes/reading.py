@@ -150,12 +150,12 @@ def open_regular(path: Path) -> io.BufferedReader:
 
     Raises OSError where it may not be read.
     """
-    return os.fdopen(_opened(path, os.O_RDONLY), "rb")
+    return open(path, "rb", opener=lambda *_: _opened(path, os.O_RDONLY))
 
 
 def open_for_change(path: Path) -> io.BufferedRandom:
     """As `open_regular`, to read and overwrite what is there."""
-    return os.fdopen(_opened(path, os.O_RDWR), "r+b")
+    return open(path, "r+b", opener=lambda *_: _opened(path, os.O_RDWR))
 
 
 def check_regular(path: Path) -> None:

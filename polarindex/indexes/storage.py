@@ -23,13 +23,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from polarindex import checks
 from polarindex.errors import FormatError
 from polarindex.indexes import durable, log, manifest, reading, segment
 from polarindex.indexes.base import Index
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ivf import IVFIndex
-from polarindex.indexes.lock import WriterLock, turn_at
+from polarindex.indexes.lock import nobody_has_open, turn_at
 from polarindex.indexes.log import Log
 from polarindex.indexes.manifest import KINDS, MANIFEST, Manifest
 from polarindex.indexes.reading import Finding
@@ -58,7 +60,7 @@ def save(index: Index, path: str | os.PathLike[str]) -> None:
         if manifest.is_foreign(target):
             manifest.read(target)  # refuses a directory that is not an index
         # what has no manifest nobody can have opened
-        with WriterLock(target) if os.path.lexists(target / MANIFEST) else nullcontext():
+        with nobody_has_open(target) if os.path.lexists(target / MANIFEST) else nullcontext():
             manifest.sweep(target, segment.replace(index, target))
         if made:
             durable.sync_directory(target.parent)
@@ -167,6 +169,9 @@ def read_as(source: Path, wanted: Manifest, mmap: bool, verify: bool | None) -> 
     folder = source / entry["name"]
     try:
         segment_read = reading.Segment(folder, entry["files"], mmap, verify)
+        if "centre.npy" in entry["files"]:  # dimensions that are not there cost no time and memory of a quantizer
+            dim = checks.integer(wanted["parameters"]["dim"], "dim", low=1)
+            segment_read("centre", (dim,), np.float32, in_memory=True)
         index = KINDS[manifest.kind(wanted)](**wanted["parameters"])
         index._restore(wanted["state"], entry["rows"], segment_read)
         segment_read.check_all_read()

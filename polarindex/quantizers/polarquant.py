@@ -195,7 +195,7 @@ def best_allocation(depth: int, rate: int) -> tuple[int, ...]:
     for level in range(1, depth + 1):
         count = 2 ** (depth - level)
         after = np.full(budget + 1, -np.inf)
-        choice = np.zeros(budget + 1, np.int64)
+        choice = np.zeros(budget + 1, np.int8)  # millions of them in many dimensions
         for bits in range(1, rate + 3) if level == 1 else range(rate + 2):  # level 1 wants rate + 1, others rate - 1
             cost = bits * count
             if cost > budget:

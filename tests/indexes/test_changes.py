@@ -15,6 +15,8 @@ def test_numbers_are_those_noted_ascending_and_once(rng):
         if rng.random() < 0.1:
             assert changes.numbers().tolist() == sorted(noted)
     assert changes.numbers().tolist() == sorted(noted) and changes.numbers().dtype == np.int64
+    changes.note(range(2**41, 2**41 + 3))
+    assert changes.numbers().tolist() == [*sorted(noted), 2**41, 2**41 + 1, 2**41 + 2]
     changes.clear()
     assert len(changes.numbers()) == 0
 

@@ -42,7 +42,7 @@ def test_the_reader_knows_nothing_of_this_library():
     tree = ast.parse((TESTS / "read_index.py").read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names <= {"__future__", "json", "pathlib", "sys", "numpy", "xxhash"}
+    assert names <= {"__future__", "io", "json", "pathlib", "sys", "numpy", "xxhash"}
 
 
 @pytest.mark.parametrize("large_ids", [False, True])
@@ -57,13 +57,19 @@ def test_a_reader_by_the_document_scores_to_the_last_bit(tmp_path, reader, kind,
     index.add(x, ids=2**33 + 5 * np.arange(90) if large_ids else None)
     index.remove(index.ids[::7])
     index.save(tmp_path / "index")
-    saved = reader.Saved(tmp_path / "index")
-    order = np.argsort(saved.ids)
-    assert_array_equal(saved.ids[order], np.sort(index.ids))
     everywhere = {"nprobe": 5} if kind == "ivf" else {}
-    for one in q:
-        assert_array_equal(saved.scores(one)[order], by_id(index, one, rerank=0, **everywhere))
-        assert_array_equal(saved.exact_scores(one)[order], by_id(index, one, **everywhere))
+    for records in range(3):
+        with pi.open(tmp_path / "index") as index:
+            saved = reader.Saved(tmp_path / "index")
+            assert ("log" in saved.manifest) is (records > 0) and saved.manifest["version"] == 1 + (records > 0)
+            order = np.argsort(saved.ids)
+            assert_array_equal(saved.ids[order], np.sort(index.ids))
+            for one in q:
+                assert_array_equal(saved.scores(one)[order], by_id(index, one, rerank=0, **everywhere))
+                assert_array_equal(saved.exact_scores(one)[order], by_id(index, one, **everywhere))
+            index.remove(index.ids[records :: 9 + 30 * records])
+            index.upsert([int(index.ids[4]), 400 + records], rows(2, records))
+            index.add(rows(20 * records, 9))
 
 
 @pytest.mark.parametrize(("quantizer", "bits"), [("drive", 1), ("eden-biased", 2), ("eden", 3), ("eden", 8)])
@@ -100,15 +106,23 @@ def test_the_document_names_every_key_file_and_number(tmp_path):
         manifest = json.loads((tmp_path / kind / "manifest.json").read_text())
         (segment,) = manifest["segments"]
         files = {file for file in segment["files"] if not file.startswith("codes")} | {"codes0.npy"}
-        for name in {*manifest, *manifest["parameters"], *manifest["state"], *segment, *files}:
+        with pi.open(tmp_path / kind) as opened:
+            opened.remove([7])
+        log = json.loads((tmp_path / kind / "manifest.json").read_text())["log"]
+        data = (tmp_path / kind / log["name"]).read_bytes()
+        told = json.loads(data[24 : 24 + int.from_bytes(data[8:16], "little")])
+        arrays = {name for name in told["arrays"] if not name.startswith("codes")} | {"codes"}
+        states = {*manifest["state"], *told["state"]}
+        for name in {*manifest, *manifest["parameters"], *states, *segment, *files, *log, *told}:
             assert f"`{name}`" in text, name
-    assert f"Version {VERSION}." in text and f"`{reading.BLOCK_BYTES}`" in text
+        assert all(f"`{name}`" in text or f"`{name}.npy`" in text for name in arrays)
+    assert f"Versions 1 and {VERSION}." in text and "`log`" in text and f"`{reading.BLOCK_BYTES}`" in text
 
 
 @pytest.mark.parametrize("how", [{}, {"mmap": True}, {"mmap": True, "verify": True}])
 @pytest.mark.parametrize("name", OLD)
 def test_indexes_of_every_version_answer_as_they_did(tmp_path, name, how):
-    assert {f"format-1-{kind}" for kind in ("flat", "ivf")} <= set(OLD)
+    assert {f"format-{version}-{kind}" for version in (1, VERSION) for kind in ("flat", "ivf")} == set(OLD)
     shutil.copytree(TESTS / "data" / name, tmp_path / "index")
     with np.load(TESTS / "data" / f"{name}.npz") as answers:
         wanted = dict(answers)

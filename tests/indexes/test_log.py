@@ -394,3 +394,66 @@ def test_any_part_of_the_log_that_is_missing_is_told_and_any_tail_is_ignored(tmp
     with pi.open(tmp_path / "index") as index:
         index.add(rows(1))
     assert len(pi.load(tmp_path / "index")) == len(whole_one) + 1
+
+
+@kinds
+def test_verify_finds_a_damaged_log_beside_other_damage(tmp_path, kind):
+    path = opened(kind, tmp_path / "index")
+    assert pi.verify(tmp_path / "index") == []
+    good = path.read_bytes()
+    (segment,) = (tmp_path / "index").glob("segment-*")
+    (centre,) = segment.glob("centre.npy")
+    centre.write_bytes(centre.read_bytes()[:-1] + b"\x01")
+    for data in (good[:-1], good[:-1] + bytes([good[-1] ^ 1]), b""):
+        path.write_bytes(data)
+        found = [(finding.path, finding.block) for finding in pi.verify(tmp_path / "index")]
+        assert found == [(centre, 0), (path, None)]
+    path.unlink()
+    assert [finding.path for finding in pi.verify(tmp_path / "index")] == [centre, path]
+
+
+@kinds
+def test_verify_finds_a_record_that_does_not_fit(tmp_path, kind):
+    path = opened(kind, tmp_path / "index")
+    told, arrays = parts(path.read_bytes())
+    told["state"]["changed"] += 1
+    put(tmp_path / "index", path, joined(told, arrays))
+    (finding,) = pi.verify(tmp_path / "index")
+    assert path.name in finding.problem and "record 0" in finding.problem
+
+
+def test_a_record_for_lists_that_there_are_not_is_a_format_error(tmp_path):
+    pi.IVFIndex(DIM, nlist=4).save(tmp_path / "index")
+    entry = write(tmp_path / "index", forged({"rows": 0, "state": {"fitted": False}, "arrays": {}}))
+    entries = manifest.read(tmp_path / "index")
+    forged_one = manifest.sealed({**entries, "version": 2, "log": entry})
+    (tmp_path / "index" / "manifest.json").write_text(json.dumps(forged_one))
+    with pytest.raises(pi.FormatError, match="record 0 does not fit the index before it"):
+        pi.load(tmp_path / "index")
+
+
+@kinds
+def test_an_array_that_no_index_asks_for_is_a_format_error(tmp_path, kind):
+    path = opened(kind, tmp_path / "index")
+    told, arrays = parts(path.read_bytes())
+    put(tmp_path / "index", path, joined(told, arrays | {"more": np.zeros(3)}))
+    with pytest.raises(pi.FormatError, match="record 0 has more, which this index has no use for"):
+        pi.load(tmp_path / "index")
+
+
+BAD_LOGS = [
+    {"name": None}, {"name": "log-0123456789ab\n"}, {"name": "segment-0123456789ab"}, {"bytes": 0}, {"bytes": 2**63},
+    {"bytes": True}, {"records": 0}, {"records": -1}, {"records": 1.0}, {"checksum": 7},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_LOGS)
+def test_a_manifest_that_tells_of_no_possible_log_is_a_format_error(tmp_path, bad):
+    opened("flat", tmp_path / "index")
+    entries = manifest.read(tmp_path / "index")
+    changed = manifest.sealed({**entries, "log": {**entries["log"], **bad}})
+    (tmp_path / "index" / "manifest.json").write_text(json.dumps(changed))
+    for call in (pi.load, pi.open):
+        with pytest.raises(pi.FormatError, match="does not describe an index"):
+            call(tmp_path / "index")
+    assert len(pi.verify(tmp_path / "index")) == 1

@@ -8,7 +8,10 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -303,22 +306,16 @@ class File:
             self.write(part)
 
 
-TAILS = None, b"", b"\0" * 5000, b"polarlog"
-
-
-def left_by_a_crash(folder, copies, tails):
-    """Directories as a crash at this moment may leave them: what lies beyond the log's length is anything."""
-    try:
-        durable_bytes = manifest.read(folder).get("log", {}).get("bytes", 0)
-    except pi.FormatError:
-        durable_bytes = 0
-    for number, tail in enumerate(tails):
-        copied = copies / f"copy{number}"
-        shutil.rmtree(copied, ignore_errors=True)
-        shutil.copytree(folder, copied)
-        for path in copied.glob("log-*") if tail is not None else ():
-            path.write_bytes(path.read_bytes()[:durable_bytes] + tail)
-        yield copied
+def left_by_a_crash(folder):
+    """The index, as a crash at this moment may leave it: what lies beyond the log's length is anything."""
+    yield pi.load(folder)
+    length = manifest.read(folder).get("log", {}).get("bytes", 0)
+    for path in folder.glob("log-*"):
+        before = path.read_bytes()
+        for tail in (b"", b"\0" * 5000, b"polarlog"):
+            path.write_bytes(before[:length] + tail)
+            yield pi.load(folder)
+        path.write_bytes(before)
 
 
 @pytest.mark.parametrize("act", ["sync", "first sync", "compact"])
@@ -347,8 +344,7 @@ def test_whatever_fails_the_old_state_or_the_new_one_is_there_and_the_next_sync_
                 assert isinstance(error, KeyboardInterrupt) or "in memory only" in str(error)
                 reached[when] += 1
             failed = faults.end()
-            for crashed in left_by_a_crash(folder, tmp_path, [None] if at % 3 else TAILS):
-                found = pi.load(crashed)
+            for found in left_by_a_crash(folder):
                 assert contents(found) == contents(old if len(found) == len(old) else new)
             assert contents(index) == contents(new) != contents(old)
             index.sync()
@@ -360,6 +356,32 @@ def test_whatever_fails_the_old_state_or_the_new_one_is_there_and_the_next_sync_
             if not failed:
                 break
     assert all(count >= (10 if act == "compact" else 7) for count in reached.values())
+
+
+@kinds
+def test_bytes_are_on_the_disk_before_anything_names_them(saved, kind, monkeypatch):
+    """What a crash of the system may undo is what was not synced: the order is all that there is against it."""
+    events, index = [], pi.open(saved)
+
+    def noted(owner, name, of):
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a: (real(*a), events.append(of(*a)))[0])
+
+    noted(durable, "sync", lambda file: Path(file.name).name.rpartition(".json.")[0] or Path(file.name).name)
+    noted(durable, "sync_directory", lambda folder: f"{folder.name}/")
+    noted(os, "replace", lambda source, target: "replace")
+    swapped = [".manifest", "replace", "index/"]
+    for number in range(2):
+        index.add(rows(1))
+        index.sync()
+        (name,) = (path.name for path in saved.glob("log-*"))
+        assert events == [name, *["index/"] * (number == 0), *swapped]
+        events.clear()
+    index.compact()
+    (segment_folder,) = saved.glob("segment-*")
+    files = {path.name for path in segment_folder.iterdir()}
+    assert set(events[: len(files)]) == files
+    assert events[len(files) :] == [f"{segment_folder.name}/", "index/", *swapped]
 
 
 @kinds
@@ -379,14 +401,17 @@ def test_a_disk_that_is_full_says_so_and_takes_the_changes_when_there_is_room(sa
 def test_ctrl_c_while_rows_change_leaves_nothing_out(saved, kind, monkeypatch):
     """Where it comes when rows have changed, they are noted: the next sync has them."""
     index = pi.open(saved)
-    real = type(index)._commit
 
-    def interrupted(*arguments):
-        real(*arguments)
-        raise KeyboardInterrupt
+    def then_interrupted(real):
+        def call(*arguments):
+            real(*arguments)
+            raise KeyboardInterrupt
+
+        return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(index), "_commit", interrupted)
+        for step in {"_commit", "_exchange"} & set(dir(index)):
+            patch.setattr(type(index), step, then_interrupted(getattr(type(index), step)))
         for change in (lambda: index.add(rows(3)), lambda: index.upsert([2, 500], rows(2, 1))):
             with pytest.raises(KeyboardInterrupt):
                 change()
@@ -502,6 +527,122 @@ def test_a_reader_of_another_index_than_before_is_told(tmp_path):
             reader.refresh()
     made("flat", 30).save(tmp_path / "index")
     assert reader.refresh() and len(reader) == 30
+
+
+# --- threads
+
+
+LONG = 60  # seconds: something is wrong
+SHORT = 0.15  # in which what is not held back would be done
+
+
+class Slow:
+    """Vectors that are not read before they may be."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, x):
+        self.x, self.shape = x, x.shape
+        self.asked, self.may = threading.Event(), threading.Event()
+
+    def __getitem__(self, part):
+        self.asked.set()
+        assert self.may.wait(LONG)
+        return self.x[part]
+
+
+@kinds
+@pytest.mark.parametrize("act", ["sync", "compact", "close"])
+def test_what_is_written_has_a_change_whole_or_not_at_all(saved, kind, act):
+    index, source = pi.open(saved), Slow(rows(9000, 2))
+    index.remove([3])
+    with ThreadPoolExecutor(2) as pool:
+        adding = pool.submit(index.add, source)
+        assert source.asked.wait(LONG)
+        writing = pool.submit(getattr(index, act))
+        time.sleep(SHORT)
+        assert not writing.done() and len(pi.load(saved)) == 100 and len(index.search(rows(1), 3)[1]) == 1
+        source.may.set()
+        adding.result(LONG)
+        writing.result(LONG)
+    assert contents(pi.load(saved)) == contents(index) and len(index) == 9099
+
+
+@kinds
+def test_many_threads_change_an_index_while_one_syncs_it(saved, kind):
+    index, reader, seen = pi.open(saved), pi.open(saved, read_only=True), set()
+
+    def change(number):
+        for i in range(6):
+            time.sleep(0.01)  # locks are not fair
+            ids = 1000 * (number + 1) + 100 * i + np.arange(50)
+            index.add(rows(50, number), ids=ids)
+            index.remove(ids[:20])
+
+    def search():
+        everywhere = {} if kind == "flat" else {"nprobe": NLIST}
+        while not done.is_set():
+            assert (reader.search(rows(100)[:9], 1, **everywhere)[1][:, 0] == np.arange(9)).all()
+
+    done = threading.Event()
+    with ThreadPoolExecutor(4) as pool:
+        changing = [pool.submit(change, number) for number in range(3)]
+        searching = pool.submit(search)
+        while not all(task.done() for task in changing):
+            index.compact() if len(seen) % 5 == 4 else index.sync()
+            reader.refresh()
+            found = pi.load(saved)
+            assert contents(found) == contents(reader) and len(found) % 10 == 0
+            seen.add(len(found))
+        done.set()
+        for task in (*changing, searching):
+            task.result(LONG)
+    index.sync()
+    assert len(index) == 640 and contents(pi.load(saved)) == contents(index) and len(seen) > 1
+
+
+@kinds
+@pytest.mark.parametrize("act", ["sync", "compact"])
+def test_a_refresh_holds_searches_up_only_for_what_takes_a_record_over(saved, kind, act, monkeypatch):
+    writer, reader = pi.open(saved), pi.open(saved, read_only=True)
+    changed(writer, 10)
+    getattr(writer, act)()
+    reading_now, may, steps = threading.Event(), threading.Event(), []
+    looked_at, module = ("records", log) if act == "sync" else ("Segment", reading)
+    real, alone = getattr(module, looked_at), reader._gate.alone
+
+    def slow(*arguments):
+        reading_now.set()
+        assert may.wait(LONG)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, looked_at, slow)
+    monkeypatch.setattr(reader._gate, "alone", lambda step: (steps.append(len(reader)), alone(step))[1])
+    with ThreadPoolExecutor(1) as pool:
+        refreshing = pool.submit(reader.refresh)
+        assert reading_now.wait(LONG)
+        assert len(reader.search(rows(2), 3)[1]) == 2 and len(reader.ids) == 100 and steps == []
+        may.set()
+        assert refreshing.result(LONG)
+    same(reader, writer)
+    assert steps[0] == 100  # rows, as they are before the first step
+
+
+@kinds
+def test_a_callback_may_not_sync_the_index_that_is_changing(saved, kind):
+    index = pi.open(saved)
+
+    class Syncing:
+        dtype, shape = np.dtype(np.float32), (3, DIM)
+
+        def __getitem__(self, part):
+            index.sync()
+
+    with pytest.raises(RuntimeError, match=r"sync\(\) was called from inside add\(\)"):
+        index.add(Syncing())
+    index.add(rows(1))
+    index.sync()
+    assert len(pi.load(saved)) == 101
 
 
 # --- one writer

@@ -461,7 +461,9 @@ FACTS = {"bytes": 3, "checksum": "0" * 16}
         (entry("segments", 0, "name", value="segment-0123456789ab\n"), "a segment's name"),
         (entry("segments", value={"a": 1}), "segments must be a list"),
         (entry("parameters", value=[]), "parameters must be a dict"),
-        (entry("parameters", "dim", value=2**40), "dim must be from 1 to 133144"),
+        (entry("parameters", "dim", value=2**40), "centre.npy holds"),
+        (entry("parameters", "dim", value=0), "dim must be at least 1"),
+        (entry("parameters", "dim", value=65_536), "centre.npy holds"),
         (entry("parameters", "seed", value=-1), "seed"),
         (entry("state", value=None), "state must be a dict"),
         (entry("state", "energy_removed", value=10**400), "energy_removed must be finite"),
@@ -500,6 +502,28 @@ def test_a_manifest_is_read_as_every_reader_of_json_would(tmp_path, old, new, to
         pi.load(tmp_path / "index")
     assert told in str(caught.value) and tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dim", [65_536, 133_144])
+def test_dimensions_that_are_not_in_the_files_cost_nothing(tmp_path, dim):
+    """PolarQuant divides its bits among levels by a table of so many entries."""
+    forged(tmp_path / "index", lambda manifest: manifest["parameters"].update(dim=dim, quantizer="polarquant", bits=8))
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="centre.npy holds"):
+        pi.load(tmp_path / "index", verify=False)
+    assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    tracemalloc.stop()
+
+
+def test_dimensions_that_no_index_can_have_are_refused_before_they_are_made(tmp_path):
+    """An unfitted inverted file has no centre to tell."""
+    pi.IVFIndex(20).save(tmp_path / "index")
+    path = tmp_path / "index" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["parameters"].update(dim=2**40, quantizer="polarquant")
+    path.write_text(json.dumps(sealed(manifest)))
+    with pytest.raises(FormatError, match="dim must be from 1 to 133144"):
+        pi.load(tmp_path / "index")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e18])

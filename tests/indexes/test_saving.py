@@ -6,6 +6,7 @@ import itertools
 import mmap  # before a test is somebody who may not read the standard library  # noqa: F401
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -330,3 +331,87 @@ def test_a_directory_that_goes_while_its_turn_is_waited_for_is_made_again(tmp_pa
     for thread in threads:
         thread.join(20)
     assert order == [("first", True), ("second", True, True)]
+
+
+def test_who_saves_beside_one_who_has_it_open_is_told_so_and_does_not_wait(tmp_path):
+    made("flat", 3).save(tmp_path / "index")
+    opened = pi.open(tmp_path / "index")
+    with pytest.raises(pi.LockedError, match=f"process {os.getpid()} on"):
+        made("flat", 4).save(tmp_path / "index")
+    opened.close()
+    made("flat", 4).save(tmp_path / "index")
+    assert len(pi.load(tmp_path / "index")) == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no locks on directories")
+def test_who_opens_waits_for_a_save(tmp_path):
+    made("flat", 3).save(tmp_path / "index")
+    found = []
+    with lock.turn_at(tmp_path / "index"):
+        opening = threading.Thread(target=lambda: found.append(len(pi.open(tmp_path / "index"))))
+        opening.start()
+        opening.join(0.2)
+        assert opening.is_alive() and found == []
+    opening.join(20)
+    assert found == [3]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="forks")
+def test_a_fork_beside_a_save_keeps_no_turn(tmp_path):
+    with lock.turn_at(tmp_path / "index"):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+            os._exit(0)
+    try:
+        made("flat", 3).save(tmp_path / "index")  # would wait for the child to end
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows locks otherwise")
+def test_where_no_file_can_be_locked_indexes_are_saved_and_not_opened_for_writing(tmp_path, monkeypatch):
+    import fcntl
+
+    def no_locks(*arguments):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for n in (3, 4):
+        made("flat", n).save(tmp_path / "index")
+        assert len(pi.load(tmp_path / "index")) == n == len(pi.open(tmp_path / "index", read_only=True))
+    with pytest.raises(OSError, match="not supported"):
+        pi.open(tmp_path / "index")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege, and there are no pipes in folders")
+@pytest.mark.parametrize("name", LOCK_FILES)
+@pytest.mark.parametrize("what", ["link", "dangling", "pipe", "folder"])
+def test_what_stands_in_the_place_of_a_lock_file_is_not_followed_and_does_not_hang(tmp_path, name, what):
+    made("flat", 3).save(tmp_path / "index")
+    (tmp_path / "mine").write_text("mine")
+    path = tmp_path / "index" / name
+    {"link": lambda: path.symlink_to(tmp_path / "mine"), "dangling": lambda: path.symlink_to(tmp_path / "new"),
+     "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[what]()  # fmt: skip
+    for call in (lambda: pi.open(tmp_path / "index").close(), lambda: made("flat", 4).save(tmp_path / "index")):
+        if name == "lock":
+            with pytest.raises(pi.FormatError, match="lock is "):
+                call()
+        else:  # only told
+            call()
+    assert len(pi.load(tmp_path / "index")) == (3 if name == "lock" else 4)
+    assert (tmp_path / "mine").read_text() == "mine" and not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege, and there are no pipes in folders")
+@pytest.mark.parametrize("what", ["link", "pipe", "folder", "long", "lines"])
+def test_who_holds_the_lock_is_told_as_far_as_it_can_be_read(tmp_path, what):
+    made("flat", 3).save(tmp_path / "index")
+    opened, path = pi.open(tmp_path / "index"), tmp_path / "index" / "lock-holder"
+    path.unlink()
+    {"link": lambda: path.symlink_to("/dev/zero"), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir,
+     "long": lambda: path.write_text("x" * 10_000), "lines": lambda: path.write_text("a\nb")}[what]()  # fmt: skip
+    with pytest.raises(pi.LockedError, match="is being written by another writer; wait"):
+        pi.open(tmp_path / "index")
+    opened.close()
