@@ -67,6 +67,7 @@ class Soak:
         self.follower = pi.open(self.home, read_only=True)
         self.models: list[dict[int, np.ndarray]] = [{} for _ in range(WRITERS)]
         self.counts: dict[str, int] = {}
+        self.turns = 0  # of `keep`
         self.failed = threading.Event()
 
     def run(self) -> dict[str, Any]:
@@ -153,18 +154,19 @@ class Soak:
         return "searches" if ids is None else "filtered searches"
 
     def keep(self, number: int, rng: np.random.Generator) -> str:
-        """What wants no change for long: saves, copies, syncs."""
+        """What wants no change for long: saves, copies, syncs, in turns."""
         time.sleep(0.2)
-        turn = rng.random()
-        if turn < 0.2:
+        self.turns += 1
+        turn = self.turns % 5
+        if turn == 1:
             self.index.save(self.folder / "index")
             other, name = pi.load(self.folder / "index", mmap=bool(rng.integers(2))), "saves"
-        elif turn < 0.4:
+        elif turn == 2:
             other, name = copy.copy(self.index), "copies"
-        elif turn < 0.6:
+        elif turn == 3:
             other, name = pickle.loads(pickle.dumps(self.index)), "pickles"
         else:
-            other, name = self.synced(compact=turn > 0.95, mmap=bool(rng.integers(2)))
+            other, name = self.synced(compact=self.turns % 20 == 0, mmap=bool(rng.integers(2)))
         if (other.search(self.kept, 1, **everywhere(other))[1][:, 0] != np.arange(KEPT)).any():
             raise AssertionError(f"{name}: a row that never changes is not in one")
         return name
