@@ -135,7 +135,7 @@ def answered(
     answer = partial(_in_registers if in_registers else _in_steps, index)
 
     def most(probes: Probes) -> int:
-        return _most_queries(index, keep, probes.nprobe)
+        return most_queries(index, keep, probes.nprobe)
 
     def find(members: Ids | None, allowed: Allowed, probes: Probes) -> None:
         tasks = []
@@ -176,7 +176,7 @@ def _remember(
     some, out = np.empty((1, index.dim), np.float32), (np.empty((1, 1), np.float32), np.empty((1, 1), np.int64))
     kernel, *tags = told.way(first)
     answer = kernels.entry(kernel, *tags, told.about, some, *probes, keep, exact, _EVERYONE, *out)
-    most, isa = _most_queries(index, keep, probes.nprobe), kernels.selected()
+    most, isa = most_queries(index, keep, probes.nprobe), kernels.selected()
     index._seen[arguments] = Seen(index._version, told, answer, (tags[0], tags[1]), probes, keep, exact, most, isa)
 
 
@@ -229,7 +229,7 @@ def _parts(nq: int, most: int, threads: int | None) -> list[slice]:
     return [slice(start, min(start + step, nq)) for start in range(0, nq, step)]
 
 
-def _most_queries(index: IVFIndex, keep: int, nprobe: int) -> int:
+def most_queries(index: IVFIndex, keep: int, nprobe: int) -> int:
     """Queries at a time, whose candidates, rows and lists, have room, and for which Ctrl-C may wait."""
     rows = index._held.rows
     work = (rows.n * nprobe // rows.nlist + 8 * keep + rows.nlist) * index.dim

@@ -43,8 +43,12 @@ def turn_at(folder: Path) -> Iterator[bool]:
     made, handle = False, None
     try:
         while handle is None:
-            made = made or not folder.exists()
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True)
+                made = True
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise
             if sys.platform == "win32":
                 break
             handle = _locked(folder)

@@ -22,6 +22,7 @@ from polarindex.codes import PANEL, Words
 from polarindex.indexes.coarse import Coarse
 from polarindex.indexes.copies import Copies
 from polarindex.indexes.grouping import Groups
+from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.lines import LineCode, StageQueries, line_code, prefix_code
 from polarindex.indexes.lists import Lists
 from polarindex.indexes.originals import original_rows
@@ -143,7 +144,8 @@ class ListScan:
             raise RuntimeError("these codes are not read in registers")
         given = np.require(given, requirements=["C", "A", "W"])
         seen = _EVERYONE if allowed is None else allowed
-        _, lims, distances, ids = kernels.within(told.isa, told.about, given, *probes, radius, together, seen)
+        with uninterrupted():  # a kernel that makes arrays runs Python at its end, where Ctrl-C is a SystemError
+            _, lims, distances, ids = kernels.within(told.isa, told.about, given, *probes, radius, together, seen)
         return lims, distances, ids
 
     def told(self) -> Told | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from polarindex.indexes.answers import most_queries
 from polarindex.indexes.copies import once_each
 from polarindex.indexes.filters import Allowed, filter_groups
 from polarindex.indexes.ids import Ids
@@ -60,7 +61,7 @@ def _in_registers(
     parts = []
     for group, allowed in groups:
         step = len(group) if len(group) < 2 * _TOGETHER else -(-len(group) // threads)
-        step = max(1, min(step, _MOST, _ROOM // largest))
+        step = max(1, min(step, _MOST, _ROOM // largest, most_queries(index, 0, probes.nprobe)))
         for start in range(0, len(group), step):
             members = group[start : start + step]
             parts.append(_Part(members, given[members], allowed))

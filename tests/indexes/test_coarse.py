@@ -14,9 +14,9 @@ import polarindex as pi
 from polarindex import checks, kernels
 from polarindex.indexes.coarse import Coarse
 from polarindex.indexes.grouping import Groups, one_group
+from polarindex.indexes.manifest import checksum
 from polarindex.indexes.probing import ListScan
 from polarindex.indexes.scan import integer_queries
-from polarindex.indexes.storage import _manifest_checksum
 
 NLIST, DIM = 1000, 256
 SETS = [pytest.param(name, marks=[] if name == kernels.selected() else pytest.mark.isa) for name in kernels.available()]
@@ -190,7 +190,7 @@ def test_a_file_keeps_the_groups_and_one_without_them_finds_them(built, tmp_path
             assert_array_equal(one, two)
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     del manifest["state"]["groups"]
-    manifest["checksum"] = _manifest_checksum(manifest)
+    manifest["checksum"] = checksum(manifest)
     Path(tmp_path / "index" / "manifest.json").write_text(json.dumps(manifest))
     old = pi.load(tmp_path / "index")._held.scan.coarse.groups
     for one, two in zip(old, groups, strict=True):

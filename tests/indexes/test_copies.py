@@ -92,7 +92,7 @@ def test_what_searches_do_not_need_is_made_when_it_is_needed():
     before = index.nbytes
     index.search(clustered(3, 1), 5)
     index.search(clustered(3, 1), 5, filter=np.ones(500, bool))
-    coarse = index._held.scan.coarse.nbytes
+    coarse = index._held.scan.coarse.nbytes + index._held.centroids.constants.nbytes
     assert index.nbytes <= before + coarse
     index.search(clustered(3, 1), 5, rerank=0, return_error=True)
     assert index.nbytes > before + coarse, "a table of copies counts"

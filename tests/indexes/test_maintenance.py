@@ -11,7 +11,7 @@ import pytest
 
 import polarindex as pi
 from polarindex import checks
-from polarindex.indexes import maintenance
+from polarindex.indexes import kmeans, maintenance
 
 METRICS = ("l2", "ip", "cosine")
 DIM, NLIST = 24, 12
@@ -358,8 +358,9 @@ def test_an_interrupted_rebalance_changes_nothing(monkeypatch, step):
     assert index.nlist == 5 and len(index) == 600
 
 
-def test_rows_are_read_in_chunks():
-    """60,000 rows of 128 are 31 MB as float32: no whole copy of them is made."""
+def test_rows_are_read_in_chunks(monkeypatch):
+    """60,000 rows of 128 are 31 MB as float32: no whole copy of them is made, but for a sample for k-means."""
+    monkeypatch.setattr(kmeans, "FEWEST", 1)
     x = np.random.default_rng(0).standard_normal((60_000, 128)).astype(np.float32)
     index = pi.IVFIndex(128, nlist=16, bits=1).fit(x[:2000])
     index.add(x)

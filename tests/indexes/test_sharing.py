@@ -680,6 +680,7 @@ def test_a_copy_is_an_index_of_its_own(maker, store, how):
 def test_copies_beside_changes_are_whole(maker):
     """Each is an index as it was between two changes of 50 rows."""
     index, stop = maker(0), threading.Event()
+    maker(50).search(clustered(4), 5)  # what it compiles is compiled
 
     def change():
         for i in range(40):
