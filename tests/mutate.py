@@ -105,7 +105,9 @@ def originals(kind: str, cells: int) -> list[tuple[Files, list[np.ndarray]]]:
             path = Path(folder) / str(number)
             made(kind, cell, number).save(path)
             found.append((read(path), answers(pi.load(path))))
-            for seed in (6, 7):  # and with a log of two records
+            path = path.with_name(f"{number} with a log")  # and a segment of its own: manifests may change places
+            made(kind, cell, number).save(path)
+            for seed in (6, 7):
                 with pi.open(path) as index:
                     index.remove(index.ids[::11])
                     index.upsert([int(index.ids[1]), 500 + seed], rows(2, seed))
