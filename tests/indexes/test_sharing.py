@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import polarindex as pi
+from polarindex import kernels
 from polarindex.indexes.sharing import Gate, changing, keeping, reading
 from polarindex.memory import LINE
 
@@ -209,6 +210,25 @@ def test_a_step_waits_for_searches_and_searches_after_it_wait_for_the_step(maker
     adding.result(LONG)
     for read in later:
         read.result(LONG)
+    assert len(index) == 640 and not index._gate.readers
+
+
+@pytest.mark.skipif(kernels.selected() == kernels.GENERIC, reason="plain loops have no arguments seen before")
+def test_a_step_waits_for_searches_whose_arguments_were_seen_before():
+    """They take a way of their own, in which they are let in and out."""
+    index, adding = ivf(), []
+    wanted = index.search(clustered(3), 5)
+    ((arguments, seen),) = index._seen.items()
+
+    def answer(*told):
+        adding.append(start(index.add, clustered(40, seed=3)))
+        assert waits(adding[0])
+        return seen.answer(*told)
+
+    index._seen[arguments] = seen._replace(answer=answer)
+    for a, b in zip(index.search(clustered(3), 5), wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    adding[0].result(LONG)
     assert len(index) == 640 and not index._gate.readers
 
 
