@@ -43,10 +43,11 @@ def turn_at(folder: Path) -> Iterator[bool]:
     made, handle = False, None
     try:
         while handle is None:
+            before, made = made, True  # first: Ctrl-C may come when it is made
             try:
                 folder.mkdir(parents=True)
-                made = True
             except FileExistsError:
+                made = before
                 if not folder.is_dir():
                     raise
             if sys.platform == "win32":
