@@ -13,8 +13,11 @@ def warmup(
     all_isas: Annotated[
         bool, typer.Option("--all-isas", help="For every instruction set that can run here, not only the one in use.")
     ] = False,
+    bits: Annotated[
+        list[int] | None, typer.Option("--bits", min=1, max=8, help="Only for codes of so many bits; may be repeated.")
+    ] = None,
 ) -> None:
-    """Compile the kernels for this machine now, so that no later call waits for them: some three minutes.
+    """Compile the kernels for this machine now, so that no later call waits for them: some minutes, or one with --bits.
 
     Run it again after an update of polarindex or Numba. Exit code 1: there is no folder to keep them in.
     """
@@ -25,7 +28,7 @@ def warmup(
     done = None
     if kernels.cache_folder():
         with _bar() as show:
-            done = compile_all(kernels.available() if all_isas else None, show)
+            done = compile_all(kernels.available() if all_isas else None, show, bits or None)
     if done is None or done.folder is None:
         log().print("kernels cannot be kept: set NUMBA_CACHE_DIR to a folder that can be written", markup=False)
         raise typer.Exit(1)

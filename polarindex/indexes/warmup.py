@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.indexes.coding import METRICS
 from polarindex.indexes.flat import FlatIndex
-from polarindex.indexes.ivf import PLANED_BITS, IVFIndex
+from polarindex.indexes.ivf import IVFIndex
 from polarindex.indexes.lines import READ_BITS
 from polarindex.indexes.originals import STORES
 from polarindex.indexes.storage import load
@@ -51,7 +51,9 @@ class Warmed(NamedTuple):
     folder: Path | None
 
 
-def warmup(isas: Sequence[str] | None = None, progress: Progress | None = None) -> Warmed:
+def warmup(
+    isas: Sequence[str] | None = None, progress: Progress | None = None, bits: Sequence[int] | None = None
+) -> Warmed:
     """Compile what indexes and quantizers need here, and keep it in Numba's cache.
 
     Parameters
@@ -60,12 +62,14 @@ def warmup(isas: Sequence[str] | None = None, progress: Progress | None = None) 
         Instruction sets, of kernels.available(); default: the one in use.
     progress : callable, optional
         Called with (done, total, what is next).
+    bits : sequence of int, optional
+        Of the codes; default: all there are.
     """
     kernels.expect_compilation()
     before, started = len(kernels.compiled()), time.perf_counter()
     rng = np.random.default_rng(0)
     x = rng.standard_normal((_ROWS, _DIM)).astype(np.float32)
-    steps = [(isa, *step) for isa in isas or [kernels.selected()] for step in _steps(x)]
+    steps = [(isa, *step) for isa in isas or [kernels.selected()] for step in _steps(x, bits)]
     for number, (isa, label, step) in enumerate(steps):
         if progress:
             progress(number, len(steps), f"{isa}, {label}")
@@ -76,21 +80,24 @@ def warmup(isas: Sequence[str] | None = None, progress: Progress | None = None) 
     return Warmed(kernels.compiled()[before:], time.perf_counter() - started, kernels.cache_folder())
 
 
-def _steps(x: Floats) -> list[tuple[str, Callable[[], object]]]:
+def _steps(x: Floats, chosen: Sequence[int] | None = None) -> list[tuple[str, Callable[[], object]]]:
     """What there is to do: names and functions. The first that uses a kernel waits for it."""
-    cells = [(name, bits) for name, all_bits in CELLS.items() for bits in all_bits]
+    cells = [(name, bits) for name, all_bits in CELLS.items() for bits in all_bits if chosen is None or bits in chosen]
     cases: list[dict[str, Any]] = [
         *({"metric": metric, "center": center} for metric in METRICS for center in (True, False)),
         *({"store": store} for store in STORES[1:]),
     ]
     settings = [{"kind": kind, "quantizer": name, **case} for kind in _KINDS for case in cases for name in _PATHS]
     stored: list[dict[str, Any]] = [  # a search of lists is compiled for what originals are of
-        {"kind": "ivf", "bits": bits, "store": store} for bits in READ_BITS for store in STORES[1:]
+        {"kind": "ivf", "bits": bits, "store": store}
+        for bits in READ_BITS
+        for store in STORES[1:]
+        if chosen is None or bits in chosen
     ]
     stored.append({"kind": "ivf", "store": "float32", "spill": 0.5})
-    stored += [  # and for the planes that it scans
-        {"kind": "ivf", "bits": bits, "scan_bits": planes} for bits in PLANED_BITS for planes in range(1, bits)
-    ]
+    stored.append({"kind": "ivf", "bits": 4, "scan_bits": 1})  # each of the other five would take half a minute
+    if chosen is not None and 4 not in chosen:  # the default, which these have
+        settings, stored = [], [one for one in stored if one.get("bits", 4) in chosen]
     return [
         *((f"{name} {bits} bit", partial(_use_cell, x, name, bits)) for name, bits in cells),
         *((", ".join(map(str, one.values())), partial(_use_saved, x, **one)) for one in settings),
