@@ -404,6 +404,7 @@ def test_bytes_count_copies():
     assert share * 4000 * row < copies < 1.3 * share * 4000 * row + 12 * NLIST + 20_000
 
 
+@pytest.mark.skipif(kernels.selected() == kernels.GENERIC, reason="steps look ids up, and their table counts")
 def test_planned_bytes_are_those_of_the_index():
     x = clustered(20_000)
     index = pi.IVFIndex(DIM, nlist=100, store="float32", spill=0.5).fit(x)
