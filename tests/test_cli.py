@@ -234,12 +234,13 @@ def test_dataset_get_says_where_the_file_is_and_how_far_it_is_checked(monkeypatc
 def test_warmup_says_how_long_it_took_and_where_kernels_are(monkeypatch, tmp_path):
     asked = []
     result = warmup.Warmed(("dot", "select"), 3.2, tmp_path)
-    monkeypatch.setattr(warmup, "warmup", lambda isas, progress: asked.append(isas) or result)
+    monkeypatch.setattr(warmup, "warmup", lambda isas, progress, bits: asked.append((isas, bits)) or result)
     done = call("warmup")
     assert (done.exit_code, done.stdout) == (0, f"compiled 2 kernels in 3 s; they are in {tmp_path}\n")
     result = warmup.Warmed((), 3.2, tmp_path)
-    assert call("warmup", "--all-isas").stdout == f"all kernels were there in 3 s; they are in {tmp_path}\n"
-    assert asked == [None, kernels.available()]
+    done = call("warmup", "--all-isas", "--bits", "4", "--bits", "1")
+    assert done.stdout == f"all kernels were there in 3 s; they are in {tmp_path}\n"
+    assert asked == [(None, None), (kernels.available(), [4, 1])]
 
 
 def test_warmup_compiles_nothing_that_it_cannot_keep(monkeypatch):
