@@ -195,11 +195,11 @@ def _in_steps(index: IVFIndex, task: _Task) -> tuple[Floats, Ids]:
     with np.errstate(over="ignore", invalid="ignore"):  # rows of a damaged file that is mapped may be any bits
         if task.exact:
             places = np.where(ids == EMPTY_ID, -1, held.ids.positions(ids.ravel()).reshape(ids.shape))
-        if task.exact and task.first:
-            keys, ids = _best(held.scan.whole_keys(centred, places, task.bits), ids, task.k)
         if task.exact and not task.first:
             keys = sign * exact_scores(held.rows.arena, places, task.given, index.metric).astype(np.float32)
         else:
+            if task.exact:
+                keys, ids = _best(held.scan.whole_keys(centred, places, task.bits), ids, task.k)
             keys = (keys + index._coding.constants(task.queries, held.centroids)[:, None]).astype(np.float32)
     keys, ids = _best(keys, ids, task.k)
     return index._padded(sign * keys, np.where(ids == EMPTY_ID, -1, ids), task.k)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,13 @@ from polarindex.errors import NotFittedError
 from polarindex.indexes import maintenance, tuning
 from polarindex.indexes.answers import Seen, answered, answered_at_once
 from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
-from polarindex.indexes.copies import Copies, StagedCopies
+from polarindex.indexes.copies import Copies
 from polarindex.indexes.grouping import Groups, checked_groups, one_group
+from polarindex.indexes.held import CodedRows, Held, StagedRows
 from polarindex.indexes.ids import Ids, ListIds
 from polarindex.indexes.kmeans import kmeans, sample_rows
 from polarindex.indexes.lines import lined_stage
-from polarindex.indexes.lists import ROWS, Lists, Moves, Staged
+from polarindex.indexes.lists import ROWS, Lists
 from polarindex.indexes.originals import (
     check_originals,
     original_columns,
@@ -94,7 +94,7 @@ class IVFIndex(Index):
         self.nlist: int | str = nlist if nlist == "auto" else checks.integer(nlist, "nlist", low=1, high=2**24)
         self.scan_bits = None if scan_bits is None else _checked_scan_bits(scan_bits, self.quantizer, self.store)
         self._coding = ResidualCoding(self.quantizer, self.metric, self.scan_bits)
-        self._lists_held: _Lists | None = None
+        self._lists_held: Held | None = None
         self._default: Defaults | None = None
         self._seen: dict[tuple[Any, ...], Seen] = {}
 
@@ -105,7 +105,7 @@ class IVFIndex(Index):
     # --- what is in it
 
     @property
-    def _held(self) -> _Lists:
+    def _held(self) -> Held:
         if self._lists_held is None:
             raise NotFittedError("this IVFIndex has no lists yet; call index.fit(x) with vectors like those to come")
         return self._lists_held
@@ -256,9 +256,9 @@ class IVFIndex(Index):
         rows = Lists(len(centroids.full), self._coding.words, len(self.quantizer.stages), columns)
         copies = Copies(rows) if self.spill else None
         scan = ListScan(self._coding, centroids, rows, copies, groups)
-        self._hold(_Lists(centroids, rows, copies, ListIds(rows, next_id, copies), scan))
+        self._hold(Held(centroids, rows, copies, ListIds(rows, next_id, copies), scan))
 
-    def _hold(self, lists: _Lists) -> None:
+    def _hold(self, lists: Held) -> None:
         """Take lists in place of those before, for which `tune` found what it found."""
 
         def step() -> None:
@@ -307,7 +307,7 @@ class IVFIndex(Index):
         staged = self._held.stage(lists, ids)
 
         def code(part: tuple[int, Floats]) -> None:
-            self._put(staged, ids, self._coded(source, *part, lists))
+            self._held.put(staged, ids, self._coded(source, *part, lists))
 
         for _ in _in_order(code, source.chunks()):
             pass
@@ -334,7 +334,7 @@ class IVFIndex(Index):
         held.ids.appended(ids, moves.follow(staged.rows.places))
         held.ids.tidy()
 
-    def _coded(self, source: checks.VectorSource, start: int, x: Floats, lists: Homes) -> _Coded:
+    def _coded(self, source: checks.VectorSource, start: int, x: Floats, lists: Homes) -> CodedRows:
         """Codes, factors and originals of rows x, the first of them row `start` of the source."""
         rows, centroids = self._coding.codable(x, source.name, start), self._held.centroids
         mine = slice(start, start + len(x))
@@ -343,16 +343,7 @@ class IVFIndex(Index):
         if lists.second is not None:
             there = lists.second[mine] >= 0
             copies = self._coding.coded(rows[there], lists.second[mine][there], centroids, start)
-        return _Coded(mine, words, factors, pack_originals(x, self.store, start), copies)
-
-    def _put(self, staged: StagedRows, ids: Ids, coded: _Coded) -> None:
-        """Write coded rows, and their copies, at their places."""
-        held, mine = self._held, coded.of
-        places = staged.rows.places[mine]
-        held.rows.put(places, coded.words, coded.factors, ids[mine], coded.originals)
-        if held.copies is not None and staged.copies is not None and coded.copies is not None:
-            at = staged.copies.at[mine]
-            held.copies.put(at[at >= 0], *coded.copies, places[at >= 0])
+        return CodedRows(mine, words, factors, pack_originals(x, self.store, start), copies)
 
     def _drop(self, ids: Ids, positions: Ids) -> None:
         held = self._held
@@ -463,7 +454,7 @@ class IVFIndex(Index):
         second, copies = held.copies.read_taken(changed, read) if held.copies is not None else (None, None)
         with held.staging():
             staged = held.stage(Homes(lists, second), ids)
-            self._put(staged, ids, _Coded(slice(changed), codes, factors, originals, copies))
+            self._held.put(staged, ids, CodedRows(slice(changed), codes, factors, originals, copies))
 
             def step() -> None:
                 self._exchange(old, ids, staged)
@@ -769,82 +760,6 @@ class IVFIndex(Index):
             at = held.copies.of(positions)
             found[at >= 0] = np.maximum(found[at >= 0], errors(at[at >= 0], held.copies.rows))
         return found
-
-
-class StagedRows(NamedTuple):
-    """Rows that have places and are not yet part of the index, and their copies in second lists, if there are such."""
-
-    rows: Staged
-    copies: StagedCopies | None
-
-
-class _Coded(NamedTuple):
-    """Rows `of` a source: words and factors, originals, and of the rows that have copies these' words and factors."""
-
-    of: slice
-    words: NDArray[np.uint32]
-    factors: Floats
-    originals: dict[str, Any]
-    copies: tuple[NDArray[np.uint32], Floats] | None
-
-
-class _Lists(NamedTuple):
-    """What an index has once it is fitted; copies is None where no row lies in a second list."""
-
-    centroids: Centroids
-    rows: Lists
-    copies: Copies | None
-    ids: ListIds
-    scan: ListScan
-
-    @property
-    def nbytes(self) -> int:
-        """Of rows, copies and ids, and of centroids: as given, and as searches and codes have asked for them."""
-        copies = self.copies.nbytes if self.copies is not None else 0
-        return self.rows.nbytes + copies + self.ids.nbytes + self.scan.nbytes + self.centroids.nbytes
-
-    @property
-    def largest(self) -> int:
-        """Rows of the largest list of either kind."""
-        sizes = self.rows.sizes if self.copies is None else np.maximum(self.rows.sizes, self.copies.rows.sizes)
-        return int(sizes.max())
-
-    def stage(self, lists: Homes, ids: Ids) -> StagedRows:
-        """Places for rows of these lists and ids (n,)."""
-        rows = self.rows.stage(lists.first, int(ids.max(initial=0)))
-        if self.copies is None or lists.second is None:
-            return StagedRows(rows, None)
-        return StagedRows(rows, self.copies.stage(lists.second))
-
-    @contextmanager
-    def staging(self) -> Iterator[None]:
-        """Stage rows; what is not committed at the end is forgotten."""
-        try:
-            yield
-        finally:
-            self.rows.discard()
-            if self.copies is not None:
-                self.copies.rows.discard()
-
-    def commit(self, staged: StagedRows) -> None:
-        """Make staged rows and their copies part of their lists; the id table is the caller's affair."""
-        self.rows.commit(staged.rows)
-        if self.copies is not None and staged.copies is not None:
-            self.copies.commit(staged.copies, staged.rows.places)
-
-    def afford_removal(self, count: int) -> None:
-        """MemoryError where there is none for removing so many rows, which must not stop half way."""
-        self.rows.afford_removal(count)
-        if self.copies is not None:
-            self.copies.afford_removal(count)
-
-    def remove(self, ids: Ids) -> Moves:
-        """Remove the rows that the id table has under some ids, and their copies: see Lists.remove."""
-        places = self.ids.positions(ids)
-        moves = self.rows.remove(self.ids.table(), ids)
-        if self.copies is not None:
-            self.copies.removed(places, moves)
-        return moves
 
 
 def _from_json(given: dict[str, Any]) -> Defaults:

@@ -31,6 +31,11 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(**_OPTIONS, forceinline=True)(function)
 
 
+def spliced(function: Callable[..., Any]) -> Any:
+    """A part of kernels that is written into them and not compiled alone: one with a scan in it would take seconds."""
+    return numba.njit(**_OPTIONS, inline="always")(function)
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` at its first call; cached on disk where that can be."""
     dispatcher = numba.njit(**_OPTIONS)(function)

@@ -14,7 +14,7 @@ import numpy as np
 from numba import carray
 
 from polarindex.kernels.candidates import candidate_room, id_at, shrink
-from polarindex.kernels.compile import inlined, kernel
+from polarindex.kernels.compile import inlined, kernel, spliced
 from polarindex.kernels.copies import join_copies, raise_limits
 from polarindex.kernels.hadamard import rotate, rotate_rows
 from polarindex.kernels.lanes import address_of, moved
@@ -68,31 +68,14 @@ def empty_candidates(nq, keep_count):
     )
 
 
-@kernel
-def _scan_all(isa, alone, side, queries, found, keep_count):
-    """Offer all rows of a side's one list (store, code, chains, sizes) to the candidates of every query."""
-    store, code, chains, sizes = side
-    nq = found[3].size
+@inlined
+def _jobs_of_all(nq):
+    """Jobs of scan_lists, without the sizes, for which all queries meet the only list, TOGETHER at a time."""
     blocks = (nq + TOGETHER - 1) // TOGETHER
     starts = np.empty(blocks + 1, np.int64)
     for i in range(blocks + 1):
         starts[i] = min(i * TOGETHER, nq)
-    jobs = np.zeros(blocks, np.int32), starts, np.arange(nq).astype(np.int32), np.zeros(nq, np.float32), sizes
-    scan_lists(isa, alone, store, code, chains, jobs, queries, np.empty(0, np.uint8), found, keep_count)
-
-
-@inlined
-def _near_groups(isa, alone, side, queries, nq, look):
-    """places[q room ..], room, and counts (nq,): the groups that each query looks into, in any order."""
-    found = empty_candidates(nq, look)
-    _scan_all(isa, alone, side, queries, found, look)
-    scores, places, counts, _ = found
-    room = candidate_room(look)
-    for q in range(nq):
-        if counts[q] > look:
-            shrink(scores, places, q * room, counts[q], look, side[0])
-            counts[q] = look
-    return places, room, counts
+    return np.zeros(blocks, np.int32), starts, np.arange(nq).astype(np.int32), np.zeros(nq, np.float32)
 
 
 @inlined
@@ -104,11 +87,17 @@ def _chain(following, first, last, after):
 
 
 @kernel
-def _scan_groups(isa, alone, coarse, queries, look, found, keep_count):
-    """Offer the centroids of the `look` nearest groups to the candidates of each query; coarse as of nearest_lists."""
-    store, code, _, sizes, groups, group_pages, _ = coarse
-    nq, pages = found[3].size, sizes[0] // PANEL
-    places, room, counts = _near_groups(isa, alone, groups, queries, nq, look)
+def _jobs_of_groups(pages, group_pages, found, look, store):
+    """Chains, sizes and jobs of scan_lists for which queries meet the centroids of their `look` best groups.
+
+    pages, group_pages : of all centroids, and of a group; found, store : candidates whose places are groups, and names
+    """
+    scores, places, counts, _ = found
+    nq, room = counts.size, candidate_room(look)
+    for q in range(nq):
+        if counts[q] > look:
+            shrink(scores, places, q * room, counts[q], look, store)
+            counts[q] = look
     following = np.empty(pages, np.int32)
     if nq == 1:  # their pages as one list
         head, total = -1, 0
@@ -138,8 +127,7 @@ def _scan_groups(isa, alone, coarse, queries, look, found, keep_count):
                 g = places[q * room + i]
                 members[ends[g]] = q
                 ends[g] += 1
-    jobs = lists, starts, members, np.zeros(members.size, np.float32), rows
-    scan_lists(isa, alone, store, code, (heads, following), jobs, queries, np.empty(0, np.uint8), found, keep_count)
+    return (heads, following), rows, (lists, starts, members, np.zeros(members.size, np.float32))
 
 
 @inlined
@@ -162,16 +150,23 @@ def nearest_lists(isa, alone, coarse, queries, nprobe, gap, picked):
     queries = (quads, sums, gains) for those codes. gap: a list whose score is more than that below the best one's is
         left out. picked = (lists (nq, nprobe) int32, counts (nq,) int64)
     """
-    store, code, chains, sizes, _, group_pages, looks = coarse
+    store, code, chains, sizes, groups, group_pages, looks = coarse
     blocks, page_bits, width, id_word = store
     lists, counts = picked
-    nq = lists.shape[0]
-    found = empty_candidates(nq, nprobe)
-    look = _groups_looked(looks, nprobe)
-    if look * group_pages < sizes[0] // PANEL:
-        _scan_groups(isa, alone, coarse, queries, look, found, nprobe)
-    else:
-        _scan_all(isa, alone, (store, code, chains, sizes), queries, found, nprobe)
+    nq, pages, look = lists.shape[0], sizes[0] // PANEL, _groups_looked(looks, nprobe)
+    grouped = look * group_pages < pages
+    keep_count = look if grouped else nprobe
+    met, met_code, met_chains, met_sizes = groups if grouped else coarse[:4]
+    found, jobs = empty_candidates(nq, keep_count), _jobs_of_all(nq)
+    for turn in range(2 if grouped else 1):  # one call of scan_lists: each more takes seconds to compile
+        if turn:
+            met_chains, met_sizes, jobs = _jobs_of_groups(pages, group_pages, found, look, met)
+            met, met_code, keep_count = store, code, nprobe
+            found = empty_candidates(nq, keep_count)
+        scan_lists(
+            isa, alone, met, met_code, met_chains, (jobs[0], jobs[1], jobs[2], jobs[3], met_sizes), queries,
+            np.empty(0, np.uint8), found, keep_count,
+        )
     scores, places, held, _ = found
     room = candidate_room(nprobe)
     some = np.empty(nprobe + 1, np.int32)
@@ -247,7 +242,7 @@ def group_by_list(metric, centres, constants, queries, picked, jobs):
     return jobs_made
 
 
-@inlined
+@spliced
 def probing_jobs(coarse_isa, coarse, queries, settings):
     """The jobs of scan_lists, without the sizes: which queries probe which lists.
 
@@ -266,7 +261,7 @@ def probing_jobs(coarse_isa, coarse, queries, settings):
     return lists[:made], starts[: made + 1], members, offsets
 
 
-@inlined
+@spliced
 def scan_probed(isa, about, coarse, side, queries, settings, keep_count, allowed, found):
     """The best candidates of each query from the lists it probes, and from the second lists of the same numbers.
 

@@ -73,7 +73,7 @@ def within(isa, about, given, nprobe, gap, radius, together, allowed):
     lists, starts, members, offsets = probing_jobs(
         tag_with(isa, 0, 8), coarse_side(about, d), queries, (metric, nprobe, np.float32(gap))
     )
-    sizes = side_at(about, 0)[3].copy()  # the larger ones of first and second lists
+    sizes = side_at(about, 0)[3]  # and then the larger ones of first and second lists
     if about[COPIED]:
         sizes = np.maximum(sizes, side_at(about, ABOUT)[3])
     largest, total = 0, 0
