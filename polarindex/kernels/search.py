@@ -28,7 +28,7 @@ from polarindex.kernels.topk import push, sort_heap
 
 LONGEST2 = LONGEST**2
 FEW = 8  # queries that are faster rotated, and made of unit length, one at a time than side by side
-TOGETHER = 64  # queries that pass over the centres at a time: their levels stay in the first-level cache
+TOGETHER = 64  # queries that are rotated, or pass over the centres, at a time: they stay in the first-level cache
 NEAR = np.float32(0.25)  # a list is near whose score is in this upper part of those of the lists that are probed
 
 
@@ -391,9 +391,13 @@ def _prepared(about, given, rows, constants, quads, sums, gains):
     """Fill the arrays of `prepared`; False where a query cannot be answered, see `answer`."""
     if not _centred(about, given, rows, constants):
         return False
-    y = np.empty(given.shape, np.float32)
-    _rotated(about, rows, y)
-    round_queries(y, quads, sums, gains)
+    nq, d = given.shape
+    y = np.empty((min(nq, TOGETHER), d), np.float32)  # of all queries it would be new memory for every large batch
+    for first in range(0, nq, TOGETHER):
+        some = slice(first, min(first + TOGETHER, nq))
+        turned = y[: some.stop - first]
+        _rotated(about, rows[some], turned)
+        round_queries(turned, quads[some], sums[some], gains[some])
     factor = np.float32(2.0 / 127 if about[METRIC] == L2 else 1.0 / 127)
     for q in range(gains.size):
         gains[q] *= factor
