@@ -49,7 +49,9 @@ def turn_at(folder: Path) -> Iterator[bool]:
             except FileExistsError:
                 made = before
                 if not folder.is_dir():
-                    raise
+                    if os.path.lexists(folder):
+                        raise
+                    continue  # it was there a moment ago: who made it has removed it
             if sys.platform == "win32":
                 break
             handle = _locked(folder)

@@ -333,6 +333,25 @@ def test_a_directory_that_goes_while_its_turn_is_waited_for_is_made_again(tmp_pa
     assert order == [("first", True), ("second", True, True)]
 
 
+def test_a_directory_that_goes_while_it_is_looked_at_is_made_again(tmp_path, monkeypatch):
+    """It was there when it was to be made, and is not when it is asked whether it is a directory."""
+    mkdir, calls = Path.mkdir, []
+
+    def there_a_moment_ago(path, *arguments, **options):
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileExistsError(17, "File exists", str(path))
+        return mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", there_a_moment_ago)
+    with lock.turn_at(tmp_path / "new") as made:
+        assert made and (tmp_path / "new").is_dir()
+    assert len(calls) == 2
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError), lock.turn_at(tmp_path / "file"):
+        pass
+
+
 def test_who_saves_beside_one_who_has_it_open_is_told_so_and_does_not_wait(tmp_path):
     made("flat", 3).save(tmp_path / "index")
     opened = pi.open(tmp_path / "index")
