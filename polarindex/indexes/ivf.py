@@ -19,7 +19,7 @@ from polarindex.indexes.copies import Copies
 from polarindex.indexes.grouping import Groups, checked_groups, one_group
 from polarindex.indexes.held import CodedRows, Held, StagedRows
 from polarindex.indexes.ids import Ids, ListIds
-from polarindex.indexes.kmeans import kmeans, sample_rows
+from polarindex.indexes.kmeans import clusters_around, kmeans, sample_rows
 from polarindex.indexes.lines import lined_stage
 from polarindex.indexes.lists import ROWS, Lists
 from polarindex.indexes.originals import (
@@ -38,6 +38,7 @@ from polarindex.indexes.threads import available_cores, run_all
 from polarindex.indexes.tuning import Tuned
 from polarindex.memory import require
 from polarindex.quantizers import Quantizer
+from polarindex.vectors import bounded_rows
 
 _COMING = 20  # bytes a row while rows are added: id, list and place
 _PROBED_SHARE = 32  # by default one list in so many is probed
@@ -201,7 +202,12 @@ class IVFIndex(Index):
 
     @changing
     def fit(
-        self, x: Any, n: int | None = None, progress: Callable[[int, int], None] | None = None
+        self,
+        x: Any,
+        n: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        centroids: Any = None,
     ) -> IVFIndex:
         """Learn the lists' centroids by k-means on a sample of vectors, which need not be in the index.
 
@@ -212,30 +218,48 @@ class IVFIndex(Index):
             The expected number of rows, by which nlist="auto" is chosen; default m.
         progress : callable, optional
             Called with (done, total) iterations.
+        centroids : (nlist, dim) array-like, optional
+            Lists around these points, in place of k-means: learned elsewhere, or another index's `centroids`. They are
+            taken as they are; of a cosine index they lie among rows of unit length. The centre is still that of the
+            sample, so two such indexes can be merged if they were fitted to one sample, or have center=False.
 
         Raises
         ------
         ValueError
-            The index has rows already, or there are fewer vectors than lists.
+            The index has rows already, there are fewer vectors than lists to learn, or centroids are not nlist points.
         """
         self._may_change()
         source = checks.vectors(x, "x", self.dim)
+        given = None if centroids is None else self._given(centroids)
         expected = source.n if n is None else checks.integer(n, "n", low=1)
         if len(self):
             raise ValueError(f"this index holds {len(self)} rows, coded against its lists; fit a new IVFIndex")
         if source.n == 0:
             raise ValueError(f"x must hold at least one vector to learn lists from, got shape (0, {self.dim})")
         nlist = min(auto_nlist(expected), source.n) if self.nlist == "auto" else int(self.nlist)
+        nlist = nlist if given is None else len(given)
         next_id = self._id_map.next_id if self.fitted else 0
-        self._take(self._learned(source, nlist, self.seed, progress), next_id=next_id)
+        self._take(self._learned(source, nlist, self.seed, progress, given), next_id=next_id)
         return self
 
+    def _given(self, centroids: Any) -> Floats:
+        """Checked centroids of the caller's, which stay the caller's."""
+        points = checks.vectors(centroids, "centroids", self.dim).array()
+        if not len(points) or self.nlist not in ("auto", len(points)):
+            raise ValueError(f"centroids must be nlist={self.nlist} points, got {len(points)}")
+        return bounded_rows(points, "centroids").copy()
+
     def _learned(
-        self, source: checks.VectorSource, nlist: int, seed: int, progress: Callable[[int, int], None] | None
+        self,
+        source: checks.VectorSource,
+        nlist: int,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
+        given: Floats | None = None,
     ) -> Centroids:
-        """The centroids of so many lists, and the centre, of a sample of the source."""
+        """The centroids of so many lists, or those given, and the centre, of a sample of the source."""
         sample = self._sample(source, nlist, seed)
-        clusters = kmeans(sample, nlist, seed, progress=progress)
+        clusters = kmeans(sample, nlist, seed, progress=progress) if given is None else clusters_around(sample, given)
         mu = sample.mean(axis=0, dtype=np.float64).astype(np.float32) if self.center else np.zeros(self.dim, np.float32)
         limit = learned_limit(sample, clusters.centroids, self.spill) if self.spill else None
         return self._coding.centroids(clusters.centroids, mu, clusters.objective, limit)

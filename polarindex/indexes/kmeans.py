@@ -109,6 +109,12 @@ def kmeans(
     return Clusters(centroids, np.bincount(numbers, minlength=nlist), float(distances.mean()))
 
 
+def clusters_around(sample: Floats, centroids: Floats) -> Clusters:
+    """What a sample (m, d) makes of centroids (nlist, d) as they are: nothing is learned."""
+    numbers, distances = nearest_exactly(sample, centroids)
+    return Clusters(centroids, np.bincount(numbers, minlength=len(centroids)), float(distances.mean()))
+
+
 def sample_rows(n: int, nlist: int, seed: int) -> Rows:
     """Row numbers, ascending, of the sample for nlist clusters: PER_CENTROID * nlist of n rows and at least FEWEST,
     or all."""

@@ -429,6 +429,48 @@ def test_equal_arguments_make_equal_indexes_bit_for_bit():
     assert not np.array_equal(one.centroids, pi.IVFIndex(DIM, nlist=20, seed=6).fit(x).centroids)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_centroids_of_another_index_make_the_same_lists(metric):
+    x, q = clustered(900), clustered(9, seed=1)
+    one = pi.IVFIndex(DIM, metric, nlist=NLIST, seed=3).fit(x)
+    other = pi.IVFIndex(DIM, metric, nlist="auto", seed=3).fit(x, centroids=one.centroids)
+    for index in (one, other):
+        index.add(x[:400])
+    same(rows_of(one), rows_of(other))
+    same(one.search(q, nprobe=3), other.search(q, nprobe=3))
+    assert one.info() == other.info()
+    other.merge(one.empty_like())
+    others_code = pi.IVFIndex(DIM, metric, 1, "drive").fit(x, centroids=one.centroids)
+    others_code.add(x[:400])
+    np.testing.assert_array_equal(rows_of(others_code)[3], rows_of(one)[3])
+
+
+def test_points_of_ones_own_are_the_centroids_and_stay_the_callers():
+    points = clustered(5, seed=4).astype(np.float64)
+    index = pi.IVFIndex(DIM, nlist=5).fit(clustered(3), centroids=points)
+    points[:] = 0
+    np.testing.assert_array_equal(index.centroids, clustered(5, seed=4))
+    index.add(clustered(50))
+    assert everything(index, clustered(2, seed=1))[1].shape == (2, 50)
+
+
+@pytest.mark.parametrize(
+    ("centroids", "message"),
+    [
+        (np.zeros((4, DIM)), "centroids must be nlist=5 points, got 4"),
+        (np.zeros((0, DIM)), "centroids must be nlist=5 points, got 0"),
+        (np.zeros((5, DIM + 1)), f"centroids has {DIM + 1} columns but dim={DIM} is wanted"),
+        (np.full((5, DIM), np.nan), r"centroids\[0\] is not finite"),
+        (np.full((5, DIM), 1e30), r"centroids\[0\] is too long"),
+    ],
+)
+def test_bad_centroids_are_named_and_change_nothing(centroids, message):
+    index = pi.IVFIndex(DIM, nlist=5)
+    with pytest.raises(ValueError, match=message):
+        index.fit(clustered(50), centroids=centroids)
+    assert not index.fitted
+
+
 def test_progress_is_told_and_centroids_are_a_copy():
     told = []
     index = pi.IVFIndex(DIM, nlist=8).fit(clustered(500), progress=lambda *step: told.append(step))
