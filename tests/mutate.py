@@ -37,6 +37,7 @@ from polarindex.indexes import reading
 from polarindex.indexes.lock import LOCK_FILES
 from polarindex.indexes.manifest import sealed
 from polarindex.kernels.limits import MAX_DIMS
+from polarindex.quantizers import make_quantizer
 
 DIM, ROWS = 20, 40
 SLACK = 4 << 20  # bytes beside twice the files: the manifest as objects, and modules
@@ -432,6 +433,9 @@ def truncations(bases: list[tuple[Files, list[np.ndarray]]]) -> Iterator[Files]:
 def child(kind: str, rounds: int, seed: int, first: int, truncate: bool, cells: int, place: Path) -> None:
     """Do rounds, telling in a file which one it is."""
     warnings.simplefilter("ignore")
+    for name, widths in pi.CELLS.items():  # whose codebooks are computed once in a process
+        for bits in widths:
+            make_quantizer(name, DIM, bits)
     bases = originals(kind, cells)
     if not all(np.array_equal(a, b) for a, b in zip(bases[0][1], originals(kind, 1)[0][1], strict=True)):
         raise Broken("the answers of an index differ from run to run")
