@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,17 +40,28 @@ Result = dict[str, Any]
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser, repeats=5, queries=QUERIES, singles=QUERIES)
+    parser.add_argument("--tables-only", action="store_true", help="measure nothing; tables and pictures of --out")
+    return checked(parser)
+
+
+def add_arguments(parser: argparse.ArgumentParser, repeats: int, queries: int, singles: int) -> None:
+    """What is measured, and how often."""
     parser.add_argument("--data", type=Path, nargs="+", default=[Path()], help="folders with the sets' HDF5 files")
     parser.add_argument("--sets", default="", help="parts of names of sets, with commas between")
     parser.add_argument("--engines", default="", help="parts of names of families or engines, with semicolons between")
     parser.add_argument("--quick", action="store_true", help="few rows and settings, to see that it runs")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--singles", type=int, default=QUERIES, help="queries that are asked one by one, too")
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--queries", type=int, default=queries, help="the first so many are asked")
+    parser.add_argument("--singles", type=int, default=singles, help="queries that are asked one by one, too")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--tables-only", action="store_true", help="measure nothing; tables and pictures of --out")
+
+
+def checked(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The parsed arguments."""
     options = parser.parse_args()
-    if options.repeats < 1 or options.singles < 1:
-        parser.error("--repeats and --singles must be 1 or more")
+    if min(options.repeats, options.queries, options.singles) < 1:
+        parser.error("--repeats, --queries and --singles must be 1 or more")
     return options
 
 
@@ -62,7 +74,8 @@ def main() -> None:
         result = kept(out) if whole else empty()
         for source in sources(options):
             result = without(result, source.name)
-            measure(source, options, result, out)
+            chosen = [plan for plan in plans(source.name, options.quick) if named(plan, options.engines)]
+            measure(source, chosen, options, result, out)
         print(f"wrote {out}")
     publish(out)
 
@@ -72,8 +85,8 @@ def sources(options: argparse.Namespace) -> Iterator[Source]:
     wanted = [name for name in SETS if not options.sets or any(part in name for part in options.sets.split(","))]
     if not wanted:
         raise SystemExit(f"--sets must name some of {', '.join(SETS)}; got {options.sets!r}")
-    rows, queries = (QUICK_ROWS, QUICK_QUERIES) if options.quick else (None, QUERIES)
-    singles = min(options.singles, QUICK_SINGLES if options.quick else QUERIES)
+    rows, queries = (QUICK_ROWS, min(options.queries, QUICK_QUERIES)) if options.quick else (None, options.queries)
+    singles = min(options.singles, QUICK_SINGLES if options.quick else queries)
     for name in wanted:
         path = next((found for folder in options.data if (found := folder / f"{name}.hdf5").is_file()), None)
         if path is None:
@@ -85,7 +98,7 @@ def sources(options: argparse.Namespace) -> Iterator[Source]:
 # --- measuring
 
 
-def measure(source: Source, options: argparse.Namespace, result: Result, out: Path) -> None:
+def measure(source: Source, chosen: list[Plan], options: argparse.Namespace, result: Result, out: Path) -> None:
     """All engines of one set: built one after the other, then asked in turn; the file is whole after every round."""
     data = load(source)
     true, (n, dim), metric = data.true, data.x.shape, data.metric
@@ -95,7 +108,6 @@ def measure(source: Source, options: argparse.Namespace, result: Result, out: Pa
         "repeats": 0, "quick": options.quick, "command": command(options), "environment": environment(),
     }  # fmt: skip
     result["runs"].append(run)
-    chosen = [plan for plan in plans(source.name, options.quick) if named(plan, options.engines)]
     workers: list[Worker] = []
     try:
         missing: dict[str, str] = {}  # library -> what its first engine said
@@ -200,7 +212,6 @@ def without(result: Result, name: str) -> Result:
 def environment() -> dict[str, Any]:
     """The machine, and the versions of every library that is asked."""
     facts = machine()
-    del facts["versions"]["turbovec"]
     for package in dict.fromkeys(engine.package for engine in ENGINES.values()):
         name = package.removesuffix("-cpu")
         try:
@@ -212,9 +223,10 @@ def environment() -> dict[str, Any]:
 
 def command(options: argparse.Namespace) -> str:
     """What was called, without the folders of this machine."""
-    parts = ["python benchmarks/frontier.py --data FOLDER", *["--quick"] * options.quick]
+    program = Path(sys.argv[0]).name
+    parts = [f"python benchmarks/{program} --data FOLDER", *["--quick"] * options.quick]
     parts += [f"--{name} '{getattr(options, name)}'" for name in ("sets", "engines") if getattr(options, name)]
-    parts.append(f"--repeats {options.repeats}")
+    parts += [f"--{name} {getattr(options, name)}" for name in ("repeats", "queries", "singles")]
     return " ".join(parts)
 
 

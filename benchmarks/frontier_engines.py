@@ -4,7 +4,8 @@ Law:       an engine is asked as its documentation asks it, on one thread. What 
            length, the shape of a query, setting a parameter) is done before. All settings have the library's own names.
 Why:       libraries are imported where an engine is made, in a process of its own: OpenMP, BLAS and thread pools of
            several libraries do not share one process well.
-Not here:  which engines and settings are measured (frontier_grid.py); clocks and processes (frontier_worker.py)."""
+Not here:  which engines and settings are measured (frontier_grid.py, flat_grid.py); clocks and processes
+           (frontier_worker.py)."""
 
 from __future__ import annotations
 
@@ -133,6 +134,12 @@ class Polarindex(Engine):
         return self.index.nbytes / len(self.index), HELD
 
 
+class PolarindexFlat(Polarindex):
+    """FlatIndex."""
+
+    kind = "FlatIndex"
+
+
 class Faiss(Engine):
     """Whatever index_factory makes; settings are ParameterSpace's."""
 
@@ -182,15 +189,19 @@ class Rabitqlib(Engine):
         self.keywords: Setting = {}
 
     def train(self, x: Floats) -> None:
-        self.means = self.library().RaBitQKMeans(self.dim, self.nlist, num_threads=1)
-        self.means.train(x)
+        """One list is around the mean."""
+        self.means = x.mean(axis=0, keepdims=True), np.zeros(len(x), np.uint32)
+        if self.nlist > 1:
+            means = self.library().RaBitQKMeans(self.dim, self.nlist, num_threads=1)
+            means.train(x)
+            self.means = means.centroids, means.assignments
 
     def add(self, x: Floats) -> None:
         metric = "l2" if self.metric == "l2" else "ip"
         self.index = self.library().IvfIndex(
             dim=self.dim, max_elements=len(x), num_clusters=self.nlist, nbits=self.nbits, metric=metric
         )
-        self.index.build(x, self.means.centroids, self.means.assignments, num_threads=1)
+        self.index.build(x, *self.means, num_threads=1)
         del self.means
 
     def set(self, setting: Setting) -> None:
@@ -206,12 +217,12 @@ class Rabitqlib(Engine):
 
 
 class Scann(Engine):
-    """Tree, asymmetric hashing with 4 bits a block of dimensions, and reordering by the rows."""
+    """Asymmetric hashing with 4 bits a block of dimensions; with leaves also a tree, and reordering by the rows."""
 
     package = module = "scann"
     one_step = True
 
-    def __init__(self, dim: int, metric: str, num_leaves: int, dimensions_per_block: int, **tree: Any) -> None:
+    def __init__(self, dim: int, metric: str, dimensions_per_block: int, num_leaves: int = 0, **tree: Any) -> None:
         super().__init__(dim, metric)
         self.leaves, self.block, self.tree = num_leaves, dimensions_per_block, tree
         self.keywords: Setting = {}
@@ -222,12 +233,11 @@ class Scann(Engine):
     def add(self, x: Floats) -> None:
         by_product = self.metric == "cosine"
         builder = self.library().scann_ops_pybind.builder(x, K, "dot_product" if by_product else "squared_l2")
-        builder = builder.set_n_training_threads(1).tree(
-            self.leaves, num_leaves_to_search=self.leaves // 10, **self.tree
-        )
+        builder = builder.set_n_training_threads(1)
+        if self.leaves:
+            builder = builder.tree(self.leaves, num_leaves_to_search=self.leaves // 10, **self.tree).reorder(100)
         threshold = 0.2 if by_product else float("nan")  # a loss for inner products: without effect on distances
-        builder = builder.score_ah(self.block, anisotropic_quantization_threshold=threshold)
-        self.index = builder.reorder(100).build()
+        self.index = builder.score_ah(self.block, anisotropic_quantization_threshold=threshold).build()
         self.index.set_num_threads(1)
         self.n = len(x)
 
@@ -272,12 +282,75 @@ class Hnswlib(Engine):
         return self.index.index_file_size() / self.index.get_current_count(), SAVED
 
 
+class Turbovec(Engine):
+    """TurboQuantIndex, which knows inner products only."""
+
+    package = module = "turbovec"
+    one_step = True
+
+    def __init__(self, dim: int, metric: str, bits: int) -> None:
+        super().__init__(dim, metric)
+        if metric == "l2":
+            raise ValueError("it has no squared distances")
+        if dim % 8:
+            raise ValueError(f"it wants a multiple of 8 dimensions, not {dim}")
+        self.index = self.library().TurboQuantIndex(dim=dim, bit_width=bits)
+
+    def add(self, x: Floats) -> None:
+        self.index.add(x)
+        self.index.prepare()
+        self.n = len(x)
+
+    def set(self, setting: Setting) -> None:
+        """There is nothing to set."""
+
+    def many(self, q: Floats) -> Any:
+        return self.index.search(q, K)[1]
+
+    def size(self) -> Size:
+        return len(self.index.to_bytes()) / self.n, SAVED
+
+
+class Usearch(Engine):
+    """A graph over rows of a type, or with exact=True a scan of them all."""
+
+    package = module = "usearch"
+    one_step = True
+
+    @classmethod
+    def library(cls) -> Any:
+        return import_module("usearch.index")
+
+    def __init__(self, dim: int, metric: str, dtype: str) -> None:
+        super().__init__(dim, metric)
+        if dtype == "i8" and metric == "l2":
+            raise ValueError("its int8 rows are scaled one by one, which loses the order of squared distances")
+        self.index = self.library().Index(ndim=dim, metric="l2sq" if metric == "l2" else "ip", dtype=dtype)
+        self.keywords: Setting = {}
+
+    def add(self, x: Floats) -> None:
+        self.index.add(np.arange(len(x), dtype=np.uint64), x, threads=1)
+        self.n = len(x)
+
+    def set(self, setting: Setting) -> None:
+        self.keywords = setting
+
+    def many(self, q: Floats) -> Any:
+        return np.asarray(self.index.search(q, K, threads=1, **self.keywords).keys).reshape(len(q), -1)
+
+    def size(self) -> Size:
+        return self.index.serialized_length / self.n, SAVED
+
+
 ENGINES: dict[str, type[Engine]] = {
     "polarindex": Polarindex,
+    "polarindex-flat": PolarindexFlat,
     "faiss": Faiss,
     "rabitqlib": Rabitqlib,
     "scann": Scann,
     "hnswlib": Hnswlib,
+    "turbovec": Turbovec,
+    "usearch": Usearch,
 }
 
 

@@ -10,6 +10,13 @@ SCANN = "ScaNN"
 HNSWLIB = "hnswlib"
 FAMILIES = (POLARINDEX, PQ, RABITQ, RABITQLIB, SCANN, HNSWLIB)
 
+ROTATED_PQ, LEARNED_PQ = "FAISS RR + PQ fast scan", "FAISS OPQ + PQ fast scan"
+PLAIN_RABITQ, EDEN, TURBO = "FAISS RaBitQ", "FAISS EDEN", "FAISS TurboQuant mse"
+ONE_LIST, TURBOVEC, USEARCH = "rabitqlib, one list", "turbovec", "usearch"
+FLAT_FAMILIES = (
+    POLARINDEX, PQ, ROTATED_PQ, LEARNED_PQ, PLAIN_RABITQ, RABITQ, EDEN, TURBO, ONE_LIST, TURBOVEC, SCANN, USEARCH
+)  # fmt: skip
+
 
 def is_peer(family: str) -> bool:
     return not family.startswith("polarindex")

@@ -1,8 +1,8 @@
-"""Write the results in README.md and docs/benchmarks.md from benchmarks/results/*.json.
+"""Write the results in README.md, docs/benchmarks.md and docs/claims.md from benchmarks/results/*.json.
 
     python benchmarks/readme_tables.py [--check]
 
-With --check nothing is written, and the exit code says whether both show what the results hold.
+With --check nothing is written, and the exit code says whether all show what the results hold.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import flat_tables
 import frontier_tables
 from kernel_tables import block, markdown, number
 
@@ -94,6 +95,29 @@ def storage_table(result: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def claims_table(result: dict[str, Any] | None) -> list[str]:
+    """The papers' claims: printed and measured figures, and whether they agree."""
+    if result is None:
+        return ["Not tried yet: `python benchmarks/claims.py` writes `benchmarks/results/claims.json`."]
+    signs, rows = {"=": "", "<=": "≤ ", ">=": "≥ "}, []
+    for claim in result["claims"]:
+        head = [claim["source"], claim["says"]]
+        for figure, agrees in zip(claim["figures"], claim["reproduced"], strict=True):
+            printed, ours = f"{signs[figure['relation']]}{figure['printed']:.4g}", f"{figure['ours']:.4g}"
+            rows.append([*head, figure["what"], printed, ours, "yes" if agrees else "**no**"])
+            head = ["", ""]
+        if not claim["figures"]:
+            rows.append([*head, "", "", "", f"not tried: {claim['not_tried']}"])
+        rows.append(["", f"*{claim['setup']}*" + (f". {claim['remark']}" if claim["remark"] else ""), "", "", "", ""])
+    facts = result["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return [
+        *markdown(["paper", "claim", "figure", "printed", "here", "reproduced"], rows),
+        "",
+        f"{facts['cpu']}; {versions}. {facts['date']}. Reproduce: `{result['command']}`",
+    ]
+
+
 def footer(result: dict[str, Any]) -> str:
     facts = result["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
@@ -112,11 +136,11 @@ def readme() -> list[str]:
 def filled(text: str) -> str:
     """A page with every block between its marks as the results have it.
 
-    A block's mark names a table of kernel_tables, `frontier`, `lists`, `storage`, or this program: then it is the
-    README's.
+    A block's mark names a table of kernel_tables, `frontier`, `flat`, `lists`, `storage`, `claims`, or this program:
+    then it is the README's.
     """
-    files = ("kernels.json", "frontier.json", "lists-recall.json", "storage.json")
-    kernels, frontier, lists, storage = (held(RESULTS / name) for name in files)
+    files = ("kernels.json", "frontier.json", "flat.json", "lists-recall.json", "storage.json", "claims.json")
+    kernels, frontier, flat, lists, storage, claims = (held(RESULTS / name) for name in files)
 
     def lines(found: re.Match[str]) -> str:
         begin, name, end = found.groups()
@@ -126,6 +150,10 @@ def filled(text: str) -> str:
             made = lists_table(lists)
         elif name == "storage":
             made = storage_table(storage)
+        elif name == "claims":
+            made = claims_table(claims)
+        elif name == "flat":
+            made = flat_tables.block(flat)
         else:
             made = frontier_tables.block(frontier) if name == "frontier" else block(name, kernels)
         return begin + "\n".join([*made, end])
@@ -138,11 +166,12 @@ def held(path: Path) -> dict[str, Any] | None:
 
 
 def pages() -> dict[Path, str]:
-    return {path: path.read_text() for path in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")}
+    names = ("README.md", "docs/benchmarks.md", "docs/claims.md")
+    return {ROOT / name: (ROOT / name).read_text() for name in names}
 
 
 def write() -> None:
-    """Both pages as the results have them."""
+    """All pages as the results have them."""
     for path, text in pages().items():
         path.write_text(filled(text))
 
