@@ -30,13 +30,14 @@ class VectorSource:
     name : the argument's name, for messages.
     n, dim : rows and columns.
     single : True where the caller passed one vector (dim,), which is held as one row.
+    first : the number that messages give the first row.
     """
 
-    __slots__ = ("_rows", "dim", "n", "name", "single")
+    __slots__ = ("_rows", "dim", "first", "n", "name", "single")
 
-    def __init__(self, rows: Any, name: str, single: bool = False) -> None:
+    def __init__(self, rows: Any, name: str, single: bool = False, first: int = 0) -> None:
         self._rows = rows  # .shape (n, dim), and rows[start:stop] is an array
-        self.name, self.single = name, single
+        self.name, self.single, self.first = name, single, first
         self.n, self.dim = rows.shape
 
     def chunks(self, rows: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -81,12 +82,12 @@ class VectorSource:
         if first is None:
             raise ValueError(f"{self.name} changed while it was read")
         row, fault = first
-        where = self.name if self.single else f"{self.name}[{row}]"
+        where = self.name if self.single else f"{self.name}[{self.first + row}]"
         count = "" if self.single else f" ({'first of ' * (counts[fault] > 1)}{counts[fault]} such rows)"
         raise ValueError(f"{where} {fault}{count}")
 
 
-def vectors(x: Any, name: str, dim: int | None = None, *, single: bool = False) -> VectorSource:
+def vectors(x: Any, name: str, dim: int | None = None, *, single: bool = False, first: int = 0) -> VectorSource:
     """Check what can be seen without reading the values, and return the rows of `x` as a `VectorSource`.
 
     Parameters
@@ -97,6 +98,7 @@ def vectors(x: Any, name: str, dim: int | None = None, *, single: bool = False) 
     name : the argument's name, for messages.
     dim : the wanted d, or None for any.
     single : whether one vector (d,) is welcome too.
+    first : the number of the first row, for messages, where `x` is a part of something.
 
     Raises
     ------
@@ -120,7 +122,7 @@ def vectors(x: Any, name: str, dim: int | None = None, *, single: bool = False) 
         raise ValueError(f"{name} must have at least one column, got shape {shape}")
     if dim is not None and columns != dim:
         raise ValueError(f"{name} has {columns} columns but dim={dim} is wanted")
-    return VectorSource(rows, name, alone)
+    return VectorSource(rows, name, alone, first)
 
 
 def integer(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:

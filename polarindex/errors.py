@@ -21,3 +21,9 @@ class MissingExtraError(ImportError):
 
 class MissingDatasetError(FileNotFoundError):
     """A data set is not on this machine; the message says how to get it."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line; its name where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -18,7 +18,7 @@ import polarindex
 from polarindex import kernels
 from polarindex.cli import app
 from polarindex.indexes import warmup
-from polarindex.sweep import peers, report, run
+from polarindex.sweep import measure, peers, picture, run
 from polarindex.sweep.dataset import SAMPLES, Dataset, dataset_names, write_dataset
 from polarindex.sweep.groundtruth import exact_neighbors
 
@@ -39,39 +39,100 @@ def call(*arguments: str):
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_a_sweep_leaves_table_json_csv_and_plot(small, tmp_path):
+def lines_in(folder: Path) -> list[dict]:
+    """The rows of a sweep's journal."""
+    try:
+        lines = [json.loads(line) for line in (folder / "sweep.jsonl").read_text().splitlines()]
+    except FileNotFoundError:
+        return []
+    return [line for line in lines if line["kind"] == "cell"]
+
+
+def test_a_sweep_leaves_a_journal_and_a_report(small, tmp_path):
     pytest.importorskip("matplotlib")
+    pytest.importorskip("plotly")
     folder = tmp_path / "out"
     done = call("sweep", small, "--bits", "1,2", "--quantizers", "eden,drive", "--no-peers", "--out", str(folder))
     assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in folder.iterdir()) == ["sweep.csv", "sweep.json", "sweep.png"]
-    found = json.loads((folder / "sweep.json").read_text())
-    assert [(row["method"], row["bits"]) for row in found["rows"]] == [("eden", 1), ("eden", 2), ("drive", 1)]
-    assert found["complete"]
+    names = ["sweep.csv", "sweep.html", "sweep.jsonl", "sweep.lock", "sweep.md", "sweep.png", "sweep.svg"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    rows = lines_in(folder)
+    assert [(row["method"], row["bits"]) for row in rows] == [("eden", 1), ("eden", 2), ("drive", 1)]
+    assert json.loads((folder / "sweep.jsonl").read_text().splitlines()[-1])["kind"] == "end"
     assert "small: 1,200 × 32, l2, 20 queries" in done.stdout
-    assert f"{found['rows'][0]['recall@10']:.3f}" in done.stdout
-    assert "sweep.json, sweep.csv, sweep.png" in done.stderr
+    assert f"{rows[0]['recall@10']:.3f}" in done.stdout
+    assert "sweep.jsonl, sweep.csv, sweep.png, sweep.svg, sweep.md, sweep.html" in done.stderr
 
 
 def test_json_prints_the_results_and_nothing_else(small, tmp_path):
     done = call("sweep", small, "--quantizers", "drive", "--no-peers", "--json", "--out", str(tmp_path / "out"))
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "sweep.json").read_text())
+    (row,) = json.loads(done.stdout)["rows"]
+    (line,) = lines_in(tmp_path / "out")
+    assert row.items() <= line.items()
 
 
 def test_options_reach_the_plan(small, tmp_path):
-    options = "--bits 1 --quantizers drive -k 5 --queries 7 --rows 1100 --threads 1 --seed 3 --no-peers"
+    options = (
+        "--bits 1 --quantizers drive -k 5 --queries 7 --rows 1100 --threads 1 --seed 3 --no-peers --index ivf "
+        "--store none,int8 --nlist 8 --nprobe 2,8 --rerank 1,2"
+    )
     done = call("sweep", small, *options.split(), "--json", "--out", str(tmp_path / "out"))
     found = json.loads(done.stdout)
-    wanted = {"bits": [1], "k": [1, 5], "queries": 7, "rows": 1100, "threads": 1, "seed": 3, "peers": False}
+    wanted = {
+        "bits": [1], "k": [1, 5], "queries": 7, "rows": 1100, "threads": 1, "seed": 3, "peers": False,
+        "indexes": ["ivf"], "stores": ["none", "int8"], "nlist": 8, "nprobe": [2, 8], "rerank": [1, 2],
+    }  # fmt: skip
     assert wanted.items() <= found["plan"].items()
     assert (found["rows"][0]["queries"], found["rows"][0]["rows"]) == (7, 1100)
     assert found["environment"]["threads"] == 1
+    assert len(found["rows"]) == 2 + 4
+
+
+def test_a_plan_in_a_file_takes_the_place_of_options(small, tmp_path):
+    lines = [f'datasets = "{small}"', 'quantizers = "drive"', "bits = 1", "peers = false", "seed = 5"]
+    (tmp_path / "plan.toml").write_text("\n".join(lines))
+    done = call("sweep", "--plan", str(tmp_path / "plan.toml"), "--json", "--report", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert [(row["method"], row["seed"]) for row in json.loads(done.stdout)["rows"]] == [("drive", 5)]
+
+
+def test_a_plan_in_a_file_takes_no_other_options(small, tmp_path):
+    (tmp_path / "plan.toml").write_text("seed = 5")
+    done = call("sweep", small, "--plan", str(tmp_path / "plan.toml"), "--seed", "6", "--out", str(tmp_path / "out"))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: a plan in a file says all of it: leave out ")
+    assert {"datasets", "seed"} <= set(done.stderr.replace(",", "").split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_leaves_a_report_of_what_was_measured(small, tmp_path, monkeypatch):
+    steps = run.run
+
+    def broken(plan, earlier):
+        yield from steps(plan, earlier)
+        raise MemoryError("no room for the next data set")
+
+    monkeypatch.setattr(run, "run", broken)
+    folder = tmp_path / "out"
+    done = call("sweep", small, "--bits", "1", "--quantizers", "drive", "--no-peers", "--out", str(folder))
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == "error: no room for the next data set"
+    assert len(lines_in(folder)) == 1
+    assert (folder / "sweep.csv").exists()
+
+
+def test_vectors_alone_are_swept(tmp_path):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).standard_normal((500, 16), np.float32))
+    options = ("--bits", "4", "--quantizers", "eden", "--no-peers", "--queries", "20", "--metric", "ip")
+    done = call("sweep", str(tmp_path / "mine.npy"), *options, "--report", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert "mine: 480 × 16, ip, 20 queries" in done.stdout
 
 
 def test_without_arguments_both_samples_and_all_cells_are_swept(monkeypatch, tmp_path):
     plans = []
-    monkeypatch.setattr(run, "run", lambda plan: plans.append(plan) or iter(()))
+    monkeypatch.setattr(run, "run", lambda plan, earlier: plans.append(plan) or iter(()))
     done = call("sweep", "--out", str(tmp_path / "out"))
     assert done.exit_code == 0, done.output
     (plan,) = plans
@@ -80,29 +141,33 @@ def test_without_arguments_both_samples_and_all_cells_are_swept(monkeypatch, tmp
 
 
 def test_a_failed_cell_is_said_and_makes_the_exit_code_1(small, tmp_path, monkeypatch):
-    measure = run.measure
+    measured = measure.Bench.measure
 
-    def picky(cell, *rest):
+    def picky(bench, cell):
         if cell.method == "qjl":
             raise RuntimeError("out of luck")
-        return measure(cell, *rest)
+        return measured(bench, cell)
 
-    monkeypatch.setattr(run, "measure", picky)
+    monkeypatch.setattr(measure.Bench, "measure", picky)
     folder = tmp_path / "out"
     done = call("sweep", small, "--bits", "1", "--quantizers", "qjl,drive", "--no-peers", "--out", str(folder))
     assert done.exit_code == 1
     assert "small, qjl 1 bit: failed, RuntimeError: out of luck" in done.stderr
-    rows = json.loads((folder / "sweep.json").read_text())["rows"]
-    assert [row["error"] for row in rows] == ["RuntimeError: out of luck", ""]
+    assert [row["error"] for row in lines_in(folder)] == ["RuntimeError: out of luck", ""]
+    monkeypatch.undo()
+    done = call("sweep", small, "--bits", "1", "--quantizers", "qjl,drive", "--no-peers", "--out", str(folder))
+    assert done.exit_code == 0
+    assert [row["error"] for row in lines_in(folder)] == ["RuntimeError: out of luck", "", ""]
 
 
 def test_without_matplotlib_the_rest_is_there_and_the_extra_is_named(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    monkeypatch.setattr(picture, "find_spec", lambda name: None)
     folder = tmp_path / "out"
     done = call("sweep", small, "--bits", "1", "--quantizers", "drive", "--no-peers", "--out", str(folder))
     assert done.exit_code == 0
     assert "pip install 'polarindex[plot]'" in done.stderr
-    assert sorted(path.name for path in folder.iterdir()) == ["sweep.csv", "sweep.json"]
+    assert not [path for path in folder.iterdir() if path.suffix in (".png", ".svg")]
+    assert {"sweep.csv", "sweep.jsonl", "sweep.md"} <= {path.name for path in folder.iterdir()}
 
 
 def test_without_faiss_it_is_said_how_to_get_it(small, tmp_path, monkeypatch):
@@ -114,7 +179,7 @@ def test_without_faiss_it_is_said_how_to_get_it(small, tmp_path, monkeypatch):
 
 
 def test_an_older_plot_does_not_stay_beside_new_numbers(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    monkeypatch.setattr(picture, "find_spec", lambda name: None)
     (tmp_path / "sweep.png").write_bytes(b"old")
     assert call("sweep", small, "--quantizers", "drive", "--no-peers", "--out", str(tmp_path)).exit_code == 0
     assert not (tmp_path / "sweep.png").exists()
@@ -123,8 +188,8 @@ def test_an_older_plot_does_not_stay_beside_new_numbers(small, tmp_path, monkeyp
 def test_ctrl_c_leaves_what_was_measured(small, tmp_path, monkeypatch):
     steps = run.run
 
-    def interrupted(plan):
-        for step in steps(plan):
+    def interrupted(plan, earlier):
+        for step in steps(plan, earlier):
             yield step
             if step.done == 2 and step.row:
                 raise KeyboardInterrupt
@@ -133,29 +198,36 @@ def test_ctrl_c_leaves_what_was_measured(small, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     done = call("sweep", small, "--quantizers", "eden", "--no-peers", "--out", str(folder))
     assert done.exit_code == 130
-    assert done.stderr.splitlines() == [f"interrupted: 2 of 5 cells in {folder / 'sweep.json'} and sweep.csv"]
-    found = json.loads((folder / "sweep.json").read_text())
-    assert (len(found["rows"]), found["complete"]) == (2, False)
+    said, written = done.stderr.splitlines()
+    assert said == f"interrupted: 2 of 5 cells in {folder / 'sweep.jsonl'}; the same command goes on"
+    assert written.startswith(f"written to {folder}: sweep.jsonl, sweep.csv")
+    before = lines_in(folder)
+    assert len(before) == 2
+    monkeypatch.undo()
+    done = call("sweep", small, "--quantizers", "eden", "--no-peers", "--out", str(folder))
+    assert done.exit_code == 0, done.output
+    assert "has 2 cells of this plan, which are not measured again" in done.stderr
+    assert lines_in(folder)[:2] == before
+    assert [row["bits"] for row in lines_in(folder)] == [1, 2, 3, 4, 8]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process on Windows")
-def test_a_real_ctrl_c_ends_a_real_sweep_in_one_line(small, tmp_path):
+def test_a_real_ctrl_c_ends_a_real_sweep_and_leaves_a_report(small, tmp_path):
     folder = tmp_path / "out"
     some = "eden,turboquant,polarquant,qjl"
     arguments = ["sweep", small, "--quantizers", some, "--no-peers", "--out", str(folder)]
     process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while process.poll() is None and not _rows_in(folder / "sweep.json") and time.monotonic() < deadline:
+    while process.poll() is None and not lines_in(folder) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert stdout == ""
-    assert stderr.startswith("interrupted: ")
-    assert len(stderr.splitlines()) == 1
-    found = json.loads((folder / "sweep.json").read_text())
-    assert 1 <= len(found["rows"]) < 20
-    assert not found["complete"]
+    assert stderr.splitlines()[0].startswith("interrupted: ")
+    assert len(stderr.splitlines()) == 2
+    assert 1 <= len(lines_in(folder)) < 20
+    assert (folder / "sweep.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -186,7 +258,7 @@ def test_a_file_that_is_no_data_set_is_a_users_error(tmp_path):
     (tmp_path / "text.hdf5").write_text("not HDF5")
     done = call("sweep", str(tmp_path / "text.hdf5"), "--out", str(tmp_path / "out"))
     assert done.exit_code == 2
-    assert "is not a readable HDF5 file" in done.stderr
+    assert "text.hdf5 is not a readable .hdf5 file" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -199,7 +271,7 @@ def test_a_folder_that_cannot_be_made_is_a_users_error(small, tmp_path):
 
 
 def test_a_bug_is_not_hidden(monkeypatch, tmp_path):
-    def broken(plan):
+    def broken(plan, earlier):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(run, "run", broken)
@@ -267,13 +339,6 @@ def test_help_loads_no_heavy_module():
     program = "import sys, polarindex.cli; print({'numpy', 'numba', 'h5py', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ)
     assert done.stdout == "set()\n"
-
-
-def _rows_in(path: Path) -> int:
-    try:
-        return len(json.loads(path.read_text())["rows"])
-    except FileNotFoundError:
-        return 0
 
 
 def test_a_wrong_name_or_option_leaves_an_earlier_sweep_as_it_was(small, tmp_path):

@@ -25,7 +25,7 @@ LAYERS = [
     "cli",
     "__main__",
 ]
-OPTIONAL = {"faiss", "matplotlib", "torch", "pyarrow", "scipy"}
+OPTIONAL = {"faiss", "matplotlib", "plotly", "pyarrow", "safetensors", "scipy", "tomli", "torch", "yaml"}
 
 PACKAGE = Path(polarindex.__file__).parent
 MODULES = {

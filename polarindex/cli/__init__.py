@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from polarindex.cli import dataset, sweep, verify, warmup
 
 # MissingExtraError is an ImportError, MissingDatasetError an OSError, FormatError a ValueError
-_USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
+_USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError)
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer has click's classes, but not always under click
 
 

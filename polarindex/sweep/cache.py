@@ -1,4 +1,4 @@
-"""Where downloads and computed neighbours are kept, and how a file gets there whole or not at all.
+"""Where downloads and computed neighbours are kept, under which name, and how a file gets there whole or not at all.
 
 Law:       a reader of `target` sees the old file or the new one, never a part of either.
 Not here:  what is kept (download.py, groundtruth.py)."""
@@ -11,6 +11,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+_ROWS = 4096  # hashed at a time
 
 
 def cache_folder() -> Path:
@@ -42,3 +49,13 @@ def written_whole(target: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def content_key(words: str, *arrays: NDArray[Any]) -> str:
+    """A hash of some words and of the type, shape and values of arrays: 32 hexadecimal digits."""
+    digest = xxhash.xxh3_128(words.encode())
+    for array in arrays:
+        digest.update(f" {array.dtype.str} {array.shape}".encode())
+        for start in range(0, len(array), _ROWS):
+            digest.update(np.ascontiguousarray(array[start : start + _ROWS]).data)
+    return digest.hexdigest()

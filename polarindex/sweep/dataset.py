@@ -1,6 +1,6 @@
-"""A data set by name: an embedded sample, a registered set that was downloaded, or any file of that layout.
+"""A data set by name: an embedded sample, a registered set that was downloaded, a file like it, or vectors.
 
-Not here:  the layout (hdf5.py), the list of downloads (registry.py), the download (download.py)."""
+Not here:  the layout (hdf5.py), vectors alone (own.py), what can be downloaded (registry.py), and how (download.py)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 from polarindex.checks import integer
 from polarindex.errors import MissingDatasetError
 from polarindex.sweep.cache import cache_folder
+from polarindex.sweep.files import PART
 from polarindex.sweep.groundtruth import Progress
-from polarindex.sweep.hdf5 import Dataset, read_dataset, write_dataset
+from polarindex.sweep.hdf5 import Dataset, is_dataset, read_dataset, write_dataset
+from polarindex.sweep.own import own_dataset
 from polarindex.sweep.registry import REGISTRY
 
 __all__ = ["SAMPLES", "Dataset", "dataset_names", "dataset_path", "load_dataset", "write_dataset"]
@@ -24,21 +26,40 @@ def load_dataset(
     *,
     rows: int | None = None,
     queries: int | None = None,
+    metric: str | None = None,
+    queries_from: str | None = None,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Load a data set: a sample's or registered name, or the path of an ann-benchmarks HDF5 file.
+    """Load a data set: a sample's or registered name, an ann-benchmarks HDF5 file, or vectors alone (files.py).
 
     rows, queries   only so many first rows of `train` and `test` (all where there are fewer); with fewer rows
                     the exact neighbours are computed anew and cached
+    metric          of vectors alone (default cosine); a data set has its own, and another is an error
+    queries_from    a file with queries for vectors alone; without it, some rows are held out, by `seed`
     progress        called with (done, total) while neighbours are computed
 
-    Raises MissingDatasetError (the message says how to get it) and FormatError (what is wrong with the file).
+    A file that holds several matrices is given as FILE::PART. Raises MissingDatasetError (the message says how to get
+    it), FormatError (what is wrong with the file) and what `own_dataset` raises.
     """
     for value, name in ((rows, "rows"), (queries, "queries")):
         if value is not None:
             integer(value, name, 1)
     path = dataset_path(name_or_path)
-    return read_dataset(path, rows=rows, queries=queries, progress=progress)
+    if vectors_alone(name_or_path):
+        return own_dataset(
+            os.fspath(name_or_path), metric=metric or "cosine", queries_from=queries_from, rows=rows, queries=queries,
+            seed=seed, progress=progress,
+        )  # fmt: skip
+    dataset = read_dataset(path, rows=rows, queries=queries, progress=progress)
+    if metric not in (None, dataset.metric):
+        raise ValueError(f"metric must be {dataset.metric!r}, that of the neighbours in {path}; got {metric!r}")
+    return dataset
+
+
+def vectors_alone(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether a file is of vectors alone, and no data set with queries and neighbours; MissingDatasetError as above."""
+    return PART in os.fspath(name_or_path) or not is_dataset(dataset_path(name_or_path))
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -59,7 +80,7 @@ def dataset_path(name_or_path: str | os.PathLike[str]) -> Path:
                 f"get it with: polarindex dataset get {name}"
             )
         return path
-    path = Path(name).expanduser()
+    path = Path(name.split(PART)[0]).expanduser()
     if path.is_file():
         return path
     known = f"the data sets known by name are {', '.join(dataset_names())}"

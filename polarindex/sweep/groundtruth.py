@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import ArrayLike, NDArray
 
 from polarindex.checks import VectorSource, choice, integer, vectors
-from polarindex.sweep.cache import cache_folder, written_whole
+from polarindex.sweep.cache import cache_folder, content_key, written_whole
 
 Neighbors = tuple[NDArray[np.int64], NDArray[np.float32]]
 Progress = Callable[[int, int], None]  # (done, total): query-row pairs
@@ -34,7 +33,7 @@ _ROWS = 4096
 _RESCORED = 1 << 21  # float64 coordinates scored again at a time
 _UNIT = 2.0**-24
 _UNDERFLOW = 2.0**-124  # a product of values below 1 that underflows in float32 loses less than this
-_LAYOUT = b"neighbors-1"  # part of the cache key: change it when this file's answers or the .npz change
+_LAYOUT = "neighbors-1"  # part of the cache key: change it when this file's answers or the .npz change
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ def cached_neighbors(
     A damaged or foreign file there is computed again; a folder that cannot be written costs only the time.
     """
     train, test = np.asarray(train), np.asarray(test)
-    path = cache_folder() / "neighbors" / f"{_content_key(train, test, k, metric)}.npz"
+    path = cache_folder() / "neighbors" / f"{content_key(f'{_LAYOUT} {metric} {k}', train, test)}.npz"
     found = _read(path, (len(test), k), len(train))
     if found is None:
         found = exact_neighbors(train, test, k, metric, progress=progress)
@@ -237,16 +236,6 @@ def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
     exact = x.astype(np.float64)
     norms = np.sqrt(np.einsum("ij,ij->i", exact, exact))
     return (exact / np.where(norms > 0, norms, 1.0)[:, None]).astype(np.float32)
-
-
-def _content_key(train: NDArray[Any], test: NDArray[Any], k: int, metric: str) -> str:
-    digest = xxhash.xxh3_128(_LAYOUT)
-    digest.update(f"{metric} {k}".encode())
-    for array in (train, test):
-        digest.update(f" {array.dtype.str} {array.shape}".encode())
-        for start in range(0, len(array), _ROWS):
-            digest.update(np.ascontiguousarray(array[start : start + _ROWS]).data)
-    return digest.hexdigest()
 
 
 def _read(path: Path, shape: tuple[int, int], n: int) -> Neighbors | None:

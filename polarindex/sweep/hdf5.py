@@ -9,6 +9,7 @@ Not here:  where files are found (dataset.py)."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from polarindex.errors import FormatError
-from polarindex.sweep.cache import written_whole
+from polarindex.errors import FormatError, first_line
+from polarindex.sweep.cache import content_key, written_whole
 from polarindex.sweep.groundtruth import Progress, cached_neighbors, exact_distances
 
 _METRICS = {"euclidean": "l2", "l2": "l2", "angular": "cosine", "cosine": "cosine", "ip": "ip", "dot": "ip"}
 _STORED = {"l2": "euclidean", "cosine": "angular", "ip": "ip"}
-_NEIGHBORS = 100  # how many are computed where a file has none
+NEIGHBORS = 100  # how many are computed where a file has none
 _UNKNOWN = "unknown"
 
 
@@ -44,6 +45,11 @@ class Dataset:
     @property
     def dim(self) -> int:
         return int(self.train.shape[1])
+
+    @cached_property
+    def content(self) -> str:
+        """A hash of the metric, of all rows, queries and their neighbours; it reads them once."""
+        return content_key(self.metric, self.train, self.test, self.neighbors)
 
 
 def read_dataset(
@@ -72,11 +78,11 @@ def read_dataset(
     except (FileNotFoundError, FormatError):
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py raises for damage
-        raise FormatError(f"{path} is not a readable HDF5 file: {_one_line(error)}") from error
+        raise FormatError(f"{path} is not a readable HDF5 file: {first_line(error)}") from error
     if train.shape[1] != test.shape[1]:
         raise FormatError(f"{path}: train has {train.shape[1]} columns but test has {test.shape[1]}")
     if len(train) < total or not truth:
-        k = min(truth["neighbors"].shape[1] if truth else _NEIGHBORS, len(train))
+        k = min(truth["neighbors"].shape[1] if truth else NEIGHBORS, len(train))
         neighbors, distances = cached_neighbors(train, test, k, metric, progress=progress)
     else:
         neighbors, distances = _truth(path, train, test, truth, metric)
@@ -108,6 +114,17 @@ def write_dataset(dataset: Dataset, path: Path) -> None:
 
 
 _TRUTH = {"neighbors": "iu", "distances": "f"}
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a file is HDF5 and in the ann-benchmarks layout, or means to be: damage is for `read_dataset` to name."""
+    if not h5py.is_hdf5(path):
+        return False
+    try:
+        with h5py.File(path, "r") as file:
+            return "distance" in file.attrs or {"train", "test"} <= set(file)
+    except (OSError, RuntimeError):
+        return True
 
 
 def _metric(path: Path, file: h5py.File) -> str:
@@ -170,7 +187,3 @@ def _as_stored(distances: NDArray[Any], metric: str) -> NDArray[np.float64]:
 
 def _text(value: object) -> object:
     return value.decode() if isinstance(value, bytes) else value
-
-
-def _one_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

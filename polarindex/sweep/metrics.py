@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 EPSILON = 1e-3  # ann-benchmarks' tolerance, absolute, in its own distances: unsquared l2, 1 - cosine
+_NORMAL = 1.96  # standard deviations that hold 95 % of a normal law
 _BLOCK = 1 << 22  # float64 values held at a time
 
 
@@ -78,6 +79,30 @@ def vnmse(x: ArrayLike, x_hat: ArrayLike) -> float:
     return total / count
 
 
+class Share(NamedTuple):
+    """A mean over queries, and the interval that holds the mean over all queries like them in 95 of 100 cases."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def overlap_with_interval(ids: ArrayLike, neighbors: ArrayLike, k: int) -> Share:
+    """`overlap_at`, and Wilson's interval of as many trials as would scatter like the queries' shares do.
+
+    A share of 1 that all queries agree on is of nq trials: seen 500 times, it is .992 at least.
+    """
+    shares = _hits(ids, neighbors, k, k) / k
+    if not len(shares):
+        return Share(1.0, 0.0, 1.0)
+    mean = float(shares.mean())
+    error2 = float(shares.var(ddof=1)) / len(shares) if len(shares) > 1 else 0.0
+    trials = mean * (1 - mean) / error2 if error2 else float(len(shares))
+    z2 = _NORMAL**2 / trials
+    middle, half = mean + z2 / 2, np.sqrt(z2 * (mean * (1 - mean) + z2 / 4))
+    return Share(mean, max(0.0, float(middle - half) / (1 + z2)), min(1.0, float(middle + half) / (1 + z2)))
+
+
 class InnerProductError(NamedTuple):
     """How estimated inner products miss the true ones, in units of |q||x|."""
 
@@ -131,10 +156,16 @@ def _lower_is_nearer(distances: NDArray[Any], metric: str) -> NDArray[np.float64
 
 
 def _found(ids: ArrayLike, neighbors: ArrayLike, k: int, wanted: int) -> float:
+    hits = _hits(ids, neighbors, k, wanted)
+    return float(hits.sum()) / (len(hits) * wanted) if len(hits) else 1.0
+
+
+def _hits(ids: ArrayLike, neighbors: ArrayLike, k: int, wanted: int) -> NDArray[np.int64]:
+    """How many of each query's first `wanted` true ids are among its first k ids; (nq,)."""
     ids, true = _first(ids, "ids", k), _first(neighbors, "neighbors", wanted)
     _same_queries(ids, true)
-    hits = sum(np.intersect1d(row[row >= 0], want).size for row, want in zip(ids, true, strict=True))
-    return hits / true.size if true.size else 1.0
+    found = [np.intersect1d(row[row >= 0], want).size for row, want in zip(ids, true, strict=True)]
+    return np.array(found, np.int64)
 
 
 def _counted(ids: NDArray[Any]) -> NDArray[np.bool_]:

@@ -1,95 +1,214 @@
-"""A sweep as data: which methods at which bits are measured on which data sets.
+"""A sweep as data: which indexes of which codes, searched how, are measured on which data sets.
 
-Law:       equal plans give equal cells in the same order; nothing here is computed from the data but its dimension.
-Not here:  how a cell is measured (run.py); what a peer is (peers.py)."""
+Law:       equal plans give equal cells in the same order, and have equal keys; of the data only the number of rows and
+           the dimension matter.
+Not here:  plans in files (plan_files.py); how a cell is measured (measure.py); what a peer is (peers.py)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import xxhash
 
 from polarindex import checks
+from polarindex.indexes.ivf import auto_nlist
 from polarindex.quantizers import CELLS
 from polarindex.sweep.dataset import SAMPLES
 
 BITS = (1, 2, 3, 4, 8)
+INDEXES = ("flat", "ivf")
+METRICS = ("l2", "ip", "cosine")
+STORES = ("none", "float32", "float16", "int8")
 PEERS = ("faiss-pq", "faiss-pq-rotated")
 _SUB_BITS = 4  # of a peer's sub-quantizers: 8-bit ones train for minutes
 _PEER_BITS = 4  # at most: one 4-bit sub-quantizer a coordinate
+_FIRST_PROBE, _PROBE_STEPS = 1 / 256, 2  # of an IVF's lists, where a plan says nothing
 
 
-class Cell(NamedTuple):
-    """One row of the table to be.
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table to be: an index, and one way to search it.
 
     method         a quantizer of polarindex.CELLS, or one of PEERS
     bits           code bits a coordinate; a peer's may be a fraction
+    index          "flat" or "ivf"
+    store          how originals are kept, for re-ranking
+    nlist          lists of an IVF, else 0
+    nprobe         lists that a query looks into, 0 where there are none
+    rerank         the best rerank * k are scored again by the originals; 0 where there are none
     subquantizers  of a peer's product code, else 0
     """
 
     method: str
     bits: float
+    index: str = "flat"
+    store: str = "none"
+    nlist: int = 0
+    nprobe: int = 0
+    rerank: int = 0
     subquantizers: int = 0
 
+    @property
+    def build(self) -> Cell:
+        """What is built for this cell: the same for all that differ only in how they are searched."""
+        return replace(self, nprobe=0, rerank=0)
+
     def __str__(self) -> str:
-        return f"{self.method} {self.bits:.3g} bit"
+        return described(self)
+
+
+class Described(Protocol):
+    """What a cell, and the row that comes of it, say of themselves."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def bits(self) -> float: ...
+    @property
+    def index(self) -> str: ...
+    @property
+    def store(self) -> str: ...
+    @property
+    def nlist(self) -> int: ...
+    @property
+    def nprobe(self) -> int: ...
+    @property
+    def rerank(self) -> int: ...
+
+
+def described(cell: Described) -> str:
+    """A cell in a few words."""
+    parts = [f"{cell.method} {cell.bits:.3g} bit"]
+    if cell.index == "ivf":
+        parts.append(f"{cell.nprobe} of {cell.nlist} lists")
+    if cell.rerank:
+        parts.append(f"{cell.store} x {cell.rerank}")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. The metric is the data set's own.
+    """What to measure.
 
-    datasets    names or paths, as load_dataset takes them
-    quantizers  names of polarindex.CELLS
-    bits        those that exist for a quantizer are measured
-    k           recall k@k is measured for each
-    rows        use only so many first rows of a data set; None for all
-    queries     use only so many first queries; None for all
-    seed        of rotations and of samples
-    peers       also measure FAISS, where it is installed
-    threads     of searches and of FAISS; None for all cores
+    datasets      names or paths, as load_dataset takes them
+    quantizers    names of polarindex.CELLS
+    bits          those that exist for a quantizer are measured
+    indexes       "flat", "ivf"
+    stores        "none", or how originals are kept for re-ranking: "float32", "float16", "int8"
+    nlist         lists of an IVF; None for what fits the number of rows
+    nprobe        of an IVF; () for a ladder from a 256th of the lists to all of them
+    rerank        where originals are kept: each of these
+    k             recall k@k is measured for each
+    metric        "l2", "ip" or "cosine", of files of vectors alone; None: cosine. Data sets have their own
+    queries_from  a file of queries, for files of vectors alone; without, some of their rows are held out
+    rows          use only so many first rows of a data set; None for all
+    queries       use only so many first queries, or hold out so many rows, at most a tenth; None for all, or 1,000
+    seed          of rotations, k-means and samples
+    peers         also measure FAISS's product quantizers, where it is installed
+    threads       of searches and of FAISS; None for all cores
+    repeats       searches are timed so often, unless they take seconds, and the median counts
     """
 
     datasets: tuple[str, ...] = SAMPLES
     quantizers: tuple[str, ...] = tuple(CELLS)
     bits: tuple[int, ...] = BITS
+    indexes: tuple[str, ...] = ("flat",)
+    stores: tuple[str, ...] = ("none",)
+    nlist: int | None = None
+    nprobe: tuple[int, ...] = ()
+    rerank: tuple[int, ...] = (4,)
     k: tuple[int, ...] = (1, 10)
+    metric: str | None = None
+    queries_from: str | None = None
     rows: int | None = None
     queries: int | None = None
     seed: int = 0
     peers: bool = True
     threads: int | None = None
+    repeats: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("datasets", "quantizers", "bits", "k"):
+        for name in _LISTS:
+            object.__setattr__(self, name, _entries(getattr(self, name), name))
+        if self.queries_from is not None:
+            object.__setattr__(self, "queries_from", os.fspath(self.queries_from))
+        for name in ("datasets", "quantizers", "bits", "indexes", "stores", "rerank", "k"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must have at least one entry, got none")
-        for name in self.quantizers:
-            checks.choice(name, "quantizers", CELLS)
-        for bits in self.bits:
-            checks.integer(bits, "bits", 1, 8)
-        for k in self.k:
-            checks.integer(k, "k", 1)
-        for name, value in (("rows", self.rows), ("queries", self.queries), ("threads", self.threads)):
-            if value is not None:
-                checks.integer(value, name, 1)
-        checks.integer(self.seed, "seed", 0)
+        for name, options in (("quantizers", CELLS), ("indexes", INDEXES), ("stores", STORES)):
+            for value in getattr(self, name):
+                checks.choice(value, name, options)
+        for name, high in (("bits", 8), ("k", None), ("nprobe", None), ("rerank", None)):
+            numbers = tuple(checks.integer(value, name, 1, high) for value in getattr(self, name))
+            object.__setattr__(self, name, numbers)
+        for name, low in (("nlist", 1), ("rows", 1), ("queries", 1), ("threads", 1), ("seed", 0), ("repeats", 1)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, checks.integer(getattr(self, name), name, low))
+        if self.metric is not None:
+            checks.choice(self.metric, "metric", METRICS)
         checks.flag(self.peers, "peers")
-        if not self._own_cells():
+        if not self._codes():
             exist = "; ".join(f"{name} has {', '.join(map(str, CELLS[name]))}" for name in self.quantizers)
             raise ValueError(f"none of the quantizers exists at bits {', '.join(map(str, self.bits))}: {exist}")
 
-    def cells(self, dim: int, *, peers: bool = True) -> tuple[Cell, ...]:
-        """The cells for vectors of `dim` coordinates: the quantizers', then, unless peers=False, the peers'."""
-        own = self._own_cells()
-        if not (self.peers and peers):
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain lists, texts and numbers: what files of plans and results hold."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @property
+    def key(self) -> str:
+        """A hash of all fields, the same on every machine."""
+        return hash_of(self.as_dict())
+
+    def cells(self, n: int, dim: int, *, peers: bool = True) -> tuple[Cell, ...]:
+        """The cells for n vectors of `dim` coordinates: the quantizers', then, unless peers=False, the peers'.
+
+        Cells that share an index follow each other.
+        """
+        own = tuple(cell for index in self.indexes for cell in self._own_cells(index, n))
+        if not (self.peers and peers and "flat" in self.indexes):
             return own
         counts = dict.fromkeys(subquantizers(dim, bits) for bits in sorted(self.bits) if bits <= _PEER_BITS)
-        return own + tuple(Cell(peer, _SUB_BITS * m / dim, m) for peer in PEERS for m in counts)
+        return own + tuple(Cell(peer, _SUB_BITS * m / dim, subquantizers=m) for peer in PEERS for m in counts)
 
-    def _own_cells(self) -> tuple[Cell, ...]:
-        return tuple(
-            Cell(name, bits) for name in self.quantizers for bits in sorted(set(self.bits)) if bits in CELLS[name]
-        )
+    def _own_cells(self, index: str, n: int) -> list[Cell]:
+        nlist = min(self.nlist or auto_nlist(n), n) if index == "ivf" else 0
+        return [
+            Cell(name, bits, index, store, nlist, nprobe, rerank)
+            for name, bits in self._codes()
+            for store in dict.fromkeys(self.stores)
+            for nprobe in self._probes(nlist)
+            for rerank in (sorted(set(self.rerank)) if store != "none" else (0,))
+        ]
+
+    def _codes(self) -> list[tuple[str, int]]:
+        return [(name, bits) for name in self.quantizers for bits in sorted(set(self.bits)) if bits in CELLS[name]]
+
+    def _probes(self, nlist: int) -> tuple[int, ...]:
+        """How many lists are probed: as the plan says, at most all; (0,) where there are no lists."""
+        if not nlist:
+            return (0,)
+        wanted = self.nprobe or tuple(_ladder(nlist))
+        return tuple(sorted({min(nprobe, nlist) for nprobe in wanted}))
+
+
+_LISTS = ("datasets", "quantizers", "bits", "indexes", "stores", "nprobe", "rerank", "k")
+
+
+def _entries(value: Any, name: str) -> tuple[Any, ...]:
+    """A list's entries, each once; paths as text."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a tuple, got {value!r}")
+    return tuple(dict.fromkeys(os.fspath(entry) if isinstance(entry, os.PathLike) else entry for entry in value))
+
+
+def hash_of(values: Any) -> str:
+    """16 hexadecimal digits of plain values, the same wherever they are written alike."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(values, sort_keys=True, ensure_ascii=True).encode())
 
 
 def subquantizers(dim: int, bits: int) -> int:
@@ -99,3 +218,10 @@ def subquantizers(dim: int, bits: int) -> int:
     """
     divisors = (m for m in range(1, dim + 1) if dim % m == 0)
     return min(divisors, key=lambda m: abs(_SUB_BITS * m - dim * bits))
+
+
+def _ladder(nlist: int) -> list[int]:
+    probes = [max(1, round(nlist * _FIRST_PROBE))]
+    while probes[-1] < nlist:
+        probes.append(_PROBE_STEPS * probes[-1])
+    return probes

@@ -1,128 +1,121 @@
-"""Run a plan: each cell builds an index, searches it, and is measured; one that fails does not stop the others.
+"""Run a plan: its cells are measured one by one, and one that fails does not stop the others.
 
-Times:     the clock sees the index alone. Kernels are compiled, codebooks computed and threads started before, by a
-           tiny index of the same kind and a small search.
-Recall:    overlap with the exact neighbours, R_k@k (metrics.overlap_at).
-vNMSE:     of the quantizer as a compressor of r = row - mean row (rows of unit length for cosine), relative to |r|^2
-           and over the same rows for every method, so that it compares with the quantizer's expected_error(). A
-           peer's decoded rows are compared with the same r. It is not the error of FlatIndex.reconstruct, which
-           rescales cosine rows and rounds levels to int8.
-Memory:    beside the data set and one index, a chunk of rows at a time, and 1,024 rows for vNMSE."""
+Law:       a cell that was measured before, of the same data, version and machine, is not measured again; what is of
+           other data is not taken for it.
+Memory:    one data set at a time.
+Not here:  what is measured and how (measure.py); where rows are kept meanwhile (journal.py)."""
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, replace
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from polarindex import checks
-from polarindex.indexes.flat import FlatIndex
+from polarindex.errors import first_line
 from polarindex.indexes.threads import available_cores
-from polarindex.sweep.dataset import Dataset, dataset_path, load_dataset
-from polarindex.sweep.metrics import overlap_at, vnmse
-from polarindex.sweep.peers import FaissPQ, faiss_installed
-from polarindex.sweep.plan import Cell, Plan
-from polarindex.sweep.results import Measurement, Row
-from polarindex.vectors import mean_and_energy, unit_rows
-
-_SAMPLE_ROWS = 1024  # for vNMSE: its standard error is then about 1 % of it
-_WARM_ROWS, _WARM_QUERIES = 64, 64
+from polarindex.sweep.dataset import Dataset, dataset_path, load_dataset, vectors_alone
+from polarindex.sweep.measure import Bench, FailedBuild
+from polarindex.sweep.own import opened
+from polarindex.sweep.peers import faiss_installed
+from polarindex.sweep.plan import Cell, Plan, hash_of
+from polarindex.sweep.results import Bound, Results, Row, environment
 
 
 class Step(NamedTuple):
-    """Where a sweep is: a cell begins (row is None) or has been measured.
+    """Where a sweep is.
 
-    `total` is a guess until the last set is open: the number of peers' cells depends on its dimension.
+    A data set is about to be opened (no cell), a cell begins (no row), or its row is there; `bound` comes once a set.
+    `total` is a guess until the last set is open: the number of cells depends on its rows and dimension.
     """
 
     dataset: str
-    cell: Cell
+    cell: Cell | None
     done: int
     total: int
-    row: Row | None
+    row: Row | None = None
+    bound: Bound | None = None
 
 
-def run(plan: Plan) -> Iterator[Step]:
+def run(plan: Plan, earlier: Results | None = None) -> Iterator[Step]:
     """Measure the plan's cells one by one, two steps a cell. Data sets are found first and loaded in turn.
+
+    earlier   what was measured before: cells that it has, without an error, are passed over. Rows that are of other
+              data, version or machine leave it when their data set is opened, and the others come into the plan's order
 
     An error within a cell becomes its row's `error`. Errors of a data set (MissingDatasetError, FormatError,
     ValueError where it holds fewer than max(k) neighbours) are raised; KeyboardInterrupt goes through.
     """
     for name in plan.datasets:
-        dataset_path(name)
-    done = 0
-    for position, name in enumerate(plan.datasets):
-        dataset = load_dataset(name, rows=plan.rows, queries=plan.queries)
-        held = dataset.neighbors.shape[1]
-        if max(plan.k) > held:
-            raise ValueError(f"k must be at most {held}, the neighbours a query in {name}; got {max(plan.k)}")
-        sample = Sample.of(dataset, plan.seed)
-        cells = plan.cells(dataset.dim, peers=faiss_installed())
-        total = done + len(cells) * (len(plan.datasets) - position)
-        for cell in cells:
-            yield Step(dataset.name, cell, done, total, None)
-            row = _row(cell, dataset, sample, plan)
-            done += 1
-            yield Step(dataset.name, cell, done, total, row)
+        if vectors_alone(name):
+            opened(name, plan.queries_from)
+    results = Results(plan, {}) if earlier is None else earlier
+    done = total = 0
+    for left, (name, label) in zip(range(len(plan.datasets), 0, -1), _labels(plan).items(), strict=True):
+        yield Step(label, None, done, total)
+        for step in _swept(name, label, plan, results, done, left):
+            done, total = step.done, step.total
+            yield step
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Rows that every method's distortion is measured on."""
-
-    ids: NDArray[np.int64]  # (m,) rows of train
-    centred: NDArray[np.float32]  # (m, d) these rows, of unit length for cosine, minus `mean`
-    mean: NDArray[np.float32]  # (d,) of all rows of train, of unit length for cosine
-
-    @classmethod
-    def of(cls, dataset: Dataset, seed: int) -> Sample:
-        ids = np.sort(np.random.default_rng(seed).permutation(len(dataset.train))[:_SAMPLE_ROWS])
-        mean, _ = mean_and_energy((rows for _, rows in _chunks(dataset)), dataset.dim)
-        rows = checks.vectors(dataset.train[ids], "train").array()
-        return cls(ids, (unit_rows(rows, "train") if dataset.metric == "cosine" else rows) - mean, mean)
+def _labels(plan: Plan) -> dict[str, str]:
+    """What each data set is called: the end of its path, if no other has it."""
+    short = {name: dataset_path(name).stem + "".join(name.partition("::")[1:]) for name in plan.datasets}
+    counts = Counter(short.values())
+    return {name: label if counts[label] == 1 else name for name, label in short.items()}
 
 
-def measure(cell: Cell, dataset: Dataset, sample: Sample, plan: Plan) -> Measurement:
-    """Build the cell's index over all rows, search it, and measure both."""
-    threads = plan.threads or available_cores()
-    if not cell.subquantizers:
-        warm = _index(cell, dataset, plan.seed, threads)
-        warm.fit(dataset.train[:_WARM_ROWS]).add(dataset.train[:_WARM_ROWS])
-        warm.search(dataset.test[:_WARM_QUERIES], max(plan.k), num_threads=threads)
-    wall, cpu = time.perf_counter(), time.process_time()
-    index = _index(cell, dataset, plan.seed, threads)
-    index.fit(dataset.train).add(dataset.train)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    index.search(dataset.test[:_WARM_QUERIES], max(plan.k), num_threads=threads)
-    began = time.perf_counter()
-    _, ids = index.search(dataset.test, max(plan.k), num_threads=threads)
-    searched = time.perf_counter() - began
-    error, expected = _distortion(index, sample)
-    return Measurement(
-        bytes_per_vector=index.bytes_per_vector,
-        bits_per_dim=8 * index.bytes_per_vector / dataset.dim,
-        recall={k: overlap_at(ids, dataset.neighbors, k) for k in sorted(set(plan.k))},
-        vnmse=error,
-        expected_vnmse=expected,
-        build_seconds=wall,
-        build_cpu_seconds=cpu,
-        search_ms=1000 * searched / len(dataset.test),
-        note=getattr(index, "note", ""),
+def _swept(name: str, label: str, plan: Plan, results: Results, done: int, left: int) -> Iterator[Step]:
+    """The steps of one data set; `left` sets are still to come, with this one."""
+    dataset = _loaded(name, label, plan)
+    cells = plan.cells(len(dataset.train), dataset.dim, peers=faiss_installed())
+    total = done + left * len(cells)
+    keys = {cell: _key(cell, dataset, plan) for cell in cells}
+    results.keep(label, dataset.content, list(keys.values()))
+    known = {row.key for row in results.rows if row.result is not None}
+    missing = [cell for cell in cells if keys[cell] not in known]
+    done += len(cells) - len(missing)
+    bench = Bench(dataset, plan)
+    if missing and label not in results.bounds and (bound := bench.bound()):
+        yield Step(label, None, done, total, bound=bound)
+    for cell in missing:
+        yield Step(label, cell, done, total)
+        row = _row(cell, keys[cell], bench)
+        done += 1
+        yield Step(label, cell, done, total, row)
+    results.keep(label, dataset.content, list(keys.values()))
+
+
+def _loaded(name: str, label: str, plan: Plan) -> Dataset:
+    metric, queries_from = (plan.metric, plan.queries_from) if vectors_alone(name) else (None, None)
+    dataset = load_dataset(
+        name, rows=plan.rows, queries=plan.queries, metric=metric, queries_from=queries_from, seed=plan.seed
     )
+    held = dataset.neighbors.shape[1]
+    if max(plan.k) > held:
+        raise ValueError(f"k must be at most {held}, the neighbours a query in {name}; got {max(plan.k)}")
+    return replace(dataset, name=label)
 
 
-def _row(cell: Cell, dataset: Dataset, sample: Sample, plan: Plan) -> Row:
+def _key(cell: Cell, dataset: Dataset, plan: Plan) -> str:
+    """All that a measurement depends on: times of another machine are not taken for this one's."""
+    at = environment(plan.threads)
+    versions = {name: at["versions"][name] for name in ("polarindex", *["faiss"] * bool(cell.subquantizers))}
+    how = sorted(set(plan.k)), plan.seed, plan.threads or available_cores(), plan.repeats
+    return hash_of([versions, at["cpu"], dataset.content, asdict(cell), *how])
+
+
+def _row(cell: Cell, key: str, bench: Bench) -> Row:
     result, error = None, ""
     try:
-        result = measure(cell, dataset, sample, plan)
+        result = bench.measure(cell)
+    except FailedBuild as failure:
+        error = str(failure)
     except Exception as failure:  # whatever went wrong in one cell, the others are worth having
-        lines = str(failure).splitlines()
-        error = f"{type(failure).__name__}: {lines[0] if lines else ''}".rstrip(": ")
+        error = f"{type(failure).__name__}: {first_line(failure)}"
+    dataset = bench.dataset
     return Row(
+        key=key,
         dataset=dataset.name,
         metric=dataset.metric,
         rows=len(dataset.train),
@@ -130,28 +123,13 @@ def _row(cell: Cell, dataset: Dataset, sample: Sample, plan: Plan) -> Row:
         queries=len(dataset.test),
         method=cell.method,
         bits=round(cell.bits, 4),
+        index=cell.index,
+        nlist=cell.nlist,
+        nprobe=cell.nprobe,
+        store=cell.store,
+        rerank=cell.rerank,
+        seed=bench.plan.seed,
+        threads=bench.threads,
         result=result,
         error=error,
     )
-
-
-def _index(cell: Cell, dataset: Dataset, seed: int, threads: int) -> Any:
-    if cell.subquantizers:
-        rotated = cell.method.endswith("rotated")
-        return FaissPQ(dataset.dim, dataset.metric, cell.subquantizers, rotated, seed, threads)
-    return FlatIndex(dataset.dim, dataset.metric, int(cell.bits), cell.method, seed)
-
-
-def _distortion(index: FlatIndex | FaissPQ, sample: Sample) -> tuple[float, float | None]:
-    """vNMSE of the sample and what theory says of it."""
-    if isinstance(index, FlatIndex):
-        quantizer = index.quantizer
-        decoded = quantizer.decode(quantizer.encode(sample.centred))
-        return vnmse(sample.centred, decoded), quantizer.expected_error()
-    return vnmse(sample.centred, index.reconstruct(sample.ids) - sample.mean), None
-
-
-def _chunks(dataset: Dataset) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(start, rows) of train, of unit length for cosine."""
-    for start, rows in checks.vectors(dataset.train, "train").chunks():
-        yield start, unit_rows(rows, "train", start) if dataset.metric == "cosine" else rows

@@ -257,7 +257,7 @@ def test_a_foreign_file_is_refused_by_what_it_lacks(tmp_path, flaw):
 def test_what_is_not_hdf5_is_refused(tmp_path, content):
     path = tmp_path / "made.hdf5"
     path.write_bytes(content)
-    with pytest.raises(FormatError, match="made.hdf5 is not a readable HDF5 file") as caught:
+    with pytest.raises(FormatError, match=r"made.hdf5 is not a readable (HDF5|.hdf5) file") as caught:
         load_dataset(path)
     assert "\n" not in str(caught.value)
 

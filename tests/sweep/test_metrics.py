@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from polarindex.sweep.groundtruth import exact_distances, exact_neighbors
-from polarindex.sweep.metrics import inner_product_error, overlap_at, recall_at, top1_at, vnmse
+from polarindex.sweep.metrics import (
+    inner_product_error,
+    overlap_at,
+    overlap_with_interval,
+    recall_at,
+    top1_at,
+    vnmse,
+)
 
 
 def test_overlap_counts_shared_ids_in_any_order():
@@ -139,3 +146,40 @@ def test_a_constant_offset_is_bias_and_a_shrinkage_is_slope(monkeypatch):
 def test_zero_rows_have_no_inner_product_error():
     queries, x = np.eye(2), np.array([[0.0, 0.0], [3.0, 0.0]])
     assert_allclose(inner_product_error(queries, x, [[9.0, 3.0], [9.0, 0.0]]), (0, 0, 1))
+
+
+# --- intervals
+
+
+def test_an_interval_is_wilsons_where_a_query_has_one_neighbour():
+    """Of 8 hits in 10, whose variance, by n - 1, is that of 9 trials."""
+    ids, true = np.arange(10)[:, None], np.arange(10)[:, None].copy()
+    true[8:] = 99
+    found = overlap_with_interval(ids, true, 1)
+    assert found.mean == pytest.approx(0.8)
+    p, n, z = 0.8, 9, 1.96
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert (found.low, found.high) == (pytest.approx(middle - half), pytest.approx(middle + half))
+
+
+@pytest.mark.parametrize(("hits", "low", "high"), [(500, 0.99238, 1.0), (0, 0.0, 0.00762)])
+def test_queries_that_agree_leave_room_for_those_that_will_not(hits, low, high):
+    ids = np.zeros((500, 1), int)
+    true = np.where(np.arange(500)[:, None] < hits, 0, 1)
+    found = overlap_with_interval(ids, true, 1)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-5), pytest.approx(high, abs=1e-5))
+
+
+@pytest.mark.parametrize(("share", "spread"), [(0.5, 0.3), (0.9, 0.1), (0.99, 0.01)])
+def test_intervals_hold_the_mean_of_all_queries_in_95_of_100_samples(share, spread):
+    """Queries whose shares scatter: neither all alike nor independent trials."""
+    rng, k, nq, trials = np.random.default_rng(0), 10, 100, 600
+    held = 0
+    for _ in range(trials):
+        each = np.clip(rng.normal(share, spread, nq), 0, 1)
+        hits = rng.binomial(k, each)
+        ids = np.where(np.arange(k) < hits[:, None], np.arange(k), -1)
+        found = overlap_with_interval(ids, np.tile(np.arange(k), (nq, 1)), k)
+        held += found.low <= np.clip(rng.normal(share, spread, 4000), 0, 1).mean() <= found.high
+    assert 0.92 < held / trials < 0.985

@@ -11,12 +11,12 @@ from polarindex.sweep.plan import PEERS, Plan, subquantizers
 
 
 def test_every_existing_cell_is_planned_once():
-    planned = [(cell.method, cell.bits) for cell in Plan().cells(784, peers=False)]
+    planned = [(cell.method, cell.bits) for cell in Plan().cells(60_000, 784, peers=False)]
     assert planned == [(name, bits) for name in CELLS for bits in (1, 2, 3, 4, 8) if bits in CELLS[name]]
 
 
 def test_bits_and_names_restrict_the_cells():
-    cells = Plan(quantizers=("qjl", "drive"), bits=(2, 1, 2), peers=False).cells(100)
+    cells = Plan(quantizers=("qjl", "drive"), bits=(2, 1, 2), peers=False).cells(1000, 100)
     assert [(cell.method, cell.bits) for cell in cells] == [("qjl", 1), ("qjl", 2), ("drive", 1)]
 
 
@@ -30,7 +30,7 @@ def test_subquantizers_are_the_divisor_nearest_to_the_wanted_rate(dim, bits):
 
 
 def test_peers_come_last_and_no_code_is_measured_twice():
-    cells = Plan(quantizers=("eden",)).cells(784)
+    cells = Plan(quantizers=("eden",)).cells(60_000, 784)
     peers = [cell for cell in cells if cell.subquantizers]
     assert cells[-len(peers) :] == tuple(peers)
     wanted = [(peer, m) for peer in PEERS for m in (196, 392, 784)]
@@ -39,19 +39,20 @@ def test_peers_come_last_and_no_code_is_measured_twice():
 
 
 def test_a_peers_bits_are_those_it_really_spends():
-    cells = Plan(quantizers=("eden",), bits=(1,)).cells(25)
+    cells = Plan(quantizers=("eden",), bits=(1,)).cells(60_000, 25)
     assert [cell.bits for cell in cells if cell.subquantizers] == [4 * 5 / 25] * 2
 
 
 @pytest.mark.parametrize("plan", [Plan(peers=False), Plan(quantizers=("eden",), bits=(8,))])
 def test_no_peers_where_unwanted_or_beyond_their_bits(plan):
-    assert not any(cell.subquantizers for cell in plan.cells(64))
+    assert not any(cell.subquantizers for cell in plan.cells(1000, 64))
 
 
 def test_equal_plans_are_equal_and_have_equal_cells():
     assert Plan(seed=3) == Plan(seed=3) != Plan(seed=4)
     assert hash(Plan(seed=3)) == hash(Plan(seed=3))
-    assert Plan(seed=3).cells(100) == Plan(seed=3).cells(100)
+    assert Plan(seed=3).cells(9, 100) == Plan(seed=3).cells(9, 100)
+    assert Plan(seed=3).key == Plan(seed=3).key != Plan(seed=4).key
 
 
 @pytest.mark.parametrize(
@@ -68,11 +69,50 @@ def test_equal_plans_are_equal_and_have_equal_cells():
         ("queries", -1, "queries must be at least 1, got -1"),
         ("threads", 0, "threads must be at least 1, got 0"),
         ("seed", -1, "seed must be at least 0, got -1"),
+        ("indexes", ("hnsw",), "indexes must be one of 'flat', 'ivf'"),
+        ("stores", ("disk",), "stores must be one of 'none'"),
+        ("nlist", 0, "nlist must be at least 1, got 0"),
+        ("nprobe", (0,), "nprobe must be at least 1, got 0"),
+        ("rerank", (), "rerank must have at least one entry"),
+        ("metric", "l1", "metric must be one of 'l2'"),
+        ("repeats", 0, "repeats must be at least 1, got 0"),
     ],
 )
 def test_a_bad_argument_is_named(argument, value, message):
     with pytest.raises(ValueError, match=message):
         replace(Plan(), **{argument: value})
+
+
+def test_lists_are_probed_from_a_256th_to_all_of_them_by_doubling():
+    cells = Plan(quantizers=("eden",), bits=(4,), indexes=("ivf",)).cells(60_000, 784)
+    assert {cell.nlist for cell in cells} == {980}
+    assert [cell.nprobe for cell in cells] == [4, 8, 16, 32, 64, 128, 256, 512, 980]
+
+
+def test_more_lists_than_there_are_cannot_be_probed():
+    plan = Plan(quantizers=("eden",), bits=(4,), indexes=("ivf",), nlist=100, nprobe=(500, 3, 100))
+    assert [(cell.nlist, cell.nprobe) for cell in plan.cells(5000, 10)] == [(100, 3), (100, 100)]
+    assert [(cell.nlist, cell.nprobe) for cell in plan.cells(50, 10)] == [(50, 3), (50, 50)]
+
+
+def test_cells_of_an_index_follow_each_other():
+    plan = Plan(bits=(1, 4), indexes=("flat", "ivf"), stores=("none", "float16"), rerank=(8, 2))
+    builds = [cell.build for cell in plan.cells(10_000, 64)]
+    changes = [build for build, before in zip(builds, [None, *builds], strict=False) if build != before]
+    assert len(changes) == len(set(builds))
+    ways = {(cell.store, cell.rerank) for cell in plan.cells(10_000, 64)}
+    assert ways == {("none", 0), ("float16", 2), ("float16", 8)}
+
+
+def test_a_plan_as_data_is_plain_and_whole():
+    plan = Plan(nprobe=(1, 2), metric="ip")
+    again = {name: tuple(value) if isinstance(value, list) else value for name, value in plan.as_dict().items()}
+    assert Plan(**again) == plan
+    assert {type(value) for value in plan.as_dict().values()} <= {list, int, bool, str, type(None)}
+
+
+def test_a_plans_key_is_the_same_on_every_machine():
+    assert Plan().key == "c3b13e3c104a75ce"
 
 
 def test_a_plan_without_cells_says_which_bits_exist():
