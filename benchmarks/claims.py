@@ -204,7 +204,7 @@ def qjl_tail() -> list[Figure]:
 
 def polar_bits() -> list[Figure]:
     quantizer = PolarQuant(128, 4, bits_per_level=PUBLISHED, radius="block")
-    return [Figure("bits a coordinate", 3.875, 8 * quantizer.bytes_per_vector / 128, 1e-9)]
+    return [Figure("bits of angles and radii", 3.875, quantizer.rate, 1e-9)]
 
 
 def polar_norm() -> list[Figure]:
@@ -325,8 +325,8 @@ TRIALS = (
         "e = .1, d = .01, 3,840 orthogonal pairs", qjl_tail, "With pi + 4 e / 3 as the constant it holds.",
     ),
     Trial(
-        _POLAR, "3.875 bits a coordinate, as published", "stored bytes of d = 128", polar_bits,
-        "One bit of these goes to radii: the distortion is near that of 3 Lloyd-Max bits.",
+        _POLAR, "3.875 bits a coordinate, as published", "d = 128", polar_bits,
+        "One bit of these goes to radii: the distortion is near that of 3 Lloyd-Max bits. Stored here in whole words.",
     ),
     Trial(_POLAR, "angles keep lengths", f"{_DIRECTIONS}, d = 128, full recursion, 3 bits", polar_norm),
     Trial(
