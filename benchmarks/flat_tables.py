@@ -30,10 +30,11 @@ def codes(result: Result, name: str) -> Lines:
     }
     builds = [row for row in result["builds"] if row["set"] == name]
     order = [*FLAT_FAMILIES, *dict.fromkeys(row["family"] for row in builds)]
-    best: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     for (_, engine, mode), cell in cells.items():
         if mode == "batch":
-            best[engine] = max(cell["recall"], best.get(engine, 0.0))
+            found.setdefault(engine, []).append(cell["recall"])
+    best = {engine: max(recalls) for engine, recalls in found.items() if len(recalls) > 1}
     rows, before = [], ""
     for build in sorted(builds, key=lambda row: order.index(row["family"])):
         key = build["family"], build["engine"]
@@ -45,7 +46,7 @@ def codes(result: Result, name: str) -> Lines:
             build["family"] if build["family"] != before else "",
             build["engine"],
             number(build["bytes_per_vector"]),
-            f"**{recall}**" if many["recall"] == best[build["engine"]] else recall,
+            f"**{recall}**" if many["recall"] == best.get(build["engine"]) else recall,
             number(many["queries_per_s"]),
             number(single["queries_per_s"]),
             number(build["add_s"] + (build["train_s"] or 0)),
