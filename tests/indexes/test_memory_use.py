@@ -242,7 +242,7 @@ def test_an_update_is_the_same_as_removing_and_adding(kind, store):
 
 def run(program):
     at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}  # what is let go is no reserve
-    # with more threads OpenBLAS asks for some kilobytes at every product, and ends the process where it gets none
+    # with threads of its own OpenBLAS asks for some kilobytes at every product, and ends the process where it gets none
     alone = {"OPENBLAS_NUM_THREADS": "1"}
     places = os.environ | {"PYTHONPATH": str(Path(pi.__file__).parents[1])} | at_once | alone
     done = subprocess.run([sys.executable, "-c", program], env=places, capture_output=True, text=True, timeout=300)
@@ -251,8 +251,17 @@ def run(program):
 
 
 LIMITED = """
-import copy, resource, sys, tempfile, pathlib
+import copy, resource, sys, tempfile, pathlib, threading
 import numpy as np, polarindex as pi
+
+def product(barrier, x):  # OpenBLAS keeps a buffer for every product that is made at once, and ends the process without
+    barrier.wait()
+    x @ x
+
+gate, square = threading.Barrier(8), np.ones((1500, 1500), np.float32)
+together = [threading.Thread(target=product, args=(gate, square)) for _ in range(8)]
+for thread in together: thread.start()
+for thread in together: thread.join()
 
 def rows(n, dim=24, seed=0):
     return np.random.default_rng(seed).standard_normal((n, dim), dtype=np.float32)
