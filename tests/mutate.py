@@ -99,7 +99,10 @@ def read(folder: Path) -> Files:
 
 
 def originals(kind: str, cells: int) -> list[tuple[Files, list[np.ndarray]]]:
-    """Saved indexes, and their answers."""
+    """Saved indexes, and their answers. What is computed once in a process, and is no file's memory, is computed here."""
+    for name, widths in pi.CELLS.items():
+        for bits in widths:
+            make_quantizer(name, DIM, bits)
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for number, cell in enumerate(CELLS[kind][:cells]):
@@ -433,9 +436,6 @@ def truncations(bases: list[tuple[Files, list[np.ndarray]]]) -> Iterator[Files]:
 def child(kind: str, rounds: int, seed: int, first: int, truncate: bool, cells: int, place: Path) -> None:
     """Do rounds, telling in a file which one it is."""
     warnings.simplefilter("ignore")
-    for name, widths in pi.CELLS.items():  # whose codebooks are computed once in a process
-        for bits in widths:
-            make_quantizer(name, DIM, bits)
     bases = originals(kind, cells)
     if not all(np.array_equal(a, b) for a, b in zip(bases[0][1], originals(kind, 1)[0][1], strict=True)):
         raise Broken("the answers of an index differ from run to run")
