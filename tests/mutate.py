@@ -99,7 +99,7 @@ def read(folder: Path) -> Files:
 
 
 def originals(kind: str, cells: int) -> list[tuple[Files, list[np.ndarray]]]:
-    """Saved indexes, and their answers. What is computed once in a process, and is no file's memory, is computed here."""
+    """Saved indexes, and their answers. What is computed once in a process, and is no file's memory, is done here."""
     for name, widths in pi.CELLS.items():
         for bits in widths:
             make_quantizer(name, DIM, bits)
