@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from polarindex.indexes.interrupts import uninterrupted
 
@@ -38,7 +38,7 @@ def run_all(task: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]
     if threads <= 1:
         return [task(item) for item in items]
     results: list[R] = [None] * len(items)  # type: ignore[list-item]
-    run = _Run(iter(range(len(items))), {})
+    run = _Run(task, iter(range(len(items))), {})
 
     def work() -> None:
         me = threading.get_ident()
@@ -46,7 +46,7 @@ def run_all(task: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]
         run.begun[me] = None
         try:
             for number in run.waiting:  # `next` of a range is one step under the GIL: each number goes to one thread
-                results[number] = task(items[number])
+                results[number] = run.task(items[number])
         finally:
             del run.begun[me]
             _task.run = outer
@@ -61,6 +61,8 @@ def run_all(task: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]
     except BaseException:
         run.end()
         raise
+    finally:
+        run.task = None  # a thread lets go of `work` a moment after it is done, and must not keep the index till then
     return results
 
 
@@ -76,10 +78,10 @@ class GivenUp(Exception):
 
 
 class _Run:
-    """The tasks of one `run_all`: those that wait, and the threads that have begun some."""
+    """The task of one `run_all`, the items that wait for it, and the threads that have begun some."""
 
-    def __init__(self, waiting: Iterator[int], begun: dict[int, None]) -> None:
-        self.waiting, self.begun = waiting, begun
+    def __init__(self, task: Any, waiting: Iterator[int], begun: dict[int, None]) -> None:
+        self.task, self.waiting, self.begun = task, waiting, begun
         self.given_up = False
 
     def end(self) -> None:

@@ -1,8 +1,6 @@
 """An opened index against a model, two dicts of vectors: what is in memory, and what a crash must leave."""
 
-import gc
 import shutil
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
@@ -18,17 +16,6 @@ from polarindex.indexes import opened
 
 DIM, NLIST, MOST = 20, 4, 1200
 KNOWN_IDS = st.lists(st.integers(0, 10**6), max_size=12)  # numbers of ids that are there
-
-
-def opened_when_free(path, mmap):
-    """A process that dies lets its lock go. Here a thread that has just searched may have the index a moment longer."""
-    for _ in range(200):
-        try:
-            return pi.open(path, mmap=mmap)
-        except pi.LockedError:
-            gc.collect()
-            time.sleep(0.05)
-    return pi.open(path, mmap=mmap)
 
 
 class Model(RuleBasedStateMachine):
@@ -146,7 +133,7 @@ class Model(RuleBasedStateMachine):
         if remain:
             shutil.copytree(next(self.path.glob("segment-*")), self.path / "segment-000000000000", dirs_exist_ok=True)
         self.rows = self.durable.copy()
-        self.writer = opened_when_free(self.path, mmap)
+        self.writer = pi.open(self.path, mmap=mmap)
         self.holds(self.writer, self.durable)
         assert self.writer.add(self.vectors(1)) == self.writer._id_map.next_id - 1
         self.took(self.writer.ids[self.writer.ids == self.writer._id_map.next_id - 1], self.writer)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,28 @@ def test_what_was_begun_ends_before_ctrl_c_reaches_the_caller():
 def test_uninterrupted_is_harmless_in_other_threads():
     done = threads.run_all(lambda item: uninterrupted().__enter__() or item, range(4), 2)
     assert done == [0, 1, 2, 3]
+
+
+def test_what_a_task_holds_is_let_go_though_a_thread_is_slow_to_forget_its_work(monkeypatch):
+    """Else an index that was searched, and dropped, would keep its lock until the pool's threads wake up."""
+    pool, works = threads._pool(2), []
+
+    class SlowToForget:
+        def submit(self, work):
+            works.append(work)
+            return pool.submit(work)
+
+    class Held:
+        def task(self, item):
+            return item
+
+    monkeypatch.setattr(threads, "_pool", lambda count: SlowToForget())
+    held = Held()
+    known = weakref.ref(held)
+    assert threads.run_all(held.task, [1, 2], 2) == [1, 2]
+    del held
+    assert len(works) == 2
+    assert known() is None
 
 
 def test_many_threads_may_search_one_index():
