@@ -22,7 +22,7 @@ _FOLDER = Path("polarindex-sweep")
 _LATEST = 8  # rows shown above the bar
 _FILES = "Names, HDF5 files as ann-benchmarks has them, or files of vectors; none: both samples."
 _METRIC = "l2, ip or cosine, for files of vectors alone; not given: cosine."
-_PLAN = "A .toml, .yaml or .json file with the plan, in place of the options before."
+_PLAN = "A .toml, .yaml or .json file with the plan, in place of all that says what is measured."
 _OUT = "Folder for sweep.jsonl and the report."
 
 

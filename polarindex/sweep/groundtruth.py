@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from polarindex.checks import VectorSource, choice, integer, vectors
+from polarindex.indexes.coding import METRICS
 from polarindex.sweep.cache import cache_folder, content_key, written_whole
 
 Neighbors = tuple[NDArray[np.int64], NDArray[np.float32]]
 Progress = Callable[[int, int], None]  # (done, total): query-row pairs
 
-METRICS = ("l2", "ip", "cosine")
 _QUERIES = 1024  # queries and rows in a block: 16 MB of float32 scores
 _ROWS = 4096
 _RESCORED = 1 << 21  # float64 coordinates scored again at a time

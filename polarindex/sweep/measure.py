@@ -13,7 +13,7 @@ Memory:    beside the data set and one index, a chunk of rows at a time, and 1,0
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -157,28 +157,24 @@ class Bench:
         return self._built
 
     def _build(self, build: Cell) -> Built:
-        train = self.dataset.train
-        learned = Lists(np.empty((0, 0), np.float32), 0.0, 0.0)
         if not build.subquantizers:
             self._warm(build)
+        train, index = self.dataset.train, self._empty(build)
         if build.index == "ivf":
             if build.nlist not in self._lists:
                 self._lists[build.nlist] = self._learn(build)
             learned = self._lists[build.nlist]
-        index = self._empty(build)
-        if build.index == "ivf":
-            index.fit(train, centroids=learned.centroids)  # not on the clock: learning them was
-        wall, cpu = time.perf_counter(), time.process_time()
-        if build.index != "ivf":
-            index.fit(train)
-        index.add(train)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        return Built(build, index, learned.seconds + wall, learned.cpu_seconds + cpu, self._distortion(index))
+            index.fit(train, centroids=learned.centroids)  # whose time is that of learning them
+            wall, cpu = _clocked(lambda: index.add(train))
+            wall, cpu = wall + learned.seconds, cpu + learned.cpu_seconds
+        else:
+            wall, cpu = _clocked(lambda: index.fit(train).add(train))
+        return Built(build, index, wall, cpu, self._distortion(index))
 
     def _learn(self, build: Cell) -> Lists:
-        wall, cpu = time.perf_counter(), time.process_time()
-        index = self._empty(build).fit(self.dataset.train)
-        return Lists(index.centroids, time.perf_counter() - wall, time.process_time() - cpu)
+        index = self._empty(build)
+        times = _clocked(lambda: index.fit(self.dataset.train))
+        return Lists(index.centroids, *times)
 
     def _warm(self, build: Cell) -> None:
         """Compile, and compute tables, with a tiny index of the kind."""
@@ -205,12 +201,12 @@ class Bench:
         index.search(queries[:_WARM_QUERIES], k, num_threads=self.threads, **how)
         walls: list[float] = []
         cpus: list[float] = []
+        found: list[tuple[Any, Ids]] = []
         while len(walls) < self.plan.repeats and sum(walls) < _ENOUGH:
-            wall, cpu = time.perf_counter(), time.process_time()
-            _, ids = index.search(queries, k, num_threads=self.threads, **how)
-            walls.append(time.perf_counter() - wall)
-            cpus.append(time.process_time() - cpu)
-        return ids, float(np.median(walls)), float(np.median(cpus))
+            wall, cpu = _clocked(lambda: found.append(index.search(queries, k, num_threads=self.threads, **how)))
+            walls.append(wall)
+            cpus.append(cpu)
+        return found[0][1], float(np.median(walls)), float(np.median(cpus))
 
     def _single(self, index: Any, cell: Cell, k: int) -> float:
         """The median of the seconds by the clock of a query that is asked alone."""
@@ -239,6 +235,13 @@ class Bench:
         codes = index.quantizer.encode(rows)
         products = inner_product_error(queries, rows, index.quantizer.scores(queries, codes))
         return Distortion(vnmse(rows, index.quantizer.decode(codes)), index.quantizer.expected_error(), products)
+
+
+def _clocked(call: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a call by the clock, and of all threads."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def _how(cell: Cell) -> dict[str, int]:

@@ -15,14 +15,14 @@ from typing import Any, Protocol
 import xxhash
 
 from polarindex import checks
+from polarindex.indexes.coding import METRICS
 from polarindex.indexes.ivf import auto_nlist
+from polarindex.indexes.originals import STORES
 from polarindex.quantizers import CELLS
 from polarindex.sweep.dataset import SAMPLES
 
 BITS = (1, 2, 3, 4, 8)
 INDEXES = ("flat", "ivf")
-METRICS = ("l2", "ip", "cosine")
-STORES = ("none", "float32", "float16", "int8")
 PEERS = ("faiss-pq", "faiss-pq-rotated")
 _SUB_BITS = 4  # of a peer's sub-quantizers: 8-bit ones train for minutes
 _PEER_BITS = 4  # at most: one 4-bit sub-quantizer a coordinate

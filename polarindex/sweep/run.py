@@ -13,8 +13,8 @@ from dataclasses import asdict, replace
 from typing import NamedTuple
 
 from polarindex.errors import first_line
-from polarindex.indexes.threads import available_cores
 from polarindex.sweep.dataset import Dataset, dataset_path, load_dataset, vectors_alone
+from polarindex.sweep.files import PART
 from polarindex.sweep.measure import Bench, FailedBuild
 from polarindex.sweep.own import opened
 from polarindex.sweep.peers import faiss_installed
@@ -60,7 +60,7 @@ def run(plan: Plan, earlier: Results | None = None) -> Iterator[Step]:
 
 def _labels(plan: Plan) -> dict[str, str]:
     """What each data set is called: the end of its path, if no other has it."""
-    short = {name: dataset_path(name).stem + "".join(name.partition("::")[1:]) for name in plan.datasets}
+    short = {name: dataset_path(name).stem + "".join(name.partition(PART)[1:]) for name in plan.datasets}
     counts = Counter(short.values())
     return {name: label if counts[label] == 1 else name for name, label in short.items()}
 
@@ -70,7 +70,7 @@ def _swept(name: str, label: str, plan: Plan, results: Results, done: int, left:
     dataset = _loaded(name, label, plan)
     cells = plan.cells(len(dataset.train), dataset.dim, peers=faiss_installed())
     total = done + left * len(cells)
-    keys = {cell: _key(cell, dataset, plan) for cell in cells}
+    keys = _keys(cells, dataset, plan)
     results.keep(label, dataset.content, list(keys.values()))
     known = {row.key for row in results.rows if row.result is not None}
     missing = [cell for cell in cells if keys[cell] not in known]
@@ -97,12 +97,12 @@ def _loaded(name: str, label: str, plan: Plan) -> Dataset:
     return replace(dataset, name=label)
 
 
-def _key(cell: Cell, dataset: Dataset, plan: Plan) -> str:
-    """All that a measurement depends on: times of another machine are not taken for this one's."""
+def _keys(cells: tuple[Cell, ...], dataset: Dataset, plan: Plan) -> dict[Cell, str]:
+    """Hashes of all that measurements depend on: times of another machine are not taken for this one's."""
     at = environment(plan.threads)
-    versions = {name: at["versions"][name] for name in ("polarindex", *["faiss"] * bool(cell.subquantizers))}
-    how = sorted(set(plan.k)), plan.seed, plan.threads or available_cores(), plan.repeats
-    return hash_of([versions, at["cpu"], dataset.content, asdict(cell), *how])
+    own, peers = at["versions"]["polarindex"], at["versions"]["faiss"]
+    how = at["cpu"], at["threads"], dataset.content, sorted(set(plan.k)), plan.seed, plan.repeats
+    return {cell: hash_of([own, peers if cell.subquantizers else "", *how, asdict(cell)]) for cell in cells}
 
 
 def _row(cell: Cell, key: str, bench: Bench) -> Row:
