@@ -312,7 +312,7 @@ class Turbovec(Engine):
 
 
 class Usearch(Engine):
-    """A graph over rows of a type, or with exact=True a scan of them all."""
+    """A scan of all rows, of a type that they are rounded to."""
 
     package = module = "usearch"
     one_step = True
@@ -321,25 +321,38 @@ class Usearch(Engine):
     def library(cls) -> Any:
         return import_module("usearch.index")
 
-    def __init__(self, dim: int, metric: str, dtype: str) -> None:
+    def __init__(self, dim: int, metric: str, dtype: str, **graph: int) -> None:
         super().__init__(dim, metric)
         if dtype == "i8" and metric == "l2":
             raise ValueError("its int8 rows are scaled one by one, which loses the order of squared distances")
-        self.index = self.library().Index(ndim=dim, metric="l2sq" if metric == "l2" else "ip", dtype=dtype)
-        self.keywords: Setting = {}
+        by = "l2sq" if metric == "l2" else "ip"
+        self.index = self.library().Index(ndim=dim, metric=by, dtype=dtype, **graph)
 
     def add(self, x: Floats) -> None:
         self.index.add(np.arange(len(x), dtype=np.uint64), x, threads=1)
         self.n = len(x)
 
     def set(self, setting: Setting) -> None:
-        self.keywords = setting
+        """There is nothing to set."""
 
     def many(self, q: Floats) -> Any:
-        return np.asarray(self.index.search(q, K, threads=1, **self.keywords).keys).reshape(len(q), -1)
+        return self._found(q, exact=True)
 
     def size(self) -> Size:
         return self.index.serialized_length / self.n, SAVED
+
+    def _found(self, q: Floats, exact: bool) -> Any:
+        return np.asarray(self.index.search(q, K, threads=1, exact=exact).keys).reshape(len(q), -1)
+
+
+class UsearchGraph(Usearch):
+    """The graph; its `expansion_search` is what others call ef."""
+
+    def set(self, setting: Setting) -> None:
+        self.index.expansion_search = setting["expansion_search"]
+
+    def many(self, q: Floats) -> Any:
+        return self._found(q, exact=False)
 
 
 ENGINES: dict[str, type[Engine]] = {
@@ -351,6 +364,7 @@ ENGINES: dict[str, type[Engine]] = {
     "hnswlib": Hnswlib,
     "turbovec": Turbovec,
     "usearch": Usearch,
+    "usearch-graph": UsearchGraph,
 }
 
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from frontier_engines import Setting
-from frontier_families import HNSWLIB, POLARINDEX, PQ, RABITQ, RABITQLIB, SCANN
+from frontier_families import HNSWLIB, POLARINDEX, PQ, RABITQ, RABITQLIB, SCANN, USEARCH
 
 _QUICK_LISTS = 64  # for as many rows as a quick run has
 _QUICK_SETTINGS = 6
@@ -43,7 +43,7 @@ class Grid(NamedTuple):
     gaps : polarindex's, in units of the mean squared distance of a row to its list's centroid
     pq : FAISS's codes, the smallest last; r codes the rest to the list's centre, cheap by inner product only
     tree : more of ScaNN's tree
-    widths, links, construction : hnswlib's ef, M and ef while building
+    widths, links, construction : hnswlib's ef, M and ef while building; usearch's, too
     large : engines take long to build: those are left out that were not on their libraries' fronts elsewhere
     spills : shares of rows that polarindex keeps in a second list too, beside none
     """
@@ -95,7 +95,7 @@ def plans(name: str, quick: bool = False) -> Iterator[Plan]:
     grid = GRIDS[name]
     if quick:
         grid = grid._replace(lists=(_QUICK_LISTS, 2 * _QUICK_LISTS), ours=(_QUICK_LISTS,), probes=(1, 2, 4, 8, 16, 32))
-    for plan in (*polarindex(grid), *faiss(grid), *rabitqlib(grid), *scann(grid), *hnswlib(grid)):
+    for plan in (*polarindex(grid), *faiss(grid), *rabitqlib(grid), *scann(grid), *hnswlib(grid), *usearch(grid)):
         settings = spread(plan.settings, _QUICK_SETTINGS) if quick else plan.settings
         yield Plan(plan.library, plan.family, plan.name, plan.build, settings)
 
@@ -162,3 +162,11 @@ def hnswlib(grid: Grid) -> Iterator[Plan]:
         build = {"M": links, "ef_construction": grid.construction}
         name = f"M={links}, ef_construction={grid.construction}"
         yield Plan("hnswlib", HNSWLIB, name, build, every(ef=grid.widths))
+
+
+def usearch(grid: Grid) -> Iterator[Plan]:
+    """hnswlib's graph over rows in float16."""
+    links = min(grid.links)
+    build = {"dtype": "f16", "connectivity": links, "expansion_add": grid.construction}
+    name = f"float16, connectivity {links}, expansion_add {grid.construction}"
+    yield Plan("usearch-graph", USEARCH, name, build, every(expansion_search=grid.widths))

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from frontier_families import HNSWLIB, POLARINDEX, PQ, RABITQ, RABITQLIB, SCANN
+from frontier_families import HNSWLIB, POLARINDEX, PQ, RABITQ, RABITQLIB, SCANN, USEARCH
 from frontier_front import Point
 from frontier_tables import MODES, Fronts, fronts, image
 
@@ -35,6 +35,7 @@ STYLES = {
     RABITQLIB: Style("#c8401e", "^", "-"),
     SCANN: Style("#00875f", "v", "-."),
     HNSWLIB: Style("#d99000", "x", ":"),
+    USEARCH: Style("#8a4fb0", "+", ":"),
 }
 
 
