@@ -101,12 +101,12 @@ def draw(axes: Any, found: Fronts) -> None:
     """Fronts over 1 - recall, which shrinks to the right."""
     from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
-    for family, points in reversed(found.items()):  # the first lies on top
-        if seen := shown(points):
-            axes.plot([place(point) for point in seen], [point.speed for point in seen], **line(family))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(1 - LOWEST, 0.9 * NEAREST)
+    for family, points in reversed(found.items()):  # the first lies on top
+        if seen := shown(points):
+            axes.plot([place(point) for point in seen], [point.speed for point in seen], **line(family))
     axes.xaxis.set_major_locator(FixedLocator([1 - tick for tick in TICKS]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{1 - value:.3g}")
