@@ -11,6 +11,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -45,6 +46,11 @@ class Answer:
 def child(pipe: Connection, plan: Plan, source: Source) -> None:
     """Build the planned engine, say what it cost, then take turns until told to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(ConnectionError):  # nobody waits for an answer any more
+        _work(pipe, plan, source)
+
+
+def _work(pipe: Connection, plan: Plan, source: Source) -> None:
     try:
         ENGINES[plan.library].library()
         engine, q, built = build(plan, source)

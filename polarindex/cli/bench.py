@@ -5,12 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from polarindex.bench.result import Result
 
 _FOLDER = Path("polarindex-bench")
 _DATA = "A name, an HDF5 file as ann-benchmarks has them, or a file of vectors."
@@ -37,7 +34,8 @@ def bench(
     """Compare polarindex with FAISS, rabitqlib, ScaNN, turbovec, hnswlib and usearch on your vectors.
 
     Each library in a process of its own, on one thread, with the same rows, queries and metric; CPU time. Libraries
-    that are not installed are named. Leaves codes.json, lists.json, bench.md and a picture.
+    that are not installed are named. Leaves codes.json, lists.json, bench.md and a picture. Ctrl-C (exit
+    code 130) leaves them with the rounds that were measured.
     """
     from polarindex.bench.data import Source
 
@@ -49,14 +47,15 @@ def bench(
         singles = min(singles, _QUICK_SINGLES)
     source = Source(data, rows, queries, min(singles, queries), metric, queries_from, seed)
     parts = tuple(part for name in engines.split(";") if (part := name.strip()))
-    found = _compared(named, source, parts, 1 if quick else repeats, quick, out)
-    _shown(found, out, json)
+    whole = _compared(named, source, parts, 1 if quick else repeats, quick, out)
+    _shown(out, json and whole)
+    raise typer.Exit(0 if whole else 130)
 
 
 def _compared(
     suites: list[str], source: Any, engines: tuple[str, ...], repeats: int, quick: bool, folder: Path
-) -> dict[str, Result]:
-    """The results by the names of their files, each of this set alone."""
+) -> bool:
+    """Measure into the folder's files; False where Ctrl-C ended it."""
     from polarindex.bench import report
     from polarindex.bench.compare import compare_codes, compare_lists
     from polarindex.cli.screen import log
@@ -67,19 +66,27 @@ def _compared(
         "facts": {"quick": quick, "command": shlex.join(["polarindex", *sys.argv[1:]])},
         "say": lambda line: console.print(line, markup=False),
     }  # fmt: skip
-    found = {}
-    if "codes" in suites:
-        found[report.CODES] = compare_codes(source, folder / report.CODES, **asked)
-    if "lists" in suites:
-        found[report.LISTS] = compare_lists(source, folder / report.LISTS, **asked)
-    return found
+    try:
+        if "codes" in suites:
+            compare_codes(source, folder / report.CODES, **asked)
+        if "lists" in suites:
+            compare_lists(source, folder / report.LISTS, **asked)
+    except KeyboardInterrupt:
+        console.print("interrupted: what is shown is of the rounds before", markup=False)
+        return False
+    return True
 
 
-def _shown(found: dict[str, Result], folder: Path, json: bool) -> None:
-    from polarindex.bench.report import grids, write_report
+def _shown(folder: Path, json: bool) -> None:
+    """What the folder's files hold, of this set and of others."""
+    from polarindex.bench.report import CODES, LISTS, grids, write_report
+    from polarindex.bench.result import read
     from polarindex.cli.screen import log, out
     from polarindex.sweep.tables import rich_table
 
+    found = {name: result for name in (CODES, LISTS) if (result := read(folder / name))["runs"]}
+    if not found:
+        return
     if json:
         from json import dumps
 
