@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from polarindex.bench import measure as measuring
 from polarindex.bench.compare import compare_codes
@@ -14,6 +15,7 @@ from polarindex.bench.engines import Missing
 from polarindex.bench.measure import speed_interval
 from polarindex.bench.result import empty, lines, read, without, write
 from polarindex.bench.worker import Answer, Failed
+from polarindex.cli import app
 from polarindex.errors import FormatError
 
 FACTS = {"quick": True, "command": "this test"}
@@ -64,6 +66,24 @@ def test_a_comparison_keeps_what_was_measured_and_says_what_was_not(vectors, tmp
     assert cell["recall"] == 1.0 and 0.9 < cell["recall_low"] < 1.0 == cell["recall_high"]
     assert cell["times"] == [0.5, 1.0, 1.5] and cell["queries_per_s"] == 50
     assert said[-1] == "vectors: round 3 of 3"
+
+
+def test_ctrl_c_leaves_the_rounds_before_it(vectors, tmp_path, monkeypatch):
+    class Interrupted(Worker):
+        def turn(self, settings):
+            if self.turns == 1 and self.plan.name == "2 bit":
+                raise KeyboardInterrupt
+            return super().turn(settings)
+
+    monkeypatch.setattr(measuring, "Worker", Interrupted)
+    out = tmp_path / "out"
+    asked = ["bench", str(vectors), "--suites", "codes", "--engines", "polarindex", "--out", str(out)]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 130 and "interrupted" in done.stderr
+    result = read(out / "codes.json")
+    assert result["runs"][0]["repeats"] == 1
+    assert all(len(cell["times"]) == 1 for cell in result["cells"]) and result["cells"]
+    assert "| polarindex | 2 bit |" in (out / "bench.md").read_text()
 
 
 def test_the_interval_of_a_speed_is_the_range_of_the_rounds_and_fifteen_in_a_hundred_more():
