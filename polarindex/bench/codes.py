@@ -35,7 +35,9 @@ def code_plans(n: int, dim: int, metric: str) -> Iterator[Plan]:
     """Every engine for a set; each has one setting."""
     yield from ours()
     for bits, parts in product_parts(dim).items():
-        prefixes = {PQ: "", ROTATED_PQ: f"RR{dim},"} | ({LEARNED_PQ: f"OPQ{parts},"} if dim <= _WIDE else {})
+        prefixes = {PQ: "", ROTATED_PQ: f"RR{dim},"}
+        if dim <= _WIDE and dim > parts:
+            prefixes[LEARNED_PQ] = f"OPQ{parts},"
         for family, prefix in prefixes.items():
             yield _plan("faiss", family, bits, {"factory": f"{prefix}PQ{parts}x4fs"})
     yield from scaled_codes(n, metric)
@@ -58,6 +60,8 @@ def left_out(n: int, dim: int, metric: str) -> dict[str, str]:
         found[TURBO] = "it stores no lengths, which all but cosine needs"
     if dim > _WIDE:
         found[LEARNED_PQ] = f"it trains for many minutes in {dim} dimensions"
+    elif dim in product_parts(dim).values():
+        found[f"{LEARNED_PQ} at 4 bit"] = "with a part for each dimension it trains for more than 20 minutes"
     if n >= _LARGE:
         found |= dict.fromkeys((USEARCH, PLAIN_RABITQ, EDEN, TURBO), "a query takes it a tenth of a second and more")
     for bits in set(PRODUCT_BITS) - set(product_parts(dim)):
