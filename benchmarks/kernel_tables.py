@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from polarindex.bench.tables import number
+from polarindex.bench.tables import machine_line, number
 
 Row = dict[str, Any]
 Lines = list[str]
@@ -212,13 +212,7 @@ def against_first(cells: Cells, suite: str, down: tuple[str, ...], across: str, 
 def machine(cells: Cells) -> Lines:
     """What all of it was measured with, and what was not measured."""
     result = cells.result
-    facts = result["environment"]
-    caches = ", ".join(f"{name} {size}" for name, size in facts["caches"].items())
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    lines = [
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} used; {caches or 'caches unknown'}. {versions}. "
-        f"{facts['date']}, medians of {result['repeats']}, `{result['command']}`.",
-    ]
+    lines = [f"{machine_line(result['environment'])} Medians of {result['repeats']}, `{result['command']}`."]
     if result["quick"]:
         lines += ["", "**A quick run on little data: it shows that the suite runs, and is nothing to go by.**"]
     if result["skipped"]:

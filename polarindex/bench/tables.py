@@ -183,15 +183,16 @@ def footers(result: Result, name: str) -> Iterator[str]:
         if run["set"] == name:
             what = f"{run['only']}: " if run.get("only") else ""
             yield (
-                f"{what}{_machine(run['environment'])} Medians of {run['repeats']}, {run['queries']:,} queries in one "
+                f"{what}{machine_line(run['environment'])} Medians of {run['repeats']}, {run['queries']:,} queries in one "
                 f"call and {run['singles']:,} one by one, `{run['command']}`."
             )
 
 
-def _machine(facts: dict[str, Any]) -> str:
+def machine_line(facts: dict[str, Any]) -> str:
+    """Processor, versions and date."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     caches = ", ".join(f"{name} {size}" for name, size in facts["caches"].items())
     return (
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} used; {caches or 'caches unknown'}. {versions}. "
+        f"{facts['cpu']}, {facts['cores']} core{'s' * (facts['cores'] > 1)}, {facts['threads']} used; {caches or 'caches unknown'}. {versions}. "
         f"{facts['date']}."
     )
