@@ -182,17 +182,13 @@ def footers(result: Result, name: str) -> Iterator[str]:
     for run in result["runs"]:
         if run["set"] == name:
             what = f"{run['only']}: " if run.get("only") else ""
-            yield (
-                f"{what}{machine_line(run['environment'])} Medians of {run['repeats']}, {run['queries']:,} queries in one "
-                f"call and {run['singles']:,} one by one, `{run['command']}`."
-            )
+            asked = f"{run['queries']:,} queries in one call and {run['singles']:,} one by one"
+            yield f"{what}{machine_line(run['environment'])} Medians of {run['repeats']}, {asked}, `{run['command']}`."
 
 
 def machine_line(facts: dict[str, Any]) -> str:
     """Processor, versions and date."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    caches = ", ".join(f"{name} {size}" for name, size in facts["caches"].items())
-    return (
-        f"{facts['cpu']}, {facts['cores']} core{'s' * (facts['cores'] > 1)}, {facts['threads']} used; {caches or 'caches unknown'}. {versions}. "
-        f"{facts['date']}."
-    )
+    caches = ", ".join(f"{name} {size}" for name, size in facts["caches"].items()) or "caches unknown"
+    cores = f"{facts['cores']} core{'s' * (facts['cores'] > 1)}, {facts['threads']} used"
+    return f"{facts['cpu']}, {cores}; {caches}. {versions}. {facts['date']}."
