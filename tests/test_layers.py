@@ -21,6 +21,7 @@ LAYERS = [
     "codes",
     "quantizers",
     "indexes",
+    "records",
     "sweep",
     "cli",
     "__main__",
