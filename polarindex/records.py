@@ -17,7 +17,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,8 @@ _SCHEMA = {
     "records_key": "CREATE INDEX records_key ON records (key)",
 }
 _WAIT = 10.0  # seconds for another process to end its transaction
-_PART = 1000  # rows that `scan` reads at a time
+_ROWS = "SELECT id, key, text, metadata FROM records"
+_PART = 500  # rows or names in one statement; SQLite may be built to take no more than 999
 
 Ids = NDArray[np.int64]
 
@@ -159,23 +160,22 @@ class Records:
         """The largest id of each key, (n,) int64; KeyError names the first unknown key, unless missing="ignore"."""
         checks.choice(missing, "missing", ("raise", "ignore"))
         wanted = _texts(keys, "keys", None)
-        found = []
-        with self._reading() as connection:
-            for key in wanted:
-                (largest,) = connection.execute("SELECT max(id) FROM records WHERE key = ?", (key,)).fetchone()
-                if largest is not None:
-                    found.append(largest)
-                elif missing == "raise":
-                    raise KeyError(f"key {key!r} is not in the records")
-        return np.array(found, np.int64)
+        found = dict(self._where("key", wanted, "SELECT key, max(id) FROM records WHERE {} GROUP BY key"))
+        if missing == "raise":
+            _all_found(wanted, found, "key")
+        return np.array([found[key] for key in wanted if key in found], np.int64)
 
     def keys(self, ids: Any) -> list[str]:
         """The key of each id; KeyError names the first id that is not there."""
-        return [key for (key,) in self._columns("key", ids)]
+        wanted = checks.id_array(ids, "ids").tolist()
+        found = dict(self._where("id", wanted, "SELECT id, key FROM records WHERE {}"))
+        return [found[id] for id in _all_found(wanted, found, "id")]
 
     def rows(self, ids: Any) -> list[Record]:
         """The row of each id; KeyError names the first id that is not there."""
-        return [_record(row) for row in self._columns("id, key, text, metadata", ids)]
+        wanted = checks.id_array(ids, "ids").tolist()
+        found = {row[0]: row for row in self._where("id", wanted, f"{_ROWS} WHERE {{}}")}
+        return [_record(found[id]) for id in _all_found(wanted, found, "id")]
 
     def all_ids(self) -> Ids:
         """(n,) int64, ascending."""
@@ -188,9 +188,7 @@ class Records:
         last = -1
         while True:
             with self._reading() as connection:
-                part = connection.execute(
-                    "SELECT id, key, text, metadata FROM records WHERE id > ? ORDER BY id LIMIT ?", (last, _PART)
-                ).fetchall()
+                part = connection.execute(f"{_ROWS} WHERE id > ? ORDER BY id LIMIT ?", (last, _PART)).fetchall()
             if not part:
                 return
             yield from map(_record, part)
@@ -290,14 +288,12 @@ class Records:
         except sqlite3.DatabaseError as error:
             raise FormatError(f"{self.path} is not a readable table of records: {error}") from error
 
-    def _columns(self, names: str, ids: Any) -> list[tuple[Any, ...]]:
-        wanted = checks.id_array(ids, "ids").tolist()
-        statement = f"SELECT {names} FROM records WHERE id = ?"
+    def _where(self, column: str, values: list[Any], statement: str) -> Iterator[tuple[Any, ...]]:
+        """What a statement says of the rows that have one of the values in a column: {} in it is where this stands."""
         with self._reading() as connection:
-            found = [connection.execute(statement, (id,)).fetchone() for id in wanted]
-        if None in found:
-            raise KeyError(f"id {wanted[found.index(None)]} is not in the records")
-        return found
+            for start in range(0, len(values), _PART):
+                part = values[start : start + _PART]
+                yield from connection.execute(statement.format(f"{column} IN ({','.join('?' * len(part))})"), part)
 
 
 class _Facts(NamedTuple):
@@ -312,6 +308,14 @@ def _facts(connection: sqlite3.Connection) -> _Facts:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return _Facts(application, version, dict(connection.execute("SELECT name, sql FROM sqlite_master")))
+
+
+def _all_found(wanted: list[Any], found: Container[Any], name: str) -> list[Any]:
+    """`wanted`; KeyError names the first that was not found."""
+    for value in wanted:
+        if value not in found:
+            raise KeyError(f"{name} {value!r} is not in the records")
+    return wanted
 
 
 def _record(row: tuple[int, str, str | None, str | None]) -> Record:

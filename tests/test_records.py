@@ -52,11 +52,14 @@ def test_a_table_in_memory_is_like_one_in_a_file():
     assert repr(records) == "Records(in memory, closed)"
 
 
-def test_a_scan_is_in_parts_and_complete(monkeypatch):
+def test_many_rows_are_asked_for_in_parts_and_all_found(monkeypatch):
     monkeypatch.setattr("polarindex.records._PART", 3)
-    records = Records(None)
-    records.add(range(10), [str(i) for i in range(10)])
-    assert [record.key for record in records.scan()] == [str(i) for i in range(10)]
+    records, keys = Records(None), [str(i) for i in range(10)]
+    records.add(range(10), keys)
+    assert [record.key for record in records.scan()] == keys
+    assert records.keys(range(9, -1, -1)) == keys[::-1]
+    assert [row.key for row in records.rows(range(9, -1, -1))] == keys[::-1]
+    assert records.ids(keys[::-1]).tolist() == list(range(9, -1, -1))
 
 
 def test_a_key_is_that_of_its_largest_id_until_the_old_row_is_removed(path):
