@@ -13,6 +13,7 @@ import polarindex
 LAYERS = [
     "errors",
     "memory",
+    "arrays",
     "checks",
     "kernels",
     "vectors",
