@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 FILE = "records.sqlite"
+WITHOUT_VECTOR = 2**62  # the first id of rows that no index holds: documents that have no vector (yet)
 _APPLICATION, _VERSION = 0x706F6C72, 1  # "polr"; see docs/file-format.md
 _SCHEMA = {
     "records": "CREATE TABLE records (id INTEGER PRIMARY KEY, key TEXT NOT NULL, text TEXT, metadata TEXT)",
@@ -147,12 +148,31 @@ class Records:
         with self._changing() as connection:
             connection.executemany("DELETE FROM records WHERE id = ?", ((id,) for id in given))
 
+    def update(self, ids: Any, metadatas: Sequence[dict[str, Any] | None]) -> None:
+        """Give rows that are there other metadata, all or none; KeyError names the first id that is not there."""
+        wanted = checks.id_array(ids, "ids").tolist()
+        texts = _metadatas(metadatas, len(wanted))
+        with self._changing() as connection:
+            for id, text in zip(wanted, texts, strict=True):
+                if not connection.execute("UPDATE records SET metadata = ? WHERE id = ?", (text, id)).rowcount:
+                    raise KeyError(f"id {id} is not in the records")
+
     def reconcile(self, held_ids: Any) -> None:
-        """Drop the rows whose id is not among held_ids, (n,) int: those of the index, as it was opened for writing."""
+        """Drop what a crash has left beside held_ids, (n,) int: those of the index, as it was opened for writing.
+
+        That is rows of ids that the index does not hold, and rows without a vector whose key has a vector.
+        """
         held = checks.id_array(held_ids, "held_ids")
-        extra = np.setdiff1d(self.all_ids(), held)
+        ids = self.all_ids()
+        extra = np.setdiff1d(ids[ids < WITHOUT_VECTOR], held)
         if len(extra):
             self.remove(extra)
+        if len(ids) and ids[-1] >= WITHOUT_VECTOR:
+            with self._changing() as connection:
+                connection.execute(
+                    "DELETE FROM records WHERE id >= ?1 AND key IN (SELECT key FROM records WHERE id < ?1)",
+                    (WITHOUT_VECTOR,),
+                )
 
     # --- asking it
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import polarindex as pi
-from polarindex.records import FILE, Record, Records
+from polarindex.records import FILE, WITHOUT_VECTOR, Record, Records
 
 
 @pytest.fixture
@@ -119,6 +119,24 @@ def test_reconcile_drops_what_the_index_does_not_hold(path):
         records.add(range(5), list("abcde"))
         records.reconcile([4, 1, 17])
         assert records.all_ids().tolist() == [1, 4]
+
+
+def test_reconcile_keeps_what_has_no_vector_unless_its_key_has_one(path):
+    with Records(path) as records:
+        records.add([0, 1, WITHOUT_VECTOR, WITHOUT_VECTOR + 1], ["a", "b", "waiting", "stays"])
+        records.add([WITHOUT_VECTOR + 2, 2], ["a", "waiting"])
+        records.reconcile([0, 2])
+        assert records.all_ids().tolist() == [0, 2, WITHOUT_VECTOR + 1]
+
+
+def test_metadata_is_updated_in_place_or_nothing_is():
+    records = Records(None)
+    records.add([0, 1], ["a", "b"], ["A", "B"], [{"x": 1}, None])
+    records.update([1, 0], [{"y": 2}, None])
+    assert records.rows([0, 1]) == [Record(0, "a", "A", None), Record(1, "b", "B", {"y": 2})]
+    with pytest.raises(KeyError, match="id 7 is not in the records"):
+        records.update([0, 7], [{"z": 3}, None])
+    assert records.rows([0]) == [Record(0, "a", "A", None)]
 
 
 def test_when_closed_the_file_alone_is_all_of_it(path, tmp_path):
