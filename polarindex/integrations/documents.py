@@ -177,11 +177,13 @@ class DocumentIndex:
             self._drop(old)
             return len(old)
 
-    def clear(self) -> None:
-        """Remove all documents."""
+    def clear(self, compact: bool = False) -> None:
+        """Remove all documents; `compact`: the index's files are then written anew, without what was in them."""
         with self._changing():
             if self._index is not None and self._records is not None:
                 self._drop(self._records.all_ids())
+                if compact and self.path is not None:
+                    self._index.compact()
 
     # --- asking it
 
