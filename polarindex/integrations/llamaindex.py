@@ -152,8 +152,9 @@ class PolarVectorStore(BasePydanticVectorStore):
             raise ValueError("query must have a query_embedding")
         if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
             raise ValueError(f"query has mode {query.mode.value!r}; this store has the modes 'default' and 'mmr'")
-        restricted = query.node_ids is not None or query.doc_ids is not None or query.filters is not None
-        accepts = _accepted(query.node_ids, query.doc_ids, query.filters) if restricted else None
+        # an index of LlamaIndex asks with empty node_ids where it means all
+        restricted = query.node_ids or query.doc_ids or query.filters
+        accepts = _accepted(query.node_ids or None, query.doc_ids or None, query.filters) if restricted else None
         many = query.mode == VectorStoreQueryMode.MMR
         hits = self._documents.search(query.query_embedding, query.similarity_top_k * (_PREFETCH if many else 1), accepts)
         if many and hits:

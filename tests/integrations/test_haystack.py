@@ -183,7 +183,7 @@ def test_store_and_retriever_survive_serialization_in_a_pipeline(tmp_path):
     text = pipeline.dumps()
     store.close()
     again = Pipeline.loads(text, allowed_modules=[PolarDocumentStore.__module__])
-    more = {"field": "meta.axis", "operator": "!=", "value": 1}
+    more = {"field": "content", "operator": "!=", "value": "y"}
     found = again.run({"retriever": {"query_embedding": [0.1, 0.2, 3.0], "filters": more, "top_k": 5}})
     assert names(found["retriever"]["documents"]) == ["x"]
     assert again.get_component("retriever").to_dict() == retriever.to_dict()
