@@ -1,7 +1,8 @@
 """Documents under string keys: an index of their vectors, and the records of their texts, kept in step.
 
 Law:       every change is whole and durable when its call returns, and a crash leaves the state before or after it
-           (records.py has the order of writes). Who searches meanwhile sees one of these states, never a mixture.
+           (records.py has the order of writes); those without a vector among what is deleted go in a second step. Who
+           searches meanwhile sees one of these states, never a mixture.
 How:       a document that is replaced gets a new id. A counter that is odd while something changes lets searches go
            on without a lock, and look again where they have met a change.
 Not here:  what a framework calls these things, and its filters (langchain.py, llamaindex.py, haystack.py)."""
@@ -229,7 +230,7 @@ class DocumentIndex:
         return index.reconstruct([record.id for record in records])
 
     def refresh(self) -> bool:
-        """Take over what another process has changed since this was opened to read, or refreshed. Whether anything was."""
+        """Take over what another process has changed since this was opened, or refreshed; whether anything was."""
         return self._held()[0].refresh()
 
     # --- its directory
@@ -310,7 +311,7 @@ class DocumentIndex:
     def _new(self, dim: int | None) -> FlatIndex:
         wanted = {**_DEFAULTS, **{name: value for name, value in self._wanted.items() if value is not None}}
         wanted.setdefault("dim", dim)
-        return FlatIndex(**wanted)  # type: ignore[arg-type]
+        return FlatIndex(**wanted)
 
     def _begin(self, index: FlatIndex | IVFIndex) -> None:
         """Let an empty index be ours."""

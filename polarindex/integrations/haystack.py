@@ -132,12 +132,7 @@ class PolarDocumentStore:
             What came is no list of documents, an embedding is not of `embedding_dim` numbers, or meta is not what
             JSON can hold.
         """
-        if not isinstance(documents, Iterable) or isinstance(documents, str):
-            raise ValueError(f"documents must be a list of Documents, got {type(documents).__name__}")
-        documents = list(documents)
-        for at, document in enumerate(documents):
-            if not isinstance(document, Document):
-                raise ValueError(f"documents[{at}] must be a Document, got {type(document).__name__}")
+        documents = _checked(documents)
         chosen = self._chosen(documents, policy)
         self._put([document for document in chosen if document.embedding is not None])
         self._put_without([document for document in chosen if document.embedding is None])
@@ -318,6 +313,16 @@ class PolarEmbeddingRetriever:
         return_embedding: bool | None = None,
     ) -> dict[str, list[Document]]:
         return await asyncio.to_thread(self.run, query_embedding, filters, top_k, scale_score, return_embedding)
+
+
+def _checked(documents: Any) -> list[Document]:
+    if not isinstance(documents, Iterable) or isinstance(documents, str):
+        raise ValueError(f"documents must be a list of Documents, got {type(documents).__name__}")
+    documents = list(documents)
+    for at, document in enumerate(documents):
+        if not isinstance(document, Document):
+            raise ValueError(f"documents[{at}] must be a Document, got {type(document).__name__}")
+    return documents
 
 
 def _metadata(document: Document) -> dict[str, Any]:

@@ -30,7 +30,9 @@ try:
     from langchain_core.vectorstores import VectorStore
     from langchain_core.vectorstores.utils import maximal_marginal_relevance
 except ImportError as error:
-    raise MissingExtraError("langchain-core is not installed; get it with: pip install 'polarindex[langchain]'") from error
+    raise MissingExtraError(
+        "langchain-core is not installed; get it with: pip install 'polarindex[langchain]'"
+    ) from error
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -138,12 +140,10 @@ class PolarVectorStore(VectorStore):
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
         return [document for document, _ in self.similarity_search_with_score_by_vector(embedding, k, **kwargs)]
 
-    def similarity_search_with_score(  # type: ignore[override]  # the base class takes anything
-        self, query: str, k: int = 4, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
+    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
         return self.similarity_search_with_score_by_vector(self._embedding.embed_query(query), k, **kwargs)
 
-    async def asimilarity_search_with_score(  # type: ignore[override]
+    async def asimilarity_search_with_score(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         vector = await self._embedding.aembed_query(query)

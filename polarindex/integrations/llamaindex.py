@@ -133,9 +133,7 @@ class PolarVectorStore(BasePydanticVectorStore):
 
     # --- asking it
 
-    def get_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
-    ) -> list[BaseNode]:
+    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """The nodes that have one of the ids, in their order, and satisfy the filters; all where neither is given."""
         records = self._documents.scan() if node_ids is None else self._documents.get(node_ids)
         accepts = _accepted(None, None, filters)
@@ -156,7 +154,9 @@ class PolarVectorStore(BasePydanticVectorStore):
         restricted = query.node_ids or query.doc_ids or query.filters
         accepts = _accepted(query.node_ids or None, query.doc_ids or None, query.filters) if restricted else None
         many = query.mode == VectorStoreQueryMode.MMR
-        hits = self._documents.search(query.query_embedding, query.similarity_top_k * (_PREFETCH if many else 1), accepts)
+        hits = self._documents.search(
+            query.query_embedding, query.similarity_top_k * (_PREFETCH if many else 1), accepts
+        )
         if many and hits:
             hits = self._diverse(hits, query, kwargs.get("mmr_threshold", query.mmr_threshold))
         metric = self._documents.index.metric if self._documents.index is not None else "cosine"
@@ -172,7 +172,7 @@ class PolarVectorStore(BasePydanticVectorStore):
     def _diverse(self, hits: list[Hit], query: VectorStoreQuery, threshold: float | None) -> list[Hit]:
         vectors = self._documents.vectors([hit.record for hit in hits])
         _, chosen = get_top_k_mmr_embeddings(
-            query.query_embedding,  # type: ignore[arg-type]  # it has one
+            query.query_embedding,
             vectors.tolist(),
             similarity_top_k=query.similarity_top_k,
             embedding_ids=list(range(len(hits))),
@@ -237,7 +237,7 @@ def _satisfied(filters: MetadataFilters | None) -> Callable[[Metadata], bool]:
     parts: list[Callable[[Any], bool]] = [
         _satisfied(part)
         if isinstance(part, MetadataFilters)
-        else build_metadata_filter_fn(lambda metadata: metadata, MetadataFilters(filters=[part]))  # type: ignore[arg-type, return-value]
+        else build_metadata_filter_fn(lambda metadata: metadata, MetadataFilters(filters=[part]))
         for part in filters.filters
     ]
     how = filters.condition or FilterCondition.AND

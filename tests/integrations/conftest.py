@@ -1,4 +1,4 @@
-"""The frameworks' own suites have async tests, which are run here, whatever plugin is installed and in whatever mode."""
+"""The frameworks' own suites have async tests, which are run here, whichever plugin is installed, in whatever mode."""
 
 from __future__ import annotations
 

@@ -72,7 +72,9 @@ def test_the_nearest_come_first_with_their_similarities(store):
     assert found(store.similarity_search("89", k=1)) == ["90"]
     assert found(store.similarity_search_by_vector([-1.0, 0.0], k=1)) == ["180"]
     assert len(store.similarity_search("1", k=100)) == 5
-    assert store.similarity_search("1", k=1)[0] == Document(id="0", page_content="0", metadata={"angle": 0, "even": True})
+    assert store.similarity_search("1", k=1)[0] == Document(
+        id="0", page_content="0", metadata={"angle": 0, "even": True}
+    )
 
 
 @pytest.mark.parametrize(

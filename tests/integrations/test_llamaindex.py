@@ -1,4 +1,4 @@
-"""The LlamaIndex store: nodes come back whole, every operator and mode does what LlamaIndex says, on disk as in memory."""
+"""The LlamaIndex store: nodes come back whole, operators and modes do what LlamaIndex says, on disk as in memory."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_nodes_of_every_kind_come_back_as_they_were():
     assert by_id["image"].image_url == "http://x/y.png" and by_id["index"].index_id == "other"
 
 
-O, C = FilterOperator, FilterCondition
+Op, How = FilterOperator, FilterCondition
 
 
 def only(key, operator, value=None):
@@ -100,22 +100,22 @@ def only(key, operator, value=None):
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [
-        ([only("year", O.EQ, 2021)], ["10"]),
-        ([only("year", O.NE, 2021)], ["0", "20", "90"]),
-        ([only("year", O.GT, 2021)], ["20", "90"]),
-        ([only("year", O.GTE, 2021)], ["10", "20", "90"]),
-        ([only("year", O.LT, 2021)], ["0"]),
-        ([only("year", O.LTE, 2021)], ["0", "10"]),
-        ([only("year", O.IN, [2020, 2023])], ["0", "90"]),
-        ([only("year", O.NIN, [2020, 2023])], ["10", "20"]),
-        ([only("tags", O.CONTAINS, "a")], ["0", "20"]),
-        ([only("tags", O.ANY, ["b", "c"])], ["0", "10", "20"]),
-        ([only("tags", O.ALL, ["a", "b"])], ["0"]),
-        ([only("title", O.TEXT_MATCH, "fox")], ["20"]),
-        ([only("title", O.TEXT_MATCH_INSENSITIVE, "FOX")], ["0", "20"]),
-        ([only("empty", O.IS_EMPTY)], ["0", "10", "20"]),
-        ([only("tags", O.NIN, ["x"])], ["0", "10", "20", "90"]),
-        ([only("year", O.GT, 2020), only("year", O.LT, 2023)], ["10", "20"]),
+        ([only("year", Op.EQ, 2021)], ["10"]),
+        ([only("year", Op.NE, 2021)], ["0", "20", "90"]),
+        ([only("year", Op.GT, 2021)], ["20", "90"]),
+        ([only("year", Op.GTE, 2021)], ["10", "20", "90"]),
+        ([only("year", Op.LT, 2021)], ["0"]),
+        ([only("year", Op.LTE, 2021)], ["0", "10"]),
+        ([only("year", Op.IN, [2020, 2023])], ["0", "90"]),
+        ([only("year", Op.NIN, [2020, 2023])], ["10", "20"]),
+        ([only("tags", Op.CONTAINS, "a")], ["0", "20"]),
+        ([only("tags", Op.ANY, ["b", "c"])], ["0", "10", "20"]),
+        ([only("tags", Op.ALL, ["a", "b"])], ["0"]),
+        ([only("title", Op.TEXT_MATCH, "fox")], ["20"]),
+        ([only("title", Op.TEXT_MATCH_INSENSITIVE, "FOX")], ["0", "20"]),
+        ([only("empty", Op.IS_EMPTY)], ["0", "10", "20"]),
+        ([only("tags", Op.NIN, ["x"])], ["0", "10", "20", "90"]),
+        ([only("year", Op.GT, 2020), only("year", Op.LT, 2023)], ["10", "20"]),
         ([], ["0", "10", "20", "90"]),
     ],
     ids=lambda value: value[0].operator.name if value and isinstance(value[0], MetadataFilter) else "",
@@ -127,12 +127,12 @@ def test_every_operator(store, filters, expected):
 
 
 def test_conditions_join_filters_and_filters_in_filters(store):
-    parts = [only("year", O.EQ, 2020), only("title", O.EQ, "Bird")]
-    inner = MetadataFilters(filters=parts, condition=C.OR)
+    parts = [only("year", Op.EQ, 2020), only("title", Op.EQ, "Bird")]
+    inner = MetadataFilters(filters=parts, condition=How.OR)
     assert asked(store, filters=inner).ids == ["0", "90"]
-    assert asked(store, filters=MetadataFilters(filters=parts, condition=C.NOT)).ids == ["10", "20"]
-    assert asked(store, filters=MetadataFilters(filters=[inner, only("year", O.GT, 2020)])).ids == ["90"]
-    outer = MetadataFilters(filters=[inner, only("year", O.EQ, 2021)], condition=C.NOT)
+    assert asked(store, filters=MetadataFilters(filters=parts, condition=How.NOT)).ids == ["10", "20"]
+    assert asked(store, filters=MetadataFilters(filters=[inner, only("year", Op.GT, 2020)])).ids == ["90"]
+    outer = MetadataFilters(filters=[inner, only("year", Op.EQ, 2021)], condition=How.NOT)
     assert asked(store, filters=outer).ids == ["20"]
 
 
@@ -178,9 +178,9 @@ def test_deleting(store):
     store.delete_nodes(["0", "missing"])
     assert asked(store).ids == ["10"]
     store.add(nodes())
-    store.delete_nodes(filters=MetadataFilters(filters=[only("year", O.GT, 2021)]))
+    store.delete_nodes(filters=MetadataFilters(filters=[only("year", Op.GT, 2021)]))
     assert asked(store).ids == ["0", "10"]
-    store.delete_nodes(["0", "10"], MetadataFilters(filters=[only("year", O.EQ, 2021)]))
+    store.delete_nodes(["0", "10"], MetadataFilters(filters=[only("year", Op.EQ, 2021)]))
     assert asked(store).ids == ["0"]
     with pytest.raises(ValueError, match="needs node_ids or filters"):
         store.delete_nodes()
