@@ -309,7 +309,10 @@ class DocumentIndex:
             raise
 
     def _new(self, dim: int | None) -> FlatIndex:
-        wanted = {**_DEFAULTS, **{name: value for name, value in self._wanted.items() if value is not None}}
+        wanted: dict[str, Any] = {
+            **_DEFAULTS,
+            **{name: value for name, value in self._wanted.items() if value is not None},
+        }
         wanted.setdefault("dim", dim)
         return FlatIndex(**wanted)
 
