@@ -191,6 +191,30 @@ def id_array(ids: Any, name: str, n: int | None = None) -> NDArray[np.int64]:
     return array if _is_plain(array, np.int64) else np.array(array, np.int64, order="C")
 
 
+def strings(values: Any, name: str, n: int | None = None, optional: bool = False) -> list[Any]:
+    """`values` as a list of str, each of which UTF-8 can hold. `n`: the length, if fixed.
+
+    optional : None is welcome in place of a string, and in place of all of them.
+    """
+    if optional and values is None:
+        return [None] * (n or 0)
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of strings, got {_shown(values)}")
+    out: list[Any] = []
+    for at, value in enumerate(values):
+        if not isinstance(value, str) and not (optional and value is None):
+            raise TypeError(f"{name}[{at}] must be a string{' or None' * optional}, got {_shown(value)}")
+        try:
+            if value is not None:
+                value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name}[{at}] is not text that UTF-8 can hold: {error.reason}") from None
+        out.append(value if value is None else str(value))
+    if n is not None and len(out) != n:
+        raise ValueError(f"{name} must have {n} entries, got {len(out)}")
+    return out
+
+
 def unique_ids(ids: NDArray[np.int64], name: str) -> None:
     """Raise ValueError for the first of ids (n,) int64 that was there before."""
     if (ids[1:] > ids[:-1]).all():

@@ -130,7 +130,7 @@ class Records:
             zip(
                 given.tolist(),
                 _unique_keys(keys, len(given)),
-                _texts(texts, "texts", len(given), optional=True),
+                checks.strings(texts, "texts", len(given), optional=True),
                 _metadatas(metadatas, len(given)),
                 strict=True,
             )
@@ -179,7 +179,7 @@ class Records:
     def ids(self, keys: Sequence[str], missing: str = "raise") -> Ids:
         """The largest id of each key, (n,) int64; KeyError names the first unknown key, unless missing="ignore"."""
         checks.choice(missing, "missing", ("raise", "ignore"))
-        wanted = _texts(keys, "keys", None)
+        wanted = checks.strings(keys, "keys")
         found = dict(self._where("key", wanted, "SELECT key, max(id) FROM records WHERE {} GROUP BY key"))
         if missing == "raise":
             _all_found(wanted, found, "key")
@@ -196,6 +196,13 @@ class Records:
         wanted = checks.id_array(ids, "ids").tolist()
         found = {row[0]: row for row in self._where("id", wanted, f"{_ROWS} WHERE {{}}")}
         return [_record(found[id]) for id in _all_found(wanted, found, "id")]
+
+    def ids_without_vector(self, n: int) -> Ids:
+        """n ids that are free for rows without a vector, (n,) int64."""
+        with self._reading() as connection:
+            (largest,) = connection.execute("SELECT max(id) FROM records WHERE id >= ?", (WITHOUT_VECTOR,)).fetchone()
+        first = WITHOUT_VECTOR if largest is None else largest + 1
+        return np.arange(first, first + n, dtype=np.int64)
 
     def all_ids(self) -> Ids:
         """(n,) int64, ascending."""
@@ -343,29 +350,8 @@ def _record(row: tuple[int, str, str | None, str | None]) -> Record:
     return Record(id, key, text, None if metadata is None else json.loads(metadata))
 
 
-def _texts(values: Any, name: str, n: int | None, optional: bool = False) -> list[Any]:
-    """Checked strings, or None where that is welcome; all None where `values` is."""
-    if optional and values is None:
-        return [None] * (n or 0)
-    if isinstance(values, (str, bytes)):
-        raise TypeError(f"{name} must be a sequence of strings, got one {type(values).__name__}")
-    out: list[Any] = []
-    for at, value in enumerate(values):
-        if not isinstance(value, str) and not (optional and value is None):
-            raise TypeError(f"{name}[{at}] must be a string{' or None' * optional}, got {type(value).__name__}")
-        out.append(value if value is None else str(value))
-        try:
-            if value is not None:
-                value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{name}[{at}] is not text that UTF-8 can hold: {error.reason}") from None
-    if n is not None and len(out) != n:
-        raise ValueError(f"{name} must have {n} entries, as ids has, got {len(out)}")
-    return out
-
-
 def _unique_keys(keys: Any, n: int) -> list[str]:
-    out = _texts(keys, "keys", n)
+    out: list[str] = checks.strings(keys, "keys", n)
     if len(set(out)) < n:
         first: dict[str, int] = {}
         for at, key in enumerate(out):
@@ -380,7 +366,7 @@ def _metadatas(values: Any, n: int) -> list[str | None]:
         return [None] * n
     out = [None if value is None else _as_json(value, f"metadatas[{at}]") for at, value in enumerate(values)]
     if len(out) != n:
-        raise ValueError(f"metadatas must have {n} entries, as ids has, got {len(out)}")
+        raise ValueError(f"metadatas must have {n} entries, got {len(out)}")
     return out
 
 

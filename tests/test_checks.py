@@ -387,6 +387,24 @@ def test_flags():
             checks.flag(value, "center")
 
 
+def test_strings():
+    assert checks.strings(["a", np.str_("b")], "keys") == ["a", "b"]
+    assert type(checks.strings(iter([np.str_("b")]), "keys", 1)[0]) is str
+    assert checks.strings(None, "texts", 2, optional=True) == [None, None]
+    assert checks.strings(["", None, "\x00"], "texts", optional=True) == ["", None, "\x00"]
+    for value, shown in [("ab", "'ab'"), (b"ab", "a bytes"), (3, "3 (int)"), (None, "None")]:
+        with says(TypeError, f"keys must be a sequence of strings, got {shown}"):
+            checks.strings(value, "keys")
+    with says(TypeError, "keys[1] must be a string, got None"):
+        checks.strings(["a", None], "keys")
+    with says(TypeError, "texts[0] must be a string or None, got 1 (int)"):
+        checks.strings([1], "texts", optional=True)
+    with says(ValueError, "keys must have 2 entries, got 1"):
+        checks.strings(["a"], "keys", 2)
+    with says(ValueError, "keys[0] is not text that UTF-8 can hold: surrogates not allowed"):
+        checks.strings(["\ud800"], "keys")
+
+
 # --- ids -------------------------------------------------------------------------------------------------------
 
 

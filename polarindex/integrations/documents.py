@@ -14,7 +14,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -40,10 +40,15 @@ T = TypeVar("T")
 
 
 class Hit(NamedTuple):
-    """A document that was found, and its similarity (ip, cosine: larger is nearer) or squared distance (l2)."""
+    """A document that was found.
+
+    score : its similarity (ip, cosine: larger is nearer) or squared distance (l2); 0 where none was asked for.
+    vector : (dim,) float32 where vectors were asked for, and it has one: as stored, else decoded from its code.
+    """
 
     record: Record
     score: float
+    vector: NDArray[np.float32] | None
 
 
 class DocumentIndex:
@@ -89,7 +94,7 @@ class DocumentIndex:
         self._wanted = {"dim": dim, "metric": metric, "bits": bits, "store": store}
         self._index: FlatIndex | IVFIndex | None = None
         self._records = Records(None) if self.path is None else None
-        self._replaced: list[int] = []  # ids whose rows are to go when the index is synced
+        self._replaced: set[int] = set()  # ids whose rows are to go when the index is synced
         there = self.path is not None and (self.path.is_file() or self.path.is_dir() and any(self.path.iterdir()))
         if self.path is not None and (there or read_only):
             if index is not None:
@@ -158,8 +163,7 @@ class DocumentIndex:
                 return
             _, records = self._held()
             old = records.ids(keys, missing="ignore")
-            first = max(WITHOUT_VECTOR, 1 + int(max(records.all_ids(), default=0)))
-            records.add(np.arange(first, first + len(keys)), keys, texts, metadatas)
+            records.add(records.ids_without_vector(len(keys)), keys, texts, metadatas)
             self._drop(old)
 
     def update(self, keys: Sequence[str], metadatas: Sequence[dict[str, Any] | None]) -> None:
@@ -209,7 +213,9 @@ class DocumentIndex:
         if self._records is not None:
             yield from (record for record in self._records.scan() if record.id not in self._replaced)
 
-    def search(self, vector: Any, k: int, accepts: Callable[[Record], bool] | None = None) -> list[Hit]:
+    def search(
+        self, vector: Any, k: int, accepts: Callable[[Record], bool] | None = None, with_vectors: bool = False
+    ) -> list[Hit]:
         """The k documents nearest to a vector (dim,), best first; of those that `accepts` accepts, asked about each."""
         checks.integer(k, "k", low=1)
 
@@ -219,19 +225,30 @@ class DocumentIndex:
             allowed = None if accepts is None else IdFilter([record.id for record in self.scan() if accepts(record)])
             scores, ids = self._index.search(vector, min(k, len(self._index)), filter=allowed)
             there = ids >= 0
-            rows = records.rows(ids[there])
-            return [Hit(row, float(score)) for row, score in zip(rows, scores[there], strict=True)]
+            return self._hits(records.rows(ids[there]), scores[there].tolist(), with_vectors)
 
         return self._asked(found, [])
 
-    def vectors(self, records: Sequence[Record]) -> NDArray[np.float32]:
-        """The vectors (n, dim) of documents that were found: as they are stored, else decoded from their codes."""
-        index, _ = self._held()
-        return index.reconstruct([record.id for record in records])
+    def select(self, accepts: Callable[[Record], bool] | None = None, with_vectors: bool = False) -> list[Hit]:
+        """The documents that `accepts` accepts, the oldest first, those without a vector last."""
+
+        def found(records: Records) -> list[Hit]:
+            rows = [record for record in self.scan() if accepts is None or accepts(record)]
+            return self._hits(rows, [0.0] * len(rows), with_vectors)
+
+        return self._asked(found, [])
 
     def refresh(self) -> bool:
         """Take over what another process has changed since this was opened, or refreshed; whether anything was."""
-        return self._held()[0].refresh()
+        index, records = self._held()
+        if self.path is None or not self.read_only:
+            return index.refresh()
+        with self._seen():
+            if os.path.samestat(os.stat(self.path / FILE), self._file):
+                return index.refresh()
+            self._open(self.path)  # other documents were saved here
+            records.close()
+            return True
 
     # --- its directory
 
@@ -260,10 +277,14 @@ class DocumentIndex:
             draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
             try:
                 self._index.save(draft)
+                rows = list(self.scan())
                 with Records(draft / FILE) as written:
-                    rows = list(self.scan())
-                    written.add(*(list(column) for column in zip(*rows, strict=True))) if rows else None
-                _replace_directory(draft, target)
+                    if rows:
+                        written.add(*zip(*rows, strict=True))
+                # Windows renames no directory with an open file, such as a lock: ours, or that of who has it open
+                taken = (target / MANIFEST).exists() and os.name != "nt"
+                with nobody_has_open(target) if taken else nullcontext():
+                    durable.replace_directory(draft, target)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
@@ -274,7 +295,7 @@ class DocumentIndex:
             if self.path is not None and self._index is not None and self._records is not None:
                 self._index.close()
                 if self._replaced:
-                    self._records.remove(self._replaced)
+                    self._records.remove(sorted(self._replaced))
                     self._replaced.clear()
             if self._records is not None:
                 self._records.close()
@@ -296,17 +317,18 @@ class DocumentIndex:
                     raise ValueError(f"{name}={wanted!r} is not that of the index in {path}: {own[name]!r}")
             if len(index) and not (path / FILE).exists():
                 raise FormatError(f"{path} is an index without documents: it has no {FILE}")
-            self._index, self._records = index, Records(path / FILE, read_only=self.read_only)
-            if not self.read_only:
-                self._records.reconcile(index.ids)
-                unknown = np.setdiff1d(index.ids, self._records.all_ids())
-                if len(unknown):
-                    raise FormatError(f"{path} holds id {unknown[0]}, which its {FILE} does not: one was changed alone")
+            records = Records(path / FILE, read_only=self.read_only)
+            try:
+                if not self.read_only:
+                    _reconcile(index, records)
+                self._file = os.stat(path / FILE)
+            except BaseException:
+                records.close()
+                raise
         except BaseException:
             index._close(sync=False)
-            if self._records is not None:
-                self._records.close()
             raise
+        self._index, self._records = index, records
 
     def _new(self, dim: int | None) -> FlatIndex:
         wanted: dict[str, Any] = {
@@ -333,27 +355,43 @@ class DocumentIndex:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Alone among those who change something, and seen by those who ask."""
+        """Alone among those who change something."""
         with self._lock:
             if self.read_only:
                 raise RuntimeError(f"{self.path} was opened with read_only=True: its documents cannot be changed")
+            with self._seen():
+                yield
+
+    @contextmanager
+    def _seen(self) -> Iterator[None]:
+        """Let those who ask meanwhile ask again."""
+        with self._lock:
             self._turn += 1
             try:
                 yield
             finally:
                 self._turn += 1
 
+    def _hits(self, rows: list[Record], scores: list[float], with_vectors: bool) -> list[Hit]:
+        vectors: list[Any] = [None] * len(rows)
+        there = [at for at, row in enumerate(rows) if row.id < WITHOUT_VECTOR]
+        if with_vectors and there:
+            index, _ = self._held()
+            for at, vector in zip(there, index.reconstruct([rows[at].id for at in there]), strict=True):
+                vectors[at] = vector
+        return [Hit(*found) for found in zip(rows, scores, vectors, strict=True)]
+
     def _drop(self, ids: NDArray[np.int64]) -> None:
         """Let the index forget ids, make all of its changes durable, and remove what no longer counts."""
         index, records = self._held()
-        self._replaced.extend(ids.tolist())
+        self._replaced.update(ids.tolist())
         index.remove(ids[ids < WITHOUT_VECTOR], missing="ignore")
         if self.path is not None:
             index.sync()
             if index.info()["compact_advised"]:
                 index.compact()
         if self._replaced:
-            records.remove(self._replaced)
+            records.remove(sorted(self._replaced))
             self._replaced.clear()
 
     def _asked(self, ask: Callable[[Records], T], nothing: T) -> T:
@@ -367,7 +405,7 @@ class DocumentIndex:
                     found = ask(self._records)
                 except KeyError:  # an id that was removed meanwhile, here or by another process
                     if self.read_only:
-                        self._held()[0].refresh()
+                        self.refresh()
                 else:
                     if turn == self._turn:
                         return found
@@ -375,18 +413,9 @@ class DocumentIndex:
             return ask(self._records)
 
 
-def _replace_directory(draft: Path, target: Path) -> None:
-    """Put a directory in the place of another one, whole. A crash in between leaves both, under other names."""
-    if not target.exists():
-        draft.rename(target)
-    elif not any(target.iterdir()):
-        target.rmdir()
-        draft.rename(target)
-    else:
-        with nobody_has_open(target):
-            pass
-        old = target.with_name(f"{draft.name}-old")
-        target.rename(old)
-        draft.rename(target)
-        shutil.rmtree(old)
-    durable.sync_directory(target.parent)
+def _reconcile(index: FlatIndex | IVFIndex, records: Records) -> None:
+    """Remove what a crash has left; FormatError where index and records were not changed together."""
+    records.reconcile(index.ids)
+    unknown = np.setdiff1d(index.ids, records.all_ids())
+    if len(unknown):
+        raise FormatError(f"{records.path} does not have id {unknown[0]}, which its index has: one was changed alone")

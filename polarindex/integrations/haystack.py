@@ -16,12 +16,12 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from polarindex.errors import MissingExtraError
-from polarindex.integrations.documents import DocumentIndex
-from polarindex.records import WITHOUT_VECTOR, Record
+from polarindex.integrations.documents import DocumentIndex, Hit
+from polarindex.records import Record
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
@@ -100,7 +100,7 @@ class PolarDocumentStore:
 
     def filter_documents(self, filters: Filters = None) -> list[Document]:
         """The documents that match Haystack's filters, the oldest first; all where None."""
-        return self._documents(self._matching(filters), self._arguments["return_embedding"])
+        return [_document(hit) for hit in self._matching(filters, self._arguments["return_embedding"])]
 
     def embedding_retrieval(
         self,
@@ -111,13 +111,11 @@ class PolarDocumentStore:
         return_embedding: bool = False,
     ) -> list[Document]:
         """The documents nearest to an embedding, best first, with scores; see PolarEmbeddingRetriever."""
-        _check_filters(filters)
+        accepts = _accepted(filters)
         if top_k == 0:
             return []
-        accepts = (lambda record: _matches(filters, record)) if filters else None
-        hits = self.documents.search(query_embedding, top_k, accepts)
-        scores = [_score(hit.score, self._arguments["metric"], scale_score) for hit in hits]
-        return self._documents([hit.record for hit in hits], return_embedding, scores)
+        hits = self.documents.search(query_embedding, top_k, accepts, return_embedding)
+        return [_document(hit, _score(hit.score, self._arguments["metric"], scale_score)) for hit in hits]
 
     # --- changing it
 
@@ -148,16 +146,16 @@ class PolarDocumentStore:
 
     def delete_by_filter(self, filters: dict[str, Any]) -> int:
         """Delete the documents that match; returns how many."""
-        return self.documents.delete([record.key for record in self._matching(filters)])
+        return self.documents.delete([hit.record.key for hit in self._matching(filters)])
 
     def update_by_filter(self, filters: dict[str, Any], meta: dict[str, Any]) -> int:
         """Add fields to the meta of the documents that match, or replace them; returns how many documents."""
         found = self._matching(filters)
         metadatas = []
-        for record in found:
-            stored = record.metadata or {}
+        for hit in found:
+            stored = hit.record.metadata or {}
             metadatas.append({**stored, "meta": {**stored.get("meta", {}), **meta}})
-        self.documents.update([record.key for record in found], metadatas)
+        self.documents.update([hit.record.key for hit in found], metadatas)
         return len(found)
 
     # --- the same from coroutines
@@ -193,22 +191,8 @@ class PolarDocumentStore:
 
     # --- documents and records
 
-    def _matching(self, filters: Filters) -> list[Record]:
-        _check_filters(filters)
-        return [record for record in self.documents.scan() if not filters or _matches(filters, record)]
-
-    def _documents(
-        self, records: list[Record], with_embeddings: bool, scores: list[float] | None = None
-    ) -> list[Document]:
-        parts: list[dict[str, Any]] = [{} for _ in records]
-        there = [at for at, record in enumerate(records) if record.id < WITHOUT_VECTOR]
-        if with_embeddings and there:
-            vectors = self.documents.vectors([records[at] for at in there])
-            for at, vector in zip(there, vectors, strict=True):
-                parts[at]["embedding"] = vector.tolist()
-        for part, score in zip(parts, scores or (), strict=False):
-            part["score"] = score
-        return [_document(record, **part) for record, part in zip(records, parts, strict=True)]
+    def _matching(self, filters: Filters, with_vectors: bool = False) -> list[Hit]:
+        return self.documents.select(_accepted(filters), with_vectors)
 
     def _chosen(self, documents: list[Document], policy: DuplicatePolicy) -> list[Document]:
         """Those that a policy lets in, each id once."""
@@ -332,17 +316,22 @@ def _metadata(document: Document) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if value}
 
 
-def _document(record: Record, **more: Any) -> Document:
-    return Document.from_dict({"id": record.key, "content": record.text, **(record.metadata or {}), **more})
+def _document(hit: Hit, score: float | None = None) -> Document:
+    more = {"score": score, "embedding": None if hit.vector is None else hit.vector.tolist()}
+    return Document.from_dict({**_entries(hit.record), **more})
 
 
-def _matches(filters: dict[str, Any], record: Record) -> bool:
-    return document_matches_filter(filters, _document(record))
+def _entries(record: Record) -> dict[str, Any]:
+    return {"id": record.key, "content": record.text, **(record.metadata or {})}
 
 
-def _check_filters(filters: Filters) -> None:
-    if filters and "operator" not in filters and "conditions" not in filters:
+def _accepted(filters: Filters) -> Callable[[Record], bool] | None:
+    """Haystack's filters as a function; None for all."""
+    if not filters:
+        return None
+    if "operator" not in filters and "conditions" not in filters:
         raise ValueError(f"filters must have an operator, got the keys {sorted(filters)}")
+    return lambda record: document_matches_filter(filters, Document.from_dict(_entries(record)))
 
 
 def _score(score: float, metric: str, scaled: bool) -> float:

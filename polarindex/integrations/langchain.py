@@ -112,9 +112,9 @@ class PolarVectorStore(VectorStore):
         last = {key: at for at, key in enumerate(keys)}  # of an id that is given twice the last text counts
         chosen = list(last.values())
         metadatas = metadatas or [{}] * len(texts)
-        self.documents.put(
-            list(last), [vectors[at] for at in chosen], [texts[at] for at in chosen], [metadatas[at] for at in chosen]
-        ) if texts else None
+        if texts:
+            columns: tuple[list[Any], ...] = vectors, texts, metadatas
+            self.documents.put(list(last), *([column[at] for at in chosen] for column in columns))
         return keys
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
@@ -177,21 +177,16 @@ class PolarVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """k of the fetch_k most similar documents, each near to the query and far from those before it."""
-        hits = self._hits(embedding, fetch_k, filter)
+        hits = self._hits(embedding, fetch_k, filter, with_vectors=True)
         if not hits:
             return []
-        vectors = list(self.documents.vectors([hit.record for hit in hits]))
+        vectors = [hit.vector for hit in hits]
         chosen = maximal_marginal_relevance(np.asarray(embedding, np.float32), vectors, lambda_mult, k)
         return [_document(hits[at].record) for at in chosen]
 
-    def _hits(self, embedding: list[float], k: int, filter: Filter | None) -> list[Hit]:
-        if filter is None:
-            return self.documents.search(embedding, k)
-        if callable(filter):
-            accepts = filter
-            return self.documents.search(embedding, k, lambda record: accepts(_document(record)))
-        satisfied = condition(filter)
-        return self.documents.search(embedding, k, lambda record: satisfied(record.metadata or {}))
+    def _hits(self, embedding: list[float], k: int, filter: Filter | None, with_vectors: bool = False) -> list[Hit]:
+        accepts = None if filter is None else _accepted(filter)
+        return self.documents.search(embedding, k, accepts, with_vectors)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         if self._relevance is not None:
@@ -244,6 +239,13 @@ class PolarVectorStore(VectorStore):
     def close(self) -> None:
         """Let go of the directory, for another writer."""
         self.documents.close()
+
+
+def _accepted(filter: Filter) -> Callable[[Record], bool]:
+    if callable(filter):
+        return lambda record: filter(_document(record))
+    satisfied = condition(filter)
+    return lambda record: satisfied(record.metadata or {})
 
 
 def _document(record: Record) -> Document:

@@ -129,15 +129,16 @@ class PolarVectorStore(BasePydanticVectorStore):
         await asyncio.to_thread(self.clear)
 
     def _delete(self, accepts: Callable[[Record], bool]) -> None:
-        self._documents.delete([record.key for record in self._documents.scan() if accepts(record)])
+        self._documents.delete([hit.record.key for hit in self._documents.select(accepts)])
 
     # --- asking it
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """The nodes that have one of the ids, in their order, and satisfy the filters; all where neither is given."""
-        records = self._documents.scan() if node_ids is None else self._documents.get(node_ids)
         accepts = _accepted(None, None, filters)
-        return [_node(record) for record in records if accepts(record)]
+        if node_ids is None:
+            return [_node(hit.record) for hit in self._documents.select(accepts)]
+        return [_node(record) for record in self._documents.get(node_ids) if accepts(record)]
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
@@ -154,9 +155,8 @@ class PolarVectorStore(BasePydanticVectorStore):
         restricted = query.node_ids or query.doc_ids or query.filters
         accepts = _accepted(query.node_ids or None, query.doc_ids or None, query.filters) if restricted else None
         many = query.mode == VectorStoreQueryMode.MMR
-        hits = self._documents.search(
-            query.query_embedding, query.similarity_top_k * (_PREFETCH if many else 1), accepts
-        )
+        k = query.similarity_top_k * (_PREFETCH if many else 1)
+        hits = self._documents.search(query.query_embedding, k, accepts, with_vectors=many)
         if many and hits:
             hits = self._diverse(hits, query, kwargs.get("mmr_threshold", query.mmr_threshold))
         metric = self._documents.index.metric if self._documents.index is not None else "cosine"
@@ -170,10 +170,9 @@ class PolarVectorStore(BasePydanticVectorStore):
         return await asyncio.to_thread(self.query, query, **kwargs)
 
     def _diverse(self, hits: list[Hit], query: VectorStoreQuery, threshold: float | None) -> list[Hit]:
-        vectors = self._documents.vectors([hit.record for hit in hits])
         _, chosen = get_top_k_mmr_embeddings(
             query.query_embedding,
-            vectors.tolist(),
+            [hit.vector for hit in hits],
             similarity_top_k=query.similarity_top_k,
             embedding_ids=list(range(len(hits))),
             mmr_threshold=threshold,

@@ -36,13 +36,16 @@ def keys(found):
 
 def state(index):
     """All that can be asked of an index: each key's text, and its direction."""
-    rows = list(index.scan())
-    found = {record.key: (record.text, record.metadata) for record in rows}
-    assert len(found) == len(rows) == len(index)
-    for record, vector in zip(rows, index.vectors(rows), strict=True) if rows else ():
-        (hit,) = index.search(vector, 1)
-        assert hit.score > 0.99
-        found[record.key] += (round(float(np.degrees(np.arctan2(*vector[::-1])))),)
+    found = {}
+    for hit in index.select(with_vectors=True):
+        key, text, metadata = hit.record[1:]
+        assert key not in found
+        found[key] = (text, metadata)
+        if hit.vector is not None:
+            (nearest,) = index.search(hit.vector, 1)
+            assert nearest.score > 0.99
+            found[key] += (round(float(np.degrees(np.arctan2(*hit.vector[::-1])))),)
+    assert len(found) == len(index)
     return found
 
 
@@ -80,8 +83,8 @@ def test_putting_replaces_and_deleting_deletes(index):
         ((["x"], [[np.nan, 1.0]]), ValueError, "is not finite"),
         ((["x"], [[0.0, 0.0]]), ValueError, "zero"),
         ((["a", "a"], vectors(1, 2)), ValueError, "keys must be unique, got 'a' at positions 0 and 1"),
-        (([5], vectors(1)), TypeError, r"keys\[0\] must be a string, got int"),
-        ((["a"], vectors(1), [b"t"]), TypeError, r"texts\[0\] must be a string or None, got bytes"),
+        (([5], vectors(1)), TypeError, r"keys\[0\] must be a string, got 5 \(int\)"),
+        ((["a"], vectors(1), [b"t"]), TypeError, r"texts\[0\] must be a string or None, got a bytes"),
         ((["a"], vectors(1), ["t"], [{"x": {1}}]), TypeError, r"metadatas\[0\] must be what JSON can hold"),
     ],
 )
@@ -158,6 +161,36 @@ def test_readers_follow_a_writer_when_they_refresh_or_have_to(tmp_path):
         DocumentIndex(tmp_path / "missing", read_only=True)
 
 
+def test_a_reader_follows_where_other_documents_were_saved_in_place(tmp_path):
+    for number in (1, 2):
+        index = DocumentIndex()
+        index.put(["key"], vectors(number), [str(number)])
+        index.save(tmp_path / "documents")
+        if number == 1:
+            reader = DocumentIndex(tmp_path / "documents", read_only=True)
+    assert state(reader) == {"key": ("1", None, 1)}
+    assert reader.refresh() and state(reader) == {"key": ("2", None, 2)} and not reader.refresh()
+
+
+def test_a_save_that_cannot_be_put_in_place_leaves_what_was_there(tmp_path, monkeypatch):
+    index = DocumentIndex()
+    index.put(["a"], vectors(1), ["A"])
+    index.save(tmp_path / "documents")
+    index.put(["b"], vectors(2), ["B"])
+    rename = documents.Path.rename
+
+    def failing(self, target):
+        if target.name == "documents" and not self.name.endswith("-old"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(documents.Path, "rename", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        index.save(tmp_path / "documents")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["documents"]
+    assert state(DocumentIndex(tmp_path / "documents", read_only=True)) == {"a": ("A", None, 1)}
+
+
 def test_a_directory_that_holds_something_else_is_refused(tmp_path):
     plain = pi.FlatIndex(2)
     plain.add(vectors(0, 1))
@@ -169,7 +202,7 @@ def test_a_directory_that_holds_something_else_is_refused(tmp_path):
         index.put(["a"], vectors(0))
     with pi.open(tmp_path / "documents") as alone:
         alone.add(vectors(5))
-    with pytest.raises(pi.FormatError, match="holds id 1, which its records.sqlite does not"):
+    with pytest.raises(pi.FormatError, match="records.sqlite does not have id 1, which its index has"):
         DocumentIndex(tmp_path / "documents")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "file").touch()
@@ -277,7 +310,7 @@ def test_who_searches_meanwhile_sees_one_state(index):
 
     def ask():
         while not stop.is_set():
-            hits = index.search(vectors(0)[0], 10)
+            hits = index.search(vectors(0)[0], 10, with_vectors=True)
             found = [hit.record.key for hit in hits]
             if sorted(found) != ["a", "b", "c"]:
                 wrong.append(found)
@@ -288,8 +321,8 @@ def test_who_searches_meanwhile_sees_one_state(index):
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for round in range(20):
-        index.put(["a"], vectors(180 if round % 2 == 0 else 0), ["far" if round % 2 == 0 else "A"])
+    for turn in range(20):
+        index.put(["a"], vectors(180 if turn % 2 == 0 else 0), ["far" if turn % 2 == 0 else "A"])
     stop.set()
     for thread in threads:
         thread.join()
