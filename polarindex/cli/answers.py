@@ -31,6 +31,7 @@ from polarindex.sweep.cache import written_whole
 FORMATS = ("table", "jsonl", "csv", "npz", "npy")
 _STDOUT = "-"
 _SHOWN = 10  # queries in a table on a terminal
+_TOGETHER = 256  # queries whose columns are aligned elsewhere
 
 
 class Answers(NamedTuple):
@@ -136,31 +137,59 @@ def _write_csv(answers: Iterator[Answers], file: IO[str]) -> None:
 
 def print_table(answers: Iterator[Answers], queries: int, metric: str) -> None:
     """Print a table of the answers; on a terminal those of the first queries, with a remark on the others."""
+    console, lines = out(), _lines(answers)
+    if not console.is_terminal:  # where rich, which sees all rows before it prints one, would take its time
+        _print_rows(lines, metric)
+        return
     from rich.table import Table
     from rich.text import Text
 
-    console = out()
-    shown = list(islice(_lines(answers), _SHOWN if console.is_terminal else None))
-    keyed, told = any("keys" in line for line in shown), any("texts" in line for line in shown)
+    shown = list(islice(lines, _SHOWN))
+    columns = _columns(shown, metric)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("query", "rank", "id"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if keyed:
-        table.add_column("key", overflow="fold")
-    table.add_column("distance" if metric == "l2" else "similarity", justify="right", no_wrap=True)
-    if told:
-        table.add_column("text", overflow="ellipsis", no_wrap=True)
+    for name in columns:
+        right = name not in ("key", "text")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "key", overflow="ellipsis")
     for line in shown:
-        for rank, id in enumerate(line["ids"]):
-            row = [str(line["query"]) if rank == 0 else "", str(rank + 1), str(id)]
-            row += [line["keys"][rank]] if keyed else []
-            row.append(f"{line['distances'][rank]:.6g}")
-            text = line["texts"][rank] if "texts" in line else None
-            row += [" ".join((text or "").split())] if told else []
+        for row in _rows(line, columns):
             table.add_row(*map(Text, row))
     console.print(table)
     if len(shown) < queries:
         remark(f"and those of {queries - len(shown):,} queries more: --json or --out FILE has all")
+
+
+def _print_rows(lines: Iterator[dict[str, Any]], metric: str) -> None:
+    """Print all answers in columns, some queries at a time."""
+    columns: list[str] = []
+    while some := list(islice(lines, _TOGETHER)):
+        rows = [] if columns else [_columns(some, metric)]
+        columns = columns or rows[0]
+        rows += [row for line in some for row in _rows(line, columns)]
+        widths = [max(len(row[at]) for row in rows) for at in range(len(columns))]
+        for row in rows:
+            cells = (
+                cell.ljust(width) if name in ("key", "text") else cell.rjust(width)
+                for name, cell, width in zip(columns, row, widths, strict=True)
+            )
+            sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
+def _columns(lines: list[dict[str, Any]], metric: str) -> list[str]:
+    names = ["query", "rank", "id", *(["key"] if any("keys" in line for line in lines) else [])]
+    names.append("distance" if metric == "l2" else "similarity")
+    return [*names, *(["text"] if any("texts" in line for line in lines) else [])]
+
+
+def _rows(line: dict[str, Any], columns: list[str]) -> Iterator[list[str]]:
+    """The rows of a table for one query."""
+    for rank, (id, distance) in enumerate(zip(line["ids"], line["distances"], strict=True)):
+        row = [str(line["query"]), str(rank + 1), str(id)]
+        row += [line["keys"][rank]] if "key" in columns else []
+        row.append(f"{distance:.6g}")
+        if "text" in columns:
+            text = line["texts"][rank] if "texts" in line else None
+            row.append(" ".join((text or "").split()))
+        yield row
 
 
 def _shortest(values: NDArray[np.float32]) -> list[float]:

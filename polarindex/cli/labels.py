@@ -124,10 +124,11 @@ def writing(folder: Path) -> Iterator[tuple[FlatIndex | IVFIndex, Records | None
             records = records_at(folder, read_only=False)
             if records is None:
                 yield index, None
-                return
-            with records:
-                records.reconcile(index.ids)
-                yield index, records
+            else:
+                with records:
+                    records.reconcile(index.ids)
+                    yield index, records
+            index.sync()
     except OSError as error:  # of a sync: what is in memory goes with the command
         raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
 

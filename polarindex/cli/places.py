@@ -60,6 +60,9 @@ def built_beside(place: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def _check(target: Path, place: Path, overwrite: bool) -> None:
+    there = next(folder for folder in target.parents if folder.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file, in which there is no place for an index; choose another name")
     if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir():

@@ -90,13 +90,14 @@ def _filter(file: str, held: FlatIndex | IVFIndex, index: Path, records: Records
     from polarindex.cli.screen import remark
     from polarindex.cli.selection import ids_in
 
-    allowed = np.unique(ids_in(file, index, records, held.ids, ignore_missing=True))
-    there = np.isin(allowed, held.ids)
-    if not there.any():
-        raise ValueError(f"{file} names no row of {index}; it is to hold {'keys' if records else 'ids'}, one a line")
-    if not there.all():
-        remark(f"{file}: {len(allowed) - there.sum():,} of {len(allowed):,} ids are not in {index}")
-    return IdFilter(allowed)
+    what = "ids" if records is None else "keys"
+    named = ids_in(file, index, records, held.ids, ignore_missing=True)
+    there = int(np.isin(named.ids, held.ids).sum())
+    if not there:
+        raise ValueError(f"{file} names no row of {index}; it is to hold {what}, one a line")
+    if there < named.count:
+        remark(f"{file}: {named.count - there:,} of {named.count:,} {what} are not in {index}")
+    return IdFilter(named.ids)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class Selection:
             return np.unique(self._ids)
         if self._keys is not None:
             return np.unique(ids_of_keys(self._keys, index, records, ignore_missing))
-        return np.unique(ids_in(str(self._file), index, records, None, ignore_missing))
+        return ids_in(str(self._file), index, records, None, ignore_missing).ids
 
 
 def ids_of_keys(keys: list[str], index: Path, records: Records | None, ignore_missing: bool = False) -> Ids:
@@ -53,23 +53,32 @@ def ids_of_keys(keys: list[str], index: Path, records: Records | None, ignore_mi
         raise KeyError(f"key {unknown!r} is not in {index}") from None
 
 
-def ids_in(file: str, index: Path, records: Records | None, all_ids: Ids | None, ignore_missing: bool) -> Ids:
-    """The ids that a file names, or stdin; a mask is over `all_ids`, where one is welcome."""
+class Named(NamedTuple):
+    """What a file names: how many ids or keys, and the ids, ascending."""
+
+    count: int
+    ids: Ids
+
+
+def ids_in(file: str, index: Path, records: Records | None, all_ids: Ids | None, ignore_missing: bool) -> Named:
+    """What a file names, or stdin; a mask is over `all_ids`, where one is welcome."""
     if file != _STDIN and not Path(file).expanduser().is_file():
         raise MissingDatasetError(f"no file {file}")
     if Path(file).suffix == ".npy":
-        return _of_array(file, all_ids)
+        ids = np.unique(_of_array(file, all_ids))
+        return Named(len(ids), ids)
     try:
         text = sys.stdin.read() if file == _STDIN else Path(file).expanduser().read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"{file} is not a text file in UTF-8: {error.reason} at byte {error.start}") from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     name = "stdin" if file == _STDIN else file
     if not lines:
         raise FormatError(f"{name} names no row")
     if records is not None:
-        return ids_of_keys(lines, index, records, ignore_missing)
-    return whole_numbers(lines, name)
+        return Named(len(lines), np.unique(ids_of_keys(lines, index, records, ignore_missing)))
+    ids = np.unique(whole_numbers(lines, name))
+    return Named(len(ids), ids)
 
 
 def whole_numbers(texts: list[str], name: str) -> Ids:

@@ -25,6 +25,7 @@ from polarindex.errors import FormatError, MissingDatasetError, MissingExtraErro
 from polarindex.sweep.files import DAMAGE, arrow_table, feather_table, npz_shapes, optional_module
 
 _BLOCK = 8192  # rows
+_OF_THEIR_OWN = "give ids and keys in a file of their own: .npy, .txt or .parquet"
 
 
 class Columns(Protocol):
@@ -144,8 +145,7 @@ def _opened(path: Path) -> Columns:
         raise MissingDatasetError(f"no file {path}")
     read = _READERS.get(path.suffix.lower())
     if read is None:
-        others = "give them in a file of their own: .npy, .txt or .parquet"
-        raise FormatError(f"{path} has no columns beside its vectors; {others}")
+        raise FormatError(f"{path} has no columns beside its vectors; {_OF_THEIR_OWN}")
     try:
         return read(path)
     except (FormatError, MissingExtraError):
@@ -239,7 +239,7 @@ def _npz(path: Path) -> Columns:
 def _npy(path: Path) -> Columns:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim != 1:
-        raise FormatError(f"{path} must hold one column, (n,), got shape {array.shape}")
+        raise FormatError(f"{path} has no columns: it holds an array of shape {array.shape}; {_OF_THEIR_OWN}")
     return _Arrays({path.name: array})
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer.testing
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from polarindex.cli import app
@@ -32,12 +35,20 @@ class Done:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+@pytest.fixture(scope="session")
+def invoke():
+    """Run a command, a list of words, in this process: the result has exit_code, stdout, stderr and exception."""
+    with pytest.MonkeyPatch.context() as patch:  # to make the command once: it takes longer than most commands do
+        patch.setattr(typer.testing, "_get_command", cache(get_command), raising=False)
+        yield lambda words, stdin=None: CliRunner().invoke(app, words, input=stdin)
+
+
 @pytest.fixture
-def call():
+def call(invoke):
     """Run a command in this process; it must succeed unless `code` says otherwise."""
 
     def run(*arguments: object, code: int = 0, stdin: bytes | None = None) -> Done:
-        done = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+        done = invoke([str(argument) for argument in arguments], stdin)
         assert done.exit_code == code, done.output
         return Done(done.exit_code, done.stdout, done.stderr)
 

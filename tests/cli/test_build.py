@@ -24,7 +24,7 @@ def test_an_index_is_built_as_python_builds_it(call, rng, tmp_path):
     done = call("build", tmp_path / "x.npy", "-o", tmp_path / "index")
     index = pi.FlatIndex(8)
     index.add(x)
-    assert done.out == f"{tmp_path}/index: {index!r}, {index.bytes_per_vector} bytes a vector, 0.0 MB\n"
+    assert done.out == f"{tmp_path}/index: {index!r}, {index.bytes_per_vector} bytes a vector, 0.1 MB\n"
     built = pi.load(tmp_path / "index")
     assert built.parameters() == index.parameters() and built._state() == index._state()
     for mine, theirs in zip(built.search(x[:50]), index.search(x[:50]), strict=True):
@@ -33,10 +33,9 @@ def test_an_index_is_built_as_python_builds_it(call, rng, tmp_path):
 
 def test_options_reach_the_index(call, rng, tmp_path):
     np.save(tmp_path / "x.npy", rng.standard_normal((2000, 8), np.float32))
-    options = (
-        "--metric cosine --bits 4 --quantizer eden --index ivf --nlist 20 --store float16 --spill .5 --seed 3 --threads 1"
-    )
-    done = call("build", tmp_path / "x.npy", "-o", tmp_path / "index", *options.split(), "--train", 1000, "--json")
+    options = "--metric cosine --bits 4 --quantizer eden --index ivf --nlist 20 --store float16 --spill .5 --seed 3"
+    more = "--threads", 1, "--train", 1000, "--json"
+    done = call("build", tmp_path / "x.npy", "-o", tmp_path / "index", *options.split(), *more)
     wanted = {
         "kind": "ivf", "n": 2000, "dim": 8, "metric": "cosine", "bits": 4, "quantizer": "eden", "nlist": 20,
         "store": "float16", "spill": 0.5, "seed": 3, "keys": False,
@@ -127,7 +126,8 @@ def test_a_bad_row_is_named_by_its_file_and_all_such_rows_are_counted(call, x, t
     x[[3, 50]] = 0
     np.save(tmp_path / "b.npy", x)
     done = call("build", tmp_path / "a.npy", tmp_path / "b.npy", "-o", tmp_path / "i", "--metric", "cosine", code=2)
-    assert done.err == f"error: {tmp_path}/b.npy[3] is a zero vector; the cosine metric needs a direction in every row\n"
+    wanted = "the cosine metric needs a direction in every row"
+    assert done.err == f"error: {tmp_path}/b.npy[3] is a zero vector; {wanted}\n"
     x[[3, 50]] = np.inf
     np.save(tmp_path / "b.npy", x)
     done = call("build", tmp_path / "a.npy", tmp_path / "b.npy", "-o", tmp_path / "i", code=2)
@@ -138,7 +138,8 @@ def test_a_flat_index_that_is_large_is_built_with_a_note(call, file, tmp_path, m
     monkeypatch.setattr("polarindex.cli.advice.LISTED", 10)
     monkeypatch.setattr("polarindex.cli.advice.SCANNED", 100)
     done = call("build", file, "-o", tmp_path / "index")
-    assert done.err.startswith("note: every search reads all 60 codes; from about 13 rows on --index ivf answers sooner")
+    note = "note: every search reads all 60 codes; from about 13 rows on --index ivf answers sooner"
+    assert done.err.splitlines()[-1] == note
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process on Windows")
