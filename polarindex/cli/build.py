@@ -82,7 +82,9 @@ def _empty(
     store: str,
 ) -> FlatIndex | IVFIndex:
     """The index, as it is asked for; errors name what cannot be."""
-    from polarindex import FlatIndex, IVFIndex, checks
+    from polarindex import checks
+    from polarindex.indexes.flat import FlatIndex
+    from polarindex.indexes.ivf import IVFIndex
 
     checks.choice(kind, "--index", options.kinds())
     if kind == "ivf":

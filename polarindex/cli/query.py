@@ -86,9 +86,9 @@ def _filter(file: str, held: FlatIndex | IVFIndex, index: Path, records: Records
     """What may be found, once; a file that names no row of the index is an error."""
     import numpy as np
 
-    from polarindex import IdFilter
     from polarindex.cli.screen import remark
     from polarindex.cli.selection import ids_in
+    from polarindex.indexes.filters import IdFilter
 
     what = "ids" if records is None else "keys"
     named = ids_in(file, index, records, held.ids, ignore_missing=True)

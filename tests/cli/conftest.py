@@ -15,6 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from polarindex.cli import app
+from polarindex.kernels.compile import expect_compilation
 
 COMMAND = [sys.executable, "-m", "polarindex"]
 
@@ -38,6 +39,7 @@ class Done:
 @pytest.fixture(scope="session")
 def invoke():
     """Run a command, a list of words, in this process: the result has exit_code, stdout, stderr and exception."""
+    expect_compilation()  # nothing is said of it, on a new machine either
     with pytest.MonkeyPatch.context() as patch:  # to make the command once: it takes longer than most commands do
         patch.setattr(typer.testing, "_get_command", cache(get_command), raising=False)
         yield lambda words, stdin=None: CliRunner().invoke(app, words, input=stdin)

@@ -44,7 +44,8 @@ def test_a_reader_that_goes_away_is_no_error(rng, tmp_path, format):
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     assert running.stdout.read(10)
     running.stdout.close()
-    assert (running.stderr.read(), running.wait(60)) == (b"", 141)
+    said = [line for line in running.stderr.read().splitlines() if not line.startswith(b"compiling kernels")]
+    assert (said, running.wait(60)) == ([], 141)
     running.stderr.close()
 
 
