@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -129,13 +129,13 @@ def _learn(index: FlatIndex | IVFIndex, rows: Stacked, train: int | None, show: 
     from polarindex.indexes.flat import CENTRE_ROWS, FlatIndex
 
     n, flat = len(rows), isinstance(index, FlatIndex)
+    sample: Any = rows
     if flat and train is None and n < CENTRE_ROWS:
         return
     rows.watch(show, "learning the centre" if flat else "sampling")
-    sample = rows
     if train is not None and train < n:
         sample = rows.take(np.sort(np.random.default_rng(index.seed).choice(n, train, replace=False)))
-    if flat:
+    if isinstance(index, FlatIndex):
         index.fit(sample, n)
     else:
         index.fit(sample, n, lambda done, total: show(done, total, "k-means", ""))

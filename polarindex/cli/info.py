@@ -37,7 +37,7 @@ def info(index: options.Index, json: options.Json = False) -> None:
         with records:
             facts["keys"] = len(records)
     facts["spectrum"] = spectrum = _spectrum(held) if len(held) and held.dim <= _WIDEST else None
-    facts["advice"] = advice(facts, spectrum and spectrum["components"])
+    facts["advice"] = advice(facts, spectrum["components"] if spectrum else None)
     del facts["read_only"]
     if json:
         print_json(facts)
@@ -45,8 +45,8 @@ def info(index: options.Index, json: options.Json = False) -> None:
         _print(facts)
 
 
-def _spectrum(index: FlatIndex | IVFIndex) -> dict[str, Any]:
-    """How the energy of some rows, less their mean, is spread over their principal components."""
+def _spectrum(index: FlatIndex | IVFIndex) -> dict[str, Any] | None:
+    """How the energy of some rows, less their mean, is spread over components; None where there is none."""
     import numpy as np
 
     from polarindex.sweep.theory import spectrum

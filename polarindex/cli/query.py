@@ -74,8 +74,10 @@ def query(
 def _search_options(
     held: FlatIndex | IVFIndex, index: Path, nprobe: int | None, rerank: int | None, exact: bool, threads: int | None
 ) -> dict[str, Any]:
+    from polarindex.indexes.ivf import IVFIndex
+
     found: dict[str, Any] = {"num_threads": threads, "rerank": rerank, "exact_scan": exact}
-    if held.kind == "ivf":
+    if isinstance(held, IVFIndex):
         return {**found, "nprobe": held.nlist if exact and nprobe is None else nprobe}
     if nprobe is not None:
         raise ValueError(f"--nprobe is of an inverted file, and {index} is a flat index: leave it out")
@@ -95,8 +97,8 @@ def _filter(file: str, held: FlatIndex | IVFIndex, index: Path, records: Records
     there = int(np.isin(named.ids, held.ids).sum())
     if not there:
         raise ValueError(f"{file} names no row of {index}; it is to hold {what}, one a line")
-    if there < named.count:
-        remark(f"{file}: {named.count - there:,} of {named.count:,} {what} are not in {index}")
+    if there < named.entries:
+        remark(f"{file}: {named.entries - there:,} of {named.entries:,} {what} are not in {index}")
     return IdFilter(named.ids)
 
 

@@ -56,7 +56,7 @@ def ids_of_keys(keys: list[str], index: Path, records: Records | None, ignore_mi
 class Named(NamedTuple):
     """What a file names: how many ids or keys, and the ids, ascending."""
 
-    count: int
+    entries: int
     ids: Ids
 
 

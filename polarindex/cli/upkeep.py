@@ -23,16 +23,16 @@ def tune(
     from polarindex.cli.labels import writing
     from polarindex.cli.rows import named, opened
     from polarindex.cli.screen import print_json, tell
+    from polarindex.indexes.ivf import IVFIndex
 
     with ExitStack() as stack:
         held, _ = stack.enter_context(writing(index))
-        if held.kind != "ivf":
+        if not isinstance(held, IVFIndex):
             raise ValueError(f"{index} is a flat index, which reads every code: there is nothing to tune")
         rows = stack.enter_context(opened([queries]))
         rows.check_dim(held.dim, index)
         with named(rows):
             found = held.tune(rows, target_recall, k, num_threads=threads, batch=batch)
-        held.sync()
     if json:
         print_json({"path": str(index), **found._asdict()})
     else:
@@ -68,13 +68,13 @@ def rebalance(
     """Learn the lists of an inverted file from the rows that it holds now. What was tuned is forgotten."""
     from polarindex.cli.labels import writing
     from polarindex.cli.screen import bar, print_json, tell
+    from polarindex.indexes.ivf import IVFIndex
     from polarindex.indexes.threads import limited
 
     with limited(threads), writing(index) as (held, _), bar() as show:
-        if held.kind != "ivf":
+        if not isinstance(held, IVFIndex):
             raise ValueError(f"{index} is a flat index, which has no lists to learn")
         held.rebalance(nlist=nlist, progress=lambda done, total: show(done, total, "k-means", ""))
-        held.sync()
     facts = held.info()
     if json:
         print_json({"path": str(index), **{name: facts[name] for name in ("nlist", "drift", "largest_over_mean")}})

@@ -31,7 +31,7 @@ def test_arrays_go_through_pipes_from_vectors_to_neighbours(process, x, tmp_path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
-@pytest.mark.parametrize("format", ["table", "jsonl", "npz"])
+@pytest.mark.parametrize("format", ["table", "npz"])
 def test_a_reader_that_goes_away_is_no_error(rng, tmp_path, format):
     x = rng.standard_normal((3000, 8), np.float32)
     index = pi.FlatIndex(8)

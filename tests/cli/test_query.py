@@ -60,10 +60,10 @@ def test_files_have_all_answers(call, index, file, x, tmp_path):
     assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[59])["ids"] == ids[59].tolist()
 
 
-def test_stdout_takes_arrays_too(call, index, file, x, process, tmp_path):
-    for extra, read in (((), lambda file: np.load(file)["ids"]), (("--format", "npy"), np.load)):
-        done = process("query", tmp_path / "index", file, "-o", "-", *extra)
-        assert np.array_equal(read(io.BytesIO(done.stdout)), index.search(x)[1])
+def test_stdout_takes_arrays_too(invoke, index, file, x, tmp_path):
+    for extra, read in (([], lambda file: np.load(file)["ids"]), (["--format", "npy"], np.load)):
+        done = invoke(["query", f"{tmp_path}/index", str(file), "-o", "-", *extra])
+        assert np.array_equal(read(io.BytesIO(done.stdout_bytes)), index.search(x)[1])
 
 
 def test_where_there_are_fewer_rows_arrays_are_padded_and_lines_are_short(call, index, tmp_path):
