@@ -92,7 +92,10 @@ def polarindex(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Nearest-neighbour search over vectors compressed by random rotations."""
+    """Nearest-neighbour search over vectors compressed by random rotations.
+
+    Begin with: polarindex build embeddings.npy -o my-index, then: polarindex query my-index queries.npy
+    """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -1,7 +1,7 @@
 """How results of queries are printed and written.
 
     table    for the eye: on a terminal the first queries, in a pipe all
-    jsonl    {"query": 0, "ids": [...], "distances": [...]} for each query, with "keys", and "texts" if recorded
+    jsonl    {"query": 0, "ids": [...], "distances": [...]}, with "keys", and "texts" and "metadata" if recorded
     csv      query, rank, id, distance, and key and text
     npz      ids (nq, k) int64, distances (nq, k) float32, and keys (nq, k)
     npy      ids (nq, k) int64
@@ -52,6 +52,8 @@ class Answers(NamedTuple):
                 line["keys"] = [row.key for row in rows]
                 if any(row.text is not None for row in rows):
                     line["texts"] = [row.text for row in rows]
+                if any(row.metadata is not None for row in rows):
+                    line["metadata"] = [row.metadata for row in rows]
             yield line
 
 

@@ -51,7 +51,7 @@ def build(
     from polarindex.cli.labels import Labels
     from polarindex.cli.places import built_beside, bytes_on_disk
     from polarindex.cli.rows import opened
-    from polarindex.cli.screen import bar, print_json, tell
+    from polarindex.cli.screen import bar, print_json, remark, tell
     from polarindex.indexes.threads import limited
 
     with limited(threads), opened(files) as rows:
@@ -59,8 +59,12 @@ def build(
         if train is not None and train < 1:
             raise ValueError(f"--train must be at least 1, got {train}")
         labels = Labels(files, rows, ids, keys, text, metadata)
-        with built_beside(out, overwrite) as draft, bar() as show:
-            _write(made, draft, rows, labels, train, show)
+        try:
+            with built_beside(out, overwrite) as draft, bar() as show:
+                _write(made, draft, rows, labels, train, show)
+        except KeyboardInterrupt:
+            remark(f"interrupted: {out} is as it was")
+            raise
     size = bytes_on_disk(out)
     if json:
         facts = {"bytes_per_vector": made.bytes_per_vector, "bytes_on_disk": size, "keys": labels.keyed}

@@ -114,8 +114,11 @@ def remove(
 
     selection = Selection(ids, keys, file)
     with writing(index) as (held, records):
-        wanted = selection.ids(index, records, missing)
-        count = held.remove(wanted, missing="ignore" if missing else "raise")
+        try:
+            wanted = selection.ids(index, records, missing)
+            count = held.remove(wanted, missing="ignore" if missing else "raise")
+        except KeyError as error:
+            raise KeyError(f"{error.args[0]}; with --ignore-missing it is passed over") from None
         held.sync()
         if records is not None:
             records.remove(wanted)

@@ -61,7 +61,7 @@ def query(
         if filter is not None:
             options_of_search["filter"] = _filter(filter, held, index, records)
         with _questions(held, index, records, queries, row, key) as (count, blocks):
-            answers = _answers(held, records, blocks, k, options_of_search)
+            answers = _answers(held, index, records, blocks, k, options_of_search)
             if wanted == "table":
                 print_table(answers, count, held.metric)
             else:
@@ -140,16 +140,23 @@ def _questions(
 
 def _answers(
     held: FlatIndex | IVFIndex,
+    index: Path,
     records: Records | None,
     blocks: Blocks,
     k: int,
     search_options: dict[str, Any],
 ) -> Iterator[Answers]:
     from polarindex.cli.answers import Answers
+    from polarindex.errors import FormatError
 
     for names, vectors in blocks:
         distances, ids = held.search(vectors, k, **search_options)
-        found = {}
-        if records is not None:
-            found = {record.id: record for record in records.rows(sorted({*ids.ravel().tolist()} - {-1}))}
-        yield Answers(names, ids, distances, found if records is not None else None)
+        if records is None:
+            yield Answers(names, ids, distances, None)
+            continue
+        try:
+            found = records.rows(sorted({*ids.ravel().tolist()} - {-1}))
+        except KeyError as error:
+            why = f"it was changed meanwhile (run the command again), or damaged (polarindex verify {index} tells)"
+            raise FormatError(f"{index} has no key for a row, {error.args[0]}: {why}") from None
+        yield Answers(names, ids, distances, {record.id: record for record in found})

@@ -87,6 +87,21 @@ def test_stored_rows_are_queries_by_id_and_by_key(call, index, keyed, tmp_path):
     ]  # fmt: skip
 
 
+def test_what_is_recorded_of_a_row_is_in_its_line(call, keyed):
+    with Records(keyed / FILE) as records:
+        records.remove([7])
+        records.add([7], ["doc-7"], None, [{"year": 1999}])
+    (line,) = call("query", keyed, "--key", "doc-7", "-k", 1, "--json").lines
+    assert "texts" not in line and line["metadata"] == [{"year": 1999}]
+
+
+def test_an_index_that_is_changed_meanwhile_is_said_to_be(call, keyed):
+    with Records(keyed / FILE) as records:
+        records.remove([7])
+    done = call("query", keyed, "--row", 7, "-k", 1, "--json", code=2)
+    assert "has no key for a row, id 7 is not in the records: it was changed meanwhile (run the" in done.err
+
+
 def test_keys_are_in_every_format(call, keyed, file, tmp_path):
     lines = call("query", keyed, file, "-k", 2, "--json").lines
     call("query", keyed, file, "-k", 2, "--out", tmp_path / "a.npz")
