@@ -106,17 +106,18 @@ def _write(
     """Fill an index, and make a directory of it and its records."""
     import os
 
-    from polarindex.cli.labels import following
+    import numpy as np
+
     from polarindex.cli.rows import named
     from polarindex.indexes import durable
     from polarindex.records import FILE, Records
 
     with named(rows):
         _learn(index, rows, train, show)
-        new = following(index, len(rows)) if labels.ids is None else labels.ids
         if labels.keyed:  # before the long part, as a key may come twice
+            ids = np.arange(len(rows)) if labels.ids is None else labels.ids
             with Records(folder.with_name(FILE)) as records:
-                labels.record(records, new, str(folder), show)
+                labels.record(records, ids, str(folder), show)
         rows.watch(show, *(("coding",) if index.kind == "flat" else ("finding lists", "coding")))
         index.add(rows, labels.ids)
     show(len(rows), len(rows), "writing", "")

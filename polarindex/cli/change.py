@@ -6,9 +6,9 @@ Law:       when a command ends its changes are on the disk; where it fails the i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,10 +35,9 @@ def add(
     json: options.Json = False,
 ) -> None:
     """Add vectors to an index. Ids count on where none are given; an index with keys wants one for every row."""
-    from polarindex.cli.labels import following, writing
+    from polarindex.cli.labels import writing
     from polarindex.cli.rows import named
     from polarindex.cli.screen import bar
-    from polarindex.records import FILE, Records
 
     with _given(index, files, ids, keys, text, metadata, threads) as (rows, labels), writing(index) as (held, records):
         rows.check_dim(held.dim, index)
@@ -46,12 +45,11 @@ def add(
             raise ValueError(f"{index} holds rows without keys; leave out the keys, or build an index with --keys")
         if records is not None and not labels.keyed:
             raise ValueError(f"{index} has keys; name the column of keys with --keys")
-        new = following(held, len(rows)) if labels.ids is None else labels.ids
         with bar() as show, named(rows):
             rows.watch(show, *_passes(held))
-            held.add(rows, labels.ids)
+            new = held.add(rows, labels.ids)
             if labels.keyed:
-                with records or Records(index / FILE) as table, _taken_back(table, new):
+                with _first_keys(index) if records is None else nullcontext(records) as table:
                     labels.record(table, new, str(index), show)
                     held.sync()
     _tell(index, held, "added", len(rows), json)
@@ -70,7 +68,7 @@ def upsert(
     """Replace the vectors of ids or keys that an index has, and add the others. A key's new row has a new id."""
     import numpy as np
 
-    from polarindex.cli.labels import following, writing
+    from polarindex.cli.labels import writing
     from polarindex.cli.rows import named
     from polarindex.cli.screen import bar
 
@@ -87,14 +85,12 @@ def upsert(
         else:
             if not labels.keyed or labels.ids is not None:
                 raise ValueError(f"{index} has keys; name the column of keys with --keys, and no ids")
-            new = following(held, len(rows))
             with bar() as show, named(rows):
                 rows.watch(show, *_passes(held))
-                held.add(rows, new)
-                with _taken_back(records, new):
-                    old = np.unique(labels.record(records, new, str(index), show, replace=True))
-                    held.remove(old)
-                    held.sync()
+                new = held.add(rows)
+                old = np.unique(labels.record(records, new, str(index), show, replace=True))
+            held.remove(old)
+            held.sync()
             records.remove(old)
             replaced = len(old)
     _tell(index, held, "upserted", len(rows), json, replaced=replaced)
@@ -143,20 +139,38 @@ def _given(
     from polarindex.indexes.threads import limited
 
     manifest.read(checked_source(index, False, None)[0])  # before anything is read from stdin
-    with limited(threads), opened(files) as rows:
+    with limited(threads), opened(files) as rows, _in_step(index):
         yield rows, Labels(files, rows, ids, keys, text, metadata)
 
 
 @contextmanager
-def _taken_back(records: Records, ids: Any) -> Iterator[None]:
-    """Where the block fails, remove the records of these ids; a crash leaves that to the next writer."""
-    from contextlib import suppress
+def _in_step(index: Path) -> Iterator[None]:
+    """Where the block fails, let the keys be those of the rows that the index has; a crash leaves that to the next one.
+
+    The directory is looked at anew, for a sync that fails may have been durable already.
+    """
+    from polarindex.cli.labels import writing
+    from polarindex.records import FILE
 
     try:
         yield
     except BaseException:
-        with suppress(OSError, ValueError):
-            records.remove(ids)
+        if (index / FILE).exists():
+            with suppress(OSError, ValueError), writing(index):
+                pass
+        raise
+
+
+@contextmanager
+def _first_keys(index: Path) -> Iterator[Records]:
+    """A new table for an index that is empty and open for writing; where the block fails there is none again."""
+    from polarindex.records import FILE, Records
+
+    try:
+        with Records(index / FILE) as records:
+            yield records
+    except BaseException:
+        (index / FILE).unlink(missing_ok=True)
         raise
 
 

@@ -133,12 +133,6 @@ def writing(folder: Path) -> Iterator[tuple[FlatIndex | IVFIndex, Records | None
         raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
 
 
-def following(index: FlatIndex | IVFIndex, count: int) -> Ids:
-    """The ids that so many new rows get."""
-    first = index.info()["next_id"]
-    return np.arange(first, first + count, dtype=np.int64)
-
-
 def _all_blocks(columns: Sequence[Column]) -> Iterator[Block]:
     return chain.from_iterable(column.blocks() for column in columns)
 

@@ -129,7 +129,7 @@ def opened(names: Sequence[str], json_too: bool = False) -> Iterator[Stacked]:
 
     json_too   whether stdin may hold JSON: a list of numbers, or lists of numbers, or one of these a line.
     """
-    with tempfile.TemporaryDirectory(prefix="polarindex-") as folder:
+    with tempfile.TemporaryDirectory(prefix="polarindex-", ignore_cleanup_errors=True) as folder:
         parts = [_opened(name, Path(folder), json_too) for name in names]
         yield Stacked(parts)
 

@@ -52,7 +52,9 @@ class Block(NamedTuple):
         if isinstance(self.values, np.ndarray):
             return self.values.dtype.kind in "UST"
         kind = self.values.type
-        return str(getattr(kind, "value_type", kind)) in ("string", "large_string", "string_view")
+        if optional_module("pyarrow.types").is_dictionary(kind):
+            kind = kind.value_type
+        return str(kind) in ("string", "large_string", "string_view")
 
     def integers(self) -> NDArray[np.int64]:
         """Ids (m,)."""

@@ -82,6 +82,27 @@ def test_an_index_whose_rows_are_all_gone_may_begin_to_have_keys(call, file, tmp
     assert keys_of(tmp_path / "index")["59"].id == 119
 
 
+def test_an_empty_index_whose_first_keys_fail_has_none(call, file, tmp_path):
+    pi.FlatIndex(8).save(tmp_path / "index")
+    twice = write_keys(tmp_path / "keys.txt", [*range(59), 3])
+    assert "comes twice" in call("add", tmp_path / "index", file, "--keys", twice, code=2).err
+    assert not (tmp_path / "index" / FILE).exists()
+    call("add", tmp_path / "index", file)
+
+
+def test_keys_that_come_in_parts_are_all_taken_back_where_one_comes_twice(call, keyed, file, tmp_path, monkeypatch):
+    monkeypatch.setattr("polarindex.cli.labels._TOGETHER", 7)
+    before = keys_of(keyed)
+    for keys in ([f"n{i % 50}" for i in range(60)], [*(f"n{i}" for i in range(59)), "doc-3"]):
+        some = write_keys(tmp_path / "keys.txt", keys)
+        for command in ("add", "upsert") if "doc-3" not in keys else ("add",):
+            done = call(command, keyed, file, "--keys", some, code=2)
+            assert "key 'n0' comes twice" in done.err or "key 'doc-3' is in" in done.err
+            assert keys_of(keyed) == before
+    done = call("upsert", keyed, file, "--keys", write_keys(tmp_path / "keys.txt", [f"doc-{i}" for i in range(60)]))
+    assert done.out == f"{keyed}: upserted 60 rows (replaced 60), now 60\n"
+
+
 def test_records_that_a_crash_left_go_when_the_index_is_changed(call, keyed):
     with Records(keyed / FILE) as records:
         records.add([500], ["left"])

@@ -82,6 +82,7 @@ def test_values_of_tables_become_what_json_has(tmp_path):
     columns = {
         "day": [day, None], "tags": [["a"], []], "pair": [{"x": 1}, {"x": None}], "number": [1.5, 2],
         "raw": [b"a", b"b"], "decimal": [decimal.Decimal("1.1"), None], "missing": ["a", None], "holes": [3, None],
+        "few": arrow.array(["a", "a"]).dictionary_encode(),
     }  # fmt: skip
     parquet.write_table(arrow.table(columns), tmp_path / "x.parquet")
 
@@ -91,6 +92,9 @@ def test_values_of_tables_become_what_json_has(tmp_path):
     assert block("day").jsonable() == ["2024-02-29T12:30:00", None]
     assert block("tags").jsonable() == [["a"], []] and block("pair").jsonable() == [{"x": 1}, {"x": None}]
     assert block("missing").texts(optional=True) == ["a", None]
+    assert block("few").texts() == ["a", "a"]
+    with pytest.raises(ValueError, match="column 'tags' of .* must hold strings, got list"):
+        block("tags").texts()
     for name in ("raw", "decimal"):
         with pytest.raises(ValueError, match=f"column '{name}' of .* cannot be kept as metadata, which is JSON"):
             block(name).jsonable()
