@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +12,11 @@ import typer
 from polarindex.cli import options
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from polarindex.cli.answers import Answers
+    from polarindex.cli.rows import Stacked
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex
     from polarindex.records import Records
@@ -60,8 +62,8 @@ def query(
         options_of_search = _search_options(held, index, nprobe, rerank, exact, threads)
         if filter is not None:
             options_of_search["filter"] = _filter(filter, held, index, records)
-        with _questions(held, index, records, queries, row, key) as (count, blocks):
-            answers = _answers(held, index, records, blocks, k, options_of_search)
+        with _questions(held, index, records, queries, row, key) as (count, blocks, rows):
+            answers = _answers(held, index, records, blocks, rows, k, options_of_search)
             if wanted == "table":
                 print_table(answers, count, held.metric)
             else:
@@ -110,9 +112,9 @@ def _questions(
     queries: str | None,
     row: str | None,
     key: list[str] | None,
-) -> Iterator[tuple[int, Blocks]]:
-    """How many queries there are, and these, some at a time: what each is called (its number in the file, its id, or
-    its key), and the vectors."""
+) -> Iterator[tuple[int, Blocks, Stacked | None]]:
+    """How many queries there are; these, some at a time: what each is called (its number in the file, its id, or its
+    key), and the vectors; and the file's rows, if they are."""
     from polarindex.cli.rows import opened
     from polarindex.cli.selection import ids_of_keys, whole_numbers
 
@@ -126,16 +128,20 @@ def _questions(
         else:
             names = list(key or ())
             ids = ids_of_keys(names, index, records)
-        try:
-            yield len(names), iter([(names, held.reconstruct(ids))])
-        except KeyError as error:
-            raise KeyError(f"{error.args[0]}: {index}") from None
+        yield len(names), iter([(names, _stored(held, index, ids))]), None
         return
     with opened([queries], json_too=True) as rows:
         rows.check_dim(held.dim, index)
         numbers = range(len(rows))
         slices = (slice(start, start + _TOGETHER) for start in numbers[::_TOGETHER])
-        yield len(rows), ((list(numbers[some]), rows[some]) for some in slices)
+        yield len(rows), ((list(numbers[some]), rows[some]) for some in slices), rows
+
+
+def _stored(held: FlatIndex | IVFIndex, index: Path, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    try:
+        return held.reconstruct(ids)
+    except KeyError as error:
+        raise KeyError(f"{error.args[0]}: {index}") from None
 
 
 def _answers(
@@ -143,14 +149,17 @@ def _answers(
     index: Path,
     records: Records | None,
     blocks: Blocks,
+    rows: Stacked | None,
     k: int,
     search_options: dict[str, Any],
 ) -> Iterator[Answers]:
     from polarindex.cli.answers import Answers
+    from polarindex.cli.rows import named
     from polarindex.errors import FormatError
 
     for names, vectors in blocks:
-        distances, ids = held.search(vectors, k, **search_options)
+        with nullcontext() if rows is None else named(rows, names[0]):
+            distances, ids = held.search(vectors, k, **search_options)
         if records is None:
             yield Answers(names, ids, distances, None)
             continue

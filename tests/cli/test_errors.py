@@ -51,7 +51,7 @@ def workshop(tmp_path_factory):
     }
     parquet.write_table(arrow.table(columns), folder / "x.parquet")
     flat, keyed, ivf = pi.FlatIndex(8), pi.FlatIndex(8), pi.IVFIndex(8, nlist=4)
-    for index, name in ((flat, "flat"), (keyed, "keyed"), (ivf.fit(x), "ivf"), (flat, "damaged")):
+    for index, name in ((flat, "flat"), (keyed, "keyed"), (ivf.fit(x), "ivf"), (flat, "damaged"), (flat, "rotten")):
         if not len(index):
             index.add(x)
         index.save(folder / name)
@@ -60,6 +60,8 @@ def workshop(tmp_path_factory):
     assert [pi.verify(folder / name) for name in ("flat", "keyed", "ivf", "damaged")] == [[]] * 4
     manifest = (folder / "damaged" / "manifest.json").read_text()
     (folder / "damaged" / "manifest.json").write_text(manifest.replace('"rows": 60', '"rows": 61'))
+    (codes,) = (folder / "rotten").glob("segment-*/codes0.npy")
+    codes.write_bytes(codes.read_bytes()[:-1] + b"\xee")
     (folder / "foreign").mkdir()
     (folder / "foreign" / "thesis.txt").write_text("mine")
     return folder
@@ -146,6 +148,7 @@ WRONG = [
     ("query foreign x.npy", "foreign is not a polarindex index: it has no manifest.json"),
     ("query x.npy x.npy", "x.npy is not a polarindex index"),
     ("query damaged x.npy", "damaged/manifest.json is damaged: its checksum does not match"),
+    ("query rotten x.npy", "rotten/segment-.*/codes0.npy is damaged: block 0 of 1 does not match its checksum"),
     ("query flat", "give one of QUERIES, --row and --key, got none of them"),
     ("query flat x.npy --row 3", "give one of QUERIES, --row and --key, got QUERIES and --row"),
     ("query flat gone.npy", "no file gone.npy"),

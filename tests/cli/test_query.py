@@ -16,9 +16,9 @@ from polarindex.records import FILE, Records
 
 @pytest.fixture
 def index(x, tmp_path):
-    """A saved index of the vectors, with ids 100 to 159."""
+    """A saved index of the vectors, with ids 159 down to 100."""
     made = pi.FlatIndex(8, "cosine")
-    made.add(x, np.arange(100, 160))
+    made.add(x, np.arange(100, 160)[::-1])
     made.save(tmp_path / "index")
     return made
 
@@ -158,6 +158,15 @@ def test_queries_are_searched_in_parts_and_numbered_through(call, index, file, x
     lines = call("query", tmp_path / "index", file, "-k", 2, "--json").lines
     assert [line["query"] for line in lines] == list(range(60))
     assert [line["ids"] for line in lines] == index.search(x, 2)[1].tolist()
+
+
+def test_a_query_that_is_no_direction_is_named_by_its_row(call, index, x, tmp_path, monkeypatch):
+    monkeypatch.setattr("polarindex.cli.query._TOGETHER", 7)
+    x[17] = 0
+    np.save(tmp_path / "q.npy", x)
+    done = call("query", tmp_path / "index", tmp_path / "q.npy", "--out", tmp_path / "a.npy", code=2)
+    assert done.err.startswith(f"error: {tmp_path}/q.npy[17] is a zero vector")
+    assert not (tmp_path / "a.npy").exists()
 
 
 def test_a_screen_shows_the_first_queries_and_says_how_many_more_there_are(call, index, file, tmp_path, monkeypatch):
