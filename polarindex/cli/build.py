@@ -108,7 +108,7 @@ def _write(
 
     import numpy as np
 
-    from polarindex.cli.rows import named
+    from polarindex.cli.rows import named, passes
     from polarindex.indexes import durable
     from polarindex.records import FILE, Records
 
@@ -118,7 +118,7 @@ def _write(
             ids = np.arange(len(rows)) if labels.ids is None else labels.ids
             with Records(folder.with_name(FILE)) as records:
                 labels.record(records, ids, str(folder), show)
-        rows.watch(show, *(("coding",) if index.kind == "flat" else ("finding lists", "coding")))
+        rows.watch(show, *passes(index, len(rows)))
         index.add(rows, labels.ids)
     show(len(rows), len(rows), "writing", "")
     index.save(folder)
@@ -128,16 +128,16 @@ def _write(
 
 
 def _learn(index: FlatIndex | IVFIndex, rows: Stacked, train: int | None, show: Show) -> None:
-    """Fit an index as `add` of all rows would, or to `train` rows at random."""
+    """Fit an inverted file, and a flat index to `train` rows at random: else it learns its centre when it is filled."""
     import numpy as np
 
-    from polarindex.indexes.flat import CENTRE_ROWS, FlatIndex
+    from polarindex.indexes.flat import FlatIndex
 
-    n, flat = len(rows), isinstance(index, FlatIndex)
-    sample: Any = rows
-    if flat and train is None and n < CENTRE_ROWS:
+    n = len(rows)
+    if isinstance(index, FlatIndex) and train is None:
         return
-    rows.watch(show, "learning the centre" if flat else "sampling")
+    rows.watch(show, "sampling")
+    sample: Any = rows
     if train is not None and train < n:
         sample = rows.take(np.sort(np.random.default_rng(index.seed).choice(n, train, replace=False)))
     if isinstance(index, FlatIndex):

@@ -36,7 +36,7 @@ def add(
 ) -> None:
     """Add vectors to an index. Ids count on where none are given; an index with keys wants one for every row."""
     from polarindex.cli.labels import writing
-    from polarindex.cli.rows import named
+    from polarindex.cli.rows import named, passes
     from polarindex.cli.screen import bar
 
     with _given(index, files, ids, keys, text, metadata, threads) as (rows, labels), writing(index) as (held, records):
@@ -46,7 +46,7 @@ def add(
         if records is not None and not labels.keyed:
             raise ValueError(f"{index} has keys; name the column of keys with --keys")
         with bar() as show, named(rows):
-            rows.watch(show, *_passes(held))
+            rows.watch(show, *passes(held, len(rows)))
             new = held.add(rows, labels.ids)
             if labels.keyed:
                 with _first_keys(index) if records is None else nullcontext(records) as table:
@@ -69,7 +69,7 @@ def upsert(
     import numpy as np
 
     from polarindex.cli.labels import writing
-    from polarindex.cli.rows import named
+    from polarindex.cli.rows import named, passes
     from polarindex.cli.screen import bar
 
     with _given(index, files, ids, keys, text, metadata, threads) as (rows, labels), writing(index) as (held, records):
@@ -79,14 +79,14 @@ def upsert(
                 raise ValueError(f"{index} has no keys; name the column of ids with --ids")
             before = len(held)
             with bar() as show, named(rows):
-                rows.watch(show, *_passes(held))
+                rows.watch(show, *passes(held, len(rows)))
                 held.upsert(labels.ids, rows)
             replaced = len(rows) - (len(held) - before)
         else:
             if not labels.keyed or labels.ids is not None:
                 raise ValueError(f"{index} has keys; name the column of keys with --keys, and no ids")
             with bar() as show, named(rows):
-                rows.watch(show, *_passes(held))
+                rows.watch(show, *passes(held, len(rows)))
                 new = held.add(rows)
                 old = np.unique(labels.record(records, new, str(index), show, replace=True))
             held.remove(old)
@@ -172,10 +172,6 @@ def _first_keys(index: Path) -> Iterator[Records]:
     except BaseException:
         (index / FILE).unlink(missing_ok=True)
         raise
-
-
-def _passes(held: FlatIndex | IVFIndex) -> tuple[str, ...]:
-    return ("coding",) if held.kind == "flat" else ("finding lists", "coding")
 
 
 def _tell(index: Path, held: FlatIndex | IVFIndex, what: str, count: int, json: bool, **more: int) -> None:

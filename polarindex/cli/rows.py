@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from polarindex import checks
 from polarindex.cli.screen import Show
 from polarindex.errors import FormatError
+from polarindex.indexes.flat import CENTRE_ROWS, FlatIndex
+from polarindex.indexes.ivf import IVFIndex
 from polarindex.sweep.files import PART, Rows, open_vectors, read_slice
 
 STDIN = "-"
@@ -109,6 +111,14 @@ class Stacked:
             for _ in checks.vectors(rows, name).chunks():  # counts the bad rows of the whole file
                 pass
             raise
+
+
+def passes(index: FlatIndex | IVFIndex, count: int) -> tuple[str, ...]:
+    """What an index does in each pass over so many rows that it is given."""
+    if index.kind == "ivf":
+        return "finding lists", "coding"
+    learned = index.info()["center_frozen"] or len(index) + count < CENTRE_ROWS
+    return ("coding",) if learned else ("learning the centre", "coding")
 
 
 @contextmanager

@@ -31,6 +31,16 @@ def test_an_index_is_built_as_python_builds_it(call, rng, tmp_path):
         assert np.array_equal(mine, theirs)
 
 
+def test_a_flat_index_may_learn_its_centre_from_a_sample(call, rng, tmp_path):
+    x = rng.standard_normal((3000, 8), np.float32) + 1
+    np.save(tmp_path / "x.npy", x)
+    call("build", tmp_path / "x.npy", "-o", tmp_path / "index", "--train", 500)
+    sample = np.sort(np.random.default_rng(0).choice(3000, 500, replace=False))
+    index = pi.FlatIndex(8).fit(x[sample])
+    index.add(x)
+    assert np.array_equal(pi.load(tmp_path / "index").reconstruct(range(3000)), index.reconstruct(range(3000)))
+
+
 def test_options_reach_the_index(call, rng, tmp_path):
     np.save(tmp_path / "x.npy", rng.standard_normal((2000, 8), np.float32))
     options = "--metric cosine --bits 4 --quantizer eden --index ivf --nlist 20 --store float16 --spill .5 --seed 3"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polarindex.cli.rows import Stacked, named
+import polarindex as pi
+from polarindex.cli.rows import Stacked, named, passes
 
 
 @pytest.fixture
@@ -37,6 +38,16 @@ def test_passes_over_the_rows_are_shown_under_their_names(parts):
     assert shown == [
         (done, 10, name, "rows") for name in ("first", "second", "second") for done in (6, 10)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "n"), [("flat", 60), ("flat", 1100), ("ivf", 60)])
+def test_passes_are_as_many_as_an_index_makes(rng, kind, n):
+    rows, begun = Stacked([("a", rng.standard_normal((n, 8), np.float32))]), []
+    index = pi.FlatIndex(8) if kind == "flat" else pi.IVFIndex(8, nlist=4).fit(rows)
+    rows.watch(lambda done, total, what, unit: begun.append(what), *(wanted := passes(index, n)))
+    index.add(rows)
+    assert list(dict.fromkeys(begun)) == list(wanted) and begun[-1] == "coding"
+    assert passes(index, 60) == (("coding",) if kind == "flat" else ("finding lists", "coding"))
 
 
 def test_what_an_index_says_of_a_row_is_said_of_its_file(parts):
