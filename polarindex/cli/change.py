@@ -15,6 +15,9 @@ import typer
 from polarindex.cli import options
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from polarindex.cli.labels import Labels
     from polarindex.cli.rows import Stacked
     from polarindex.indexes.flat import FlatIndex
@@ -71,6 +74,7 @@ def upsert(
     from polarindex.cli.labels import writing
     from polarindex.cli.rows import named, passes
     from polarindex.cli.screen import bar
+    from polarindex.records import WITHOUT_VECTOR
 
     with _given(index, files, ids, keys, text, metadata, threads) as (rows, labels), writing(index) as (held, records):
         rows.check_dim(held.dim, index)
@@ -89,7 +93,7 @@ def upsert(
                 rows.watch(show, *passes(held, len(rows)))
                 new = held.add(rows)
                 old = np.unique(labels.record(records, new, str(index), show, replace=True))
-            held.remove(old)
+            held.remove(old[old < WITHOUT_VECTOR])
             held.sync()
             records.remove(old)
             replaced = len(old)
@@ -105,6 +109,8 @@ def remove(
     json: options.Json = False,
 ) -> None:
     """Remove vectors from an index by id or key. One that is not there is an error, and then nothing is removed."""
+    import numpy as np
+
     from polarindex.cli.labels import writing
     from polarindex.cli.selection import Selection
 
@@ -112,13 +118,25 @@ def remove(
     with writing(index) as (held, records):
         try:
             wanted = selection.ids(index, records, missing)
-            count = held.remove(wanted, missing="ignore" if missing else "raise")
+            bare = _without_vector(records, wanted)
+            vectors = np.setdiff1d(wanted, bare)
+            count = held.remove(vectors, missing="ignore" if missing else "raise") + len(bare)
         except KeyError as error:
             raise KeyError(f"{error.args[0]}; with --ignore-missing it is passed over") from None
         held.sync()
         if records is not None:
             records.remove(wanted)
     _tell(index, held, "removed", count, json)
+
+
+def _without_vector(records: Records | None, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of some ids that only records have: documents that were put without a vector from Python."""
+    import numpy as np
+
+    from polarindex.records import WITHOUT_VECTOR
+
+    bare = ids[ids >= WITHOUT_VECTOR]
+    return bare[np.isin(bare, records.all_ids())] if records is not None and len(bare) else bare[:0]
 
 
 @contextmanager

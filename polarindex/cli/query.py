@@ -117,6 +117,7 @@ def _questions(
     key), and the vectors; and the file's rows, if they are."""
     from polarindex.cli.rows import opened
     from polarindex.cli.selection import ids_of_keys, whole_numbers
+    from polarindex.records import WITHOUT_VECTOR
 
     given = [name for name, value in (("QUERIES", queries), ("--row", row), ("--key", key)) if value]
     if len(given) != 1:
@@ -128,6 +129,8 @@ def _questions(
         else:
             names = list(key or ())
             ids = ids_of_keys(names, index, records)
+            if (ids >= WITHOUT_VECTOR).any():
+                raise ValueError(f"key {names[(ids >= WITHOUT_VECTOR).argmax()]!r} has no vector in {index}")
         yield len(names), iter([(names, _stored(held, index, ids))]), None
         return
     with opened([queries], json_too=True) as rows:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import polarindex as pi
-from polarindex.records import FILE, Records
+from polarindex.records import FILE, WITHOUT_VECTOR, Records
 
 
 @pytest.fixture
@@ -101,6 +101,21 @@ def test_keys_that_come_in_parts_are_all_taken_back_where_one_comes_twice(call, 
             assert keys_of(keyed) == before
     done = call("upsert", keyed, file, "--keys", write_keys(tmp_path / "keys.txt", [f"doc-{i}" for i in range(60)]))
     assert done.out == f"{keyed}: upserted 60 rows (replaced 60), now 60\n"
+
+
+def test_keys_without_a_vector_get_one_or_go(call, keyed, x, tmp_path):
+    with Records(keyed / FILE) as records:
+        records.add(WITHOUT_VECTOR + np.arange(3), ["bare", "naked", "nude"])
+    assert "key 'bare' has no vector in" in call("query", keyed, "--key", "bare", code=2).err
+    assert call("remove", keyed, "--keys", "naked,doc-1").out == f"{keyed}: removed 2 rows, now 59\n"
+    np.save(tmp_path / "more.npy", x[:1] + 1)
+    call("upsert", keyed, tmp_path / "more.npy", "--keys", write_keys(tmp_path / "some.txt", ["bare"]))
+    with Records(keyed / FILE) as records:
+        (id,) = records.ids(["bare"])
+        assert "naked" not in records and records.ids(["nude"]) == [WITHOUT_VECTOR + 2]
+        records.remove([WITHOUT_VECTOR + 2])
+    assert np.array_equal(pi.load(keyed).reconstruct([id]), x[:1] + 1)
+    assert len(keys_of(keyed)) == 60
 
 
 def test_records_that_a_crash_left_go_when_the_index_is_changed(call, keyed):

@@ -192,6 +192,7 @@ WRONG = [
     ("upsert keyed x.npy --keys samekeys.txt", "key '0' comes twice; keys must be unique"),
     ("remove flat", "give one of --ids, --keys and --from, got none of them"),
     ("remove flat --ids 60", "id 60 is not in the index; with --ignore-missing it is passed over"),
+    ("remove keyed --ids 4611686018427387904", "id 4611686018427387904 is not in the index; with"),
     ("remove flat --ids 1,1.5", "--ids, entry 2: wanted an id, .*, got '1.5'"),
     ("remove flat --keys a", "flat has no keys; name rows by id"),
     ("remove keyed --keys doc-1,doc-99", "key 'doc-99' is not in keyed"),
@@ -218,7 +219,7 @@ def test_a_users_error_is_one_line_that_names_it_and_changes_nothing(refused, co
     ("stdin", "said"),
     [
         (JSON_LINES, r"stdin, line 2: wanted a list of numbers in JSON \("),
-        (b"[1, 2]\n[1, 2, 3]", "stdin must be an array of numbers, got rows of different lengths"),
+        (b"[1, 2]\n[1, 2, 3]", "stdin must have rows of one length, got 2 values"),
         (b"[1, 2, 3]", "stdin has 3 columns, but vectors of flat have 8"),
         (b'{"a": 1}', r"stdin, line 1: wanted a list of numbers, got \{\"a\": 1\}"),
         (b"[]", r"stdin, line 1: wanted a list of numbers, got \[\]"),
