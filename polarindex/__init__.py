@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polarindex.convert import from_faiss, from_hnswlib, from_usearch
     from polarindex.errors import FormatError, LockedError, MissingDatasetError, MissingExtraError, NotFittedError
     from polarindex.indexes.filters import IdFilter
     from polarindex.indexes.flat import FlatIndex
@@ -36,6 +37,9 @@ _HOMES = {
     "MissingDatasetError": "errors",
     "MissingExtraError": "errors",
     "NotFittedError": "errors",
+    "from_faiss": "convert",
+    "from_hnswlib": "convert",
+    "from_usearch": "convert",
     "load": "indexes.storage",
     "make_quantizer": "quantizers",
     "open": "indexes.opened",
@@ -53,6 +57,9 @@ __all__ = [
     "MissingDatasetError",
     "MissingExtraError",
     "NotFittedError",
+    "from_faiss",
+    "from_hnswlib",
+    "from_usearch",
     "load",
     "make_quantizer",
     "open",

@@ -2,8 +2,8 @@
 
 Law:       values equal `x.astype(float32)`; a row that float32 cannot hold is an error, never a silent inf.
 Why:       sets may be larger than memory, so rows are read, converted and checked a chunk at a time; float32
-           memory is handed on as it is. Other libraries' arrays are known by what they offer: no imports.
-Not here:  zero vectors, which only the cosine metric forbids (vectors.py)."""
+           memory is handed on as it is.
+Not here:  other libraries' arrays (arrays.py); zero vectors, which only the cosine metric forbids (vectors.py)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from polarindex.arrays import first_odd, is_real, opened, rows_of_objects
 
 CHUNK_ROWS, CHUNK_BYTES = 4096, 2**21  # of float32: a chunk stays in a cache while it is read again
 LARGEST_ID = 2**63 - 2  # 2**63 - 1 marks an empty place in a search
@@ -93,8 +95,9 @@ def vectors(x: Any, name: str, dim: int | None = None, *, single: bool = False, 
     Parameters
     ----------
     x : (n, d) real numbers: a NumPy array of any layout and any float or integer type (memory-mapped too),
-        nested lists, an h5py data set (read a chunk at a time), a CPU torch tensor, an Arrow fixed-size list
-        array, or anything with `__array__`. bfloat16 is welcome.
+        nested lists, an h5py data set (read a chunk at a time), a CPU tensor of any library, a column of lists or
+        arrays of Arrow, polars or pandas, or anything with one of NumPy's, DLPack's or Arrow's protocols. bfloat16
+        and narrower floats are welcome.
     name : the argument's name, for messages.
     dim : the wanted d, or None for any.
     single : whether one vector (d,) is welcome too.
@@ -107,10 +110,10 @@ def vectors(x: Any, name: str, dim: int | None = None, *, single: bool = False, 
     ValueError
         The shape is wrong.
     """
-    rows = x if type(x) is np.ndarray else _open(x, name)
+    rows = x if type(x) is np.ndarray else opened(x, name)
+    if not is_real(rows.dtype):
+        rows = _of_objects(x, rows, name)
     shape = rows.shape
-    if not _is_real(rows.dtype):
-        raise TypeError(f"{name} must hold real numbers, got {_kind(x, rows)}")
     alone = single and len(shape) == 1
     if alone:
         rows = np.asarray(rows[:])[None]
@@ -171,7 +174,7 @@ def flag(value: Any, name: str) -> bool:
 
 def id_array(ids: Any, name: str, n: int | None = None) -> NDArray[np.int64]:
     """Ids (n,) int64 C-contiguous, all >= 0; maybe the caller's own memory. `n`: the length, if fixed."""
-    source = ids if type(ids) is np.ndarray else _open(ids, name)
+    source = ids if type(ids) is np.ndarray else opened(ids, name)
     empty_list = source.shape == (0,) and isinstance(ids, (list, tuple))  # which NumPy takes for floats
     if source.dtype.kind not in "iu" and not empty_list:
         raise TypeError(f"{name} must hold integers, got {_kind(ids, source)}")
@@ -188,6 +191,30 @@ def id_array(ids: Any, name: str, n: int | None = None) -> NDArray[np.int64]:
     return array if _is_plain(array, np.int64) else np.array(array, np.int64, order="C")
 
 
+def strings(values: Any, name: str, n: int | None = None, optional: bool = False) -> list[Any]:
+    """`values` as a list of str, each of which UTF-8 can hold. `n`: the length, if fixed.
+
+    optional : None is welcome in place of a string, and in place of all of them.
+    """
+    if optional and values is None:
+        return [None] * (n or 0)
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of strings, got {_shown(values)}")
+    out: list[Any] = []
+    for at, value in enumerate(values):
+        if not isinstance(value, str) and not (optional and value is None):
+            raise TypeError(f"{name}[{at}] must be a string{' or None' * optional}, got {_shown(value)}")
+        try:
+            if value is not None:
+                value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name}[{at}] is not text that UTF-8 can hold: {error.reason}") from None
+        out.append(value if value is None else str(value))
+    if n is not None and len(out) != n:
+        raise ValueError(f"{name} must have {n} entries, got {len(out)}")
+    return out
+
+
 def unique_ids(ids: NDArray[np.int64], name: str) -> None:
     """Raise ValueError for the first of ids (n,) int64 that was there before."""
     if (ids[1:] > ids[:-1]).all():
@@ -200,82 +227,22 @@ def unique_ids(ids: NDArray[np.int64], name: str) -> None:
         raise ValueError(f"{name} must be unique, got {ids[second]} at positions {first} and {second}")
 
 
-class _TensorRows:
-    """A torch tensor whose type NumPy lacks (bfloat16), converted a slice at a time."""
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, tensor: Any) -> None:
-        self.shape = tuple(tensor.shape)
-        self._tensor = tensor
-
-    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
-        return self._tensor[rows].float().numpy()
-
-
-class _ArrowRows:
-    """An Arrow array, plain or chunked, of fixed-size lists. No copy but of the slice asked for."""
-
-    def __init__(self, array: Any) -> None:
-        self.shape = (len(array), array.type.list_size)
-        self.dtype = np.dtype(array.type.value_type.to_pandas_dtype())
-        self._array = array
-
-    def __getitem__(self, rows: slice) -> NDArray[Any]:
-        start, stop, _ = rows.indices(len(self._array))
-        part = self._array.slice(start, stop - start)
-        part = part.combine_chunks() if hasattr(part, "combine_chunks") else part
-        return part.flatten().to_numpy(zero_copy_only=False).reshape(stop - start, self.shape[1])
-
-
-def _open(x: Any, name: str) -> Any:
-    """`x` as something with `shape`, a NumPy `dtype` and slices: an array, or what reads one by slices."""
-    if isinstance(x, np.ndarray):
-        if isinstance(x, np.ma.MaskedArray):
-            raise TypeError(f"{name} must have all its values, got a masked array; pass {name}.filled(...)")
-        return np.asarray(x)
-    if hasattr(x, "detach") and hasattr(x, "device"):
-        return _open_tensor(x, name)
-    if hasattr(x, "toarray"):
-        raise TypeError(f"{name} must be a dense array, got {type(x).__name__}; pass {name}.toarray()")
-    if hasattr(x, "__cuda_array_interface__"):
-        raise TypeError(f"{name} must be in the CPU's memory, got {type(x).__name__}; copy it there first")
-    if hasattr(getattr(x, "type", None), "list_size"):
-        if x.null_count:
-            row = int(np.asarray(x.is_null()).argmax())
-            raise ValueError(f"{name}[{row}] is null (first of {x.null_count} such rows)")
-        return _ArrowRows(x)
-    if isinstance(getattr(x, "dtype", None), np.dtype) and hasattr(x, "shape") and hasattr(x, "__getitem__"):
-        return x if x.shape else np.asarray(x)
-    try:
-        return np.asarray(x)
-    except ValueError as error:
-        came = "rows of different lengths" if "inhomogeneous" in str(error) else _failed(x, error)
-        raise ValueError(f"{name} must be an array of numbers, got {came}") from None
-    except (TypeError, OverflowError, RuntimeError) as error:
-        raise TypeError(f"{name} must be an array of numbers, got {_failed(x, error)}") from None
-
-
-def _open_tensor(x: Any, name: str) -> Any:
-    """A torch tensor as an array on the same memory, or as slices where NumPy lacks its type."""
-    if str(x.device) != "cpu":
-        raise TypeError(f"{name} must be in the CPU's memory, got a tensor on {x.device}; pass {name}.cpu()")
-    tensor = x.detach()
-    if str(tensor.dtype) == "torch.bfloat16":
-        return _TensorRows(tensor)
-    try:
-        return tensor.numpy()
-    except (TypeError, RuntimeError) as error:
-        raise TypeError(f"{name} must be an array of numbers, got {_failed(x, error)}") from None
+def _of_objects(x: Any, rows: Any, name: str) -> Any:
+    """The rows that the objects in `rows`, as x was opened, are each; TypeError where it does not hold real numbers."""
+    found = rows_of_objects(rows, name)
+    if is_real(found.dtype):
+        return found
+    odd, hint = first_odd(rows), ""
+    if odd is not None:
+        hint = f"; {name}[{odd[0]}] holds {_shown(odd[1])}"
+    elif rows.dtype.kind == "O" and rows.shape and hasattr(x, "astype"):
+        hint = f"; pass {name}.astype('float64')"
+    raise TypeError(f"{name} must hold real numbers, got {_kind(x, rows)}{hint}")
 
 
 def _kind(x: Any, rows: Any) -> str:
     """What a wrong argument `x` is, for a message; `rows` is how it was opened."""
     return f"{type(x).__name__} of dtype {rows.dtype}" if rows.shape else type(x).__name__
-
-
-def _is_real(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in "fiu" or dtype.name == "bfloat16"
 
 
 def _is_plain(array: Any, dtype: type = np.float32) -> bool:
@@ -324,8 +291,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, numbers.Number):
         return f"{value} ({type(value).__name__})"
     return f"a {type(value).__name__}"
-
-
-def _failed(x: Any, error: Exception) -> str:
-    """What a wrong argument `x` is, and in one line why it is no array."""
-    return f"{type(x).__name__} ({str(error).split(chr(10), 1)[0]})"

@@ -160,117 +160,6 @@ def test_a_sliceable_source_is_asked_only_for_the_slices():
     assert recorder.asked == [(0, 4), (4, 8), (8, 12)]
 
 
-class FakeTensor:
-    """What checks.py uses of a torch tensor."""
-
-    def __init__(self, array, dtype="torch.float32", device="cpu", grad=False):
-        self._array, self.dtype, self.device, self._grad = array, dtype, device, grad
-        self.shape = array.shape
-
-    def detach(self):
-        return FakeTensor(self._array, self.dtype, self.device)
-
-    def __getitem__(self, rows):
-        return FakeTensor(self._array[rows], self.dtype, self.device, self._grad)
-
-    def float(self):
-        return FakeTensor(self._array.astype(np.float32))
-
-    def numpy(self):
-        if self._grad:
-            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
-        if self.dtype not in ("torch.float32", "torch.int64"):
-            raise TypeError(f"Got unsupported ScalarType {self.dtype}\nand a second line")
-        return self._array
-
-
-def test_tensors_are_read_where_they_are():
-    x = np.arange(12, dtype=np.float32).reshape(4, 3)
-    assert checks.vectors(FakeTensor(x), "x").array() is x
-    assert_reads_as(FakeTensor(x, grad=True), x)
-    assert_reads_as(FakeTensor(x, "torch.bfloat16", grad=True), x)
-    assert_reads_as(FakeTensor(x[0], "torch.bfloat16"), x[:1], single=True)
-    assert_array_equal(checks.id_array(FakeTensor(np.arange(3), "torch.int64"), "ids"), np.arange(3))
-    with says(TypeError, "x must be in the CPU's memory, got a tensor on cuda:0; pass x.cpu()"):
-        checks.vectors(FakeTensor(x, device="cuda:0"), "x")
-    with says(
-        TypeError, "x must be an array of numbers, got FakeTensor (Got unsupported ScalarType torch.float8_e5m2)"
-    ):
-        checks.vectors(FakeTensor(x, "torch.float8_e5m2"), "x")
-
-
-def test_torch_tensors():
-    torch = pytest.importorskip("torch")
-    x = torch.arange(12, dtype=torch.float32).reshape(4, 3)
-    expected = np.arange(12, dtype=np.float32).reshape(4, 3)
-    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int64):
-        assert_reads_as(x.to(dtype), expected)
-    assert_reads_as(x.clone().requires_grad_(), expected)
-    assert_reads_as(x.to(torch.bfloat16).requires_grad_(), expected)
-    assert_reads_as(x.T.contiguous().T, expected)
-    assert_reads_as(x[0].to(torch.bfloat16), expected[:1], single=True)
-    with pytest.raises(TypeError, match="^x must hold real numbers, got Tensor of dtype complex64"):
-        checks.vectors(x.to(torch.complex64), "x")
-
-
-def test_bfloat16_arrays():
-    ml_dtypes = pytest.importorskip("ml_dtypes")
-    x = np.arange(12).reshape(4, 3).astype(ml_dtypes.bfloat16)
-    assert_reads_as(x, np.arange(12, dtype=np.float32).reshape(4, 3))
-    x[2, 1] = np.nan
-    with says(ValueError, "x[2] is not finite (1 such rows)"):
-        checks.vectors(x, "x").array()
-
-
-def test_arrow_fixed_size_lists():
-    arrow = pytest.importorskip("pyarrow")
-    for name in ("float16", "float32", "float64", "int8", "int64"):
-        x = np.arange(20).reshape(10, 2).astype(name)
-        array = arrow.FixedSizeListArray.from_arrays(arrow.array(x.ravel()), 2)
-        assert_reads_as(array, x.astype(np.float32))
-        assert_reads_as(array[3:7], x[3:7].astype(np.float32))
-        assert_reads_as(arrow.chunked_array([array[:4], array[4:5], array[5:]]), x.astype(np.float32))
-    with says(ValueError, "x[1] is null (first of 2 such rows)"):
-        checks.vectors(arrow.array([[1.0, 2.0], None, None], arrow.list_(arrow.float32(), 2)), "x")
-    with says(ValueError, "x[1] is not finite (1 such rows)"):
-        checks.vectors(arrow.array([[1.0, 2.0], [None, 1.0]], arrow.list_(arrow.float32(), 2)), "x").array()
-    with pytest.raises(TypeError, match="^x must hold real numbers, got FixedSizeListArray of dtype bool"):
-        checks.vectors(arrow.array([[True, False]], arrow.list_(arrow.bool_(), 2)), "x")
-    assert_array_equal(checks.id_array(arrow.array([3, 5]), "ids"), [3, 5])
-
-
-class ArrayLike:
-    def __init__(self, array):
-        self._array = array
-
-    def __array__(self, dtype=None, copy=None):
-        return self._array
-
-
-def test_anything_with_array_is_read():
-    x = np.arange(6, dtype=np.float32).reshape(2, 3)
-    assert_reads_as(ArrayLike(x), x)
-
-
-class Series:
-    """Like pandas' Series: its slices are its own kind."""
-
-    def __init__(self, array):
-        self._array, self.shape, self.dtype = array, array.shape, array.dtype
-
-    def __getitem__(self, rows):
-        return Series(self._array[rows]) if isinstance(rows, slice) else NotImplemented
-
-    def __array__(self, dtype=None, copy=None):
-        return self._array
-
-
-def test_slices_may_be_of_another_kind():
-    assert_reads_as(Series(np.arange(3.0)), np.array([[0, 1, 2]], np.float32), single=True)
-    assert_reads_as(Series(np.ones((7, 2))), np.ones((7, 2), np.float32))
-    assert_array_equal(checks.id_array(Series(np.arange(3)), "ids"), np.arange(3))
-
-
 # --- properties ------------------------------------------------------------------------------------------------
 
 
@@ -322,10 +211,14 @@ class Broken:
         ("text", TypeError, "x must hold real numbers, got str"),
         ({"a": 1}, TypeError, "x must hold real numbers, got dict"),
         ([["a", "b"]], TypeError, "x must hold real numbers, got list of dtype <U1"),
-        ([[1, None]], TypeError, "x must hold real numbers, got list of dtype object"),
-        ([[2**70]], TypeError, "x must hold real numbers, got list of dtype object"),
+        ([[1, None]], TypeError, "x must hold real numbers, got list of dtype object; x[0] holds None"),
+        ([[1], [2**70]], TypeError, f"x must hold real numbers, got list of dtype object; x[1] holds {2**70} (int)"),
         ([[True, False]], TypeError, "x must hold real numbers, got list of dtype bool"),
-        (np.ones((2, 3), object), TypeError, "x must hold real numbers, got ndarray of dtype object"),
+        (
+            np.ones((2, 3), object),
+            TypeError,
+            "x must hold real numbers, got ndarray of dtype object; pass x.astype('float64')",
+        ),
         (np.ones((2, 3), complex), TypeError, "x must hold real numbers, got ndarray of dtype complex128"),
         (np.ones((2, 3), bool), TypeError, "x must hold real numbers, got ndarray of dtype bool"),
         (np.ones((2, 3), "M8[s]"), TypeError, "x must hold real numbers, got ndarray of dtype datetime64[s]"),
@@ -336,7 +229,7 @@ class Broken:
         (OnGpu(), TypeError, "x must be in the CPU's memory, got OnGpu; copy it there first"),
         (Sparse(), TypeError, "x must be a dense array, got Sparse; pass x.toarray()"),
         (Broken(), TypeError, "x must be an array of numbers, got Broken (first line)"),
-        ([[1, 2], [3]], ValueError, "x must be an array of numbers, got rows of different lengths"),
+        ([[1, 2], [3]], ValueError, "x must have rows of one length, got 2 values in x[0] and 1 in x[1]"),
         (3.0, ValueError, "x must have shape (n, d), got ()"),
         ([], ValueError, "x must have shape (n, d), got (0,)"),
         (np.ones(4), ValueError, "x must have shape (n, d), got (4,)"),
@@ -492,6 +385,24 @@ def test_flags():
     for value, shown in [(1, "1 (int)"), ("yes", "'yes'"), (None, "None"), (np.ones(2, bool), "a ndarray")]:
         with says(TypeError, f"center must be True or False, got {shown}"):
             checks.flag(value, "center")
+
+
+def test_strings():
+    assert checks.strings(["a", np.str_("b")], "keys") == ["a", "b"]
+    assert type(checks.strings(iter([np.str_("b")]), "keys", 1)[0]) is str
+    assert checks.strings(None, "texts", 2, optional=True) == [None, None]
+    assert checks.strings(["", None, "\x00"], "texts", optional=True) == ["", None, "\x00"]
+    for value, shown in [("ab", "'ab'"), (b"ab", "a bytes"), (3, "3 (int)"), (None, "None")]:
+        with says(TypeError, f"keys must be a sequence of strings, got {shown}"):
+            checks.strings(value, "keys")
+    with says(TypeError, "keys[1] must be a string, got None"):
+        checks.strings(["a", None], "keys")
+    with says(TypeError, "texts[0] must be a string or None, got 1 (int)"):
+        checks.strings([1], "texts", optional=True)
+    with says(ValueError, "keys must have 2 entries, got 1"):
+        checks.strings(["a"], "keys", 2)
+    with says(ValueError, "keys[0] is not text that UTF-8 can hold: surrogates not allowed"):
+        checks.strings(["\ud800"], "keys")
 
 
 # --- ids -------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import polarindex
 LAYERS = [
     "errors",
     "memory",
+    "arrays",
     "checks",
     "kernels",
     "vectors",
@@ -21,12 +22,24 @@ LAYERS = [
     "codes",
     "quantizers",
     "indexes",
+    "convert",
+    "records",
+    "integrations",
     "sweep",
     "bench",
     "cli",
     "__main__",
 ]
-OPTIONAL = {"faiss", "matplotlib", "plotly", "pyarrow", "safetensors", "scipy", "tomli", "torch", "yaml"}
+OPTIONAL = {
+    *("faiss", "haystack", "hnswlib", "joblib", "langchain_core", "llama_index", "matplotlib", "pandas", "plotly"),
+    *("polars", "pyarrow", "safetensors", "scipy", "sklearn", "tomli", "torch", "usearch", "yaml"),
+}
+ADAPTERS = {  # modules whose classes are a framework's, so that they import it; nothing imports them
+    "polarindex.integrations.haystack": {"haystack"},
+    "polarindex.integrations.langchain": {"langchain_core"},
+    "polarindex.integrations.llamaindex": {"llama_index"},
+    "polarindex.integrations.sklearn": {"joblib", "scipy", "sklearn"},
+}
 
 PACKAGE = Path(polarindex.__file__).parent
 MODULES = {
@@ -126,7 +139,14 @@ def test_optional_packages_are_imported_where_they_are_used(module):
     tree = ast.parse(source)
     running = set(at_import(tree))
     names = [name for node, name in imports(tree, module, is_package) if node in running]
-    assert {name.split(".")[0] for name in names} & OPTIONAL == set()
+    assert {name.split(".")[0] for name in names} & OPTIONAL == ADAPTERS.get(module, set())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_imports_an_adapter(module):
+    source, is_package = read(module)
+    wanted = {name for _, name in imports(ast.parse(source), module, is_package)}
+    assert not {name for name in wanted for adapter in ADAPTERS if name == adapter or name.startswith(f"{adapter}.")}
 
 
 def test_an_import_in_a_function_is_not_at_import_time():

@@ -5,6 +5,7 @@ Law:       when `replace` returns, the file holds the new text and will after a 
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,26 @@ def replace(path: Path, text: str) -> None:
             draft.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def replace_directory(draft: Path, target: Path) -> None:
+    """Put a directory in the place of another one, if any, whole, by renaming both; then the old one is removed.
+
+    A crash in between leaves both, one of them under the draft's name, or that with -old.
+    """
+    old = target.with_name(f"{draft.name}-old")
+    there = target.exists()
+    if there:
+        target.rename(old)
+    try:
+        draft.rename(target)
+    except BaseException:
+        if there:
+            old.rename(target)
+        raise
+    sync_directory(target.parent)
+    if there:
+        shutil.rmtree(old)
 
 
 def draft_prefix(name: str) -> str:

@@ -10,21 +10,34 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from polarindex import checks
 from polarindex.indexes.interrupts import uninterrupted
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_limit: int | None = None
 _pools: dict[int, tuple[int, ThreadPoolExecutor]] = {}  # process -> (threads, pool): a forked child has none
 
 
 def available_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may run on, and no more than `limited` says."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if _limit is None else min(cores, _limit)
+
+
+@contextmanager
+def limited(cores: int | None) -> Iterator[None]:
+    """Let this process use so many cores at most, while the block runs; None: as many as there are."""
+    global _limit
+    before, _limit = _limit, None if cores is None else checks.integer(cores, "threads", low=1)
+    try:
+        yield
+    finally:
+        _limit = before
 
 
 def run_all(task: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:

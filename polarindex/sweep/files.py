@@ -60,7 +60,7 @@ def open_vectors(path: str | os.PathLike[str], part: str | None = None) -> Rows:
         rows = read(path, part)
     except (FormatError, MissingExtraError, MemoryError):
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise FormatError(f"{path} is not a readable {path.suffix} file: {first_line(error)}") from error
     if len(rows.shape) != 2 or 0 in rows.shape or not _real(rows.dtype):
         raise FormatError(f"{path}: wanted a matrix (n, d) of real numbers that is not empty, {_found(rows)}")
@@ -83,13 +83,17 @@ def blocks(rows: Rows, name: str, n: int) -> Iterator[tuple[int, NDArray[Any]]]:
     """(start, part) of the first n rows, some megabytes at a time; FormatError names the file that is damaged."""
     step = max(1, _BLOCK // (rows.shape[1] * rows.dtype.itemsize))
     for start in range(0, n, step):
-        try:
-            part = np.asarray(rows[start : min(n, start + step)])
-        except FormatError:
-            raise
-        except _DAMAGE as error:
-            raise FormatError(f"{name} cannot be read from row {start} on: {first_line(error)}") from error
-        yield start, part
+        yield start, read_slice(rows, name, start, min(n, start + step))
+
+
+def read_slice(rows: Rows, name: str, start: int, stop: int) -> NDArray[Any]:
+    """Rows start to stop as an array; FormatError names the file that is damaged."""
+    try:
+        return np.asarray(rows[start:stop])
+    except FormatError:
+        raise
+    except DAMAGE as error:
+        raise FormatError(f"{name} cannot be read from row {start} on: {first_line(error)}") from error
 
 
 def formats() -> tuple[str, ...]:
@@ -107,16 +111,22 @@ def _npy(path: Path, part: str | None) -> NDArray[Any]:
 
 
 def _npz(path: Path, part: str | None) -> NDArray[Any]:
-    shapes = {}
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            with archive.open(name) as file:
-                shapes[name.removesuffix(".npy")] = _npy_header(file)
+    shapes = npz_shapes(path)
     with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
         shape, dtype = shapes[name := _choice(path, part, shapes)]
         require(int(np.prod(shape)) * dtype.itemsize, f"{path}: {name}, {' x '.join(map(str, shape))} of {dtype}")
         array: NDArray[Any] = arrays[name]
         return array
+
+
+def npz_shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and type of each array of an archive, without reading them."""
+    shapes = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as file:
+                shapes[name.removesuffix(".npy")] = _npy_header(file)
+    return shapes
 
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -190,7 +200,7 @@ class _TensorSlices:
     """A tensor of a safetensors file, read by slices."""
 
     def __init__(self, path: Path, part: str | None) -> None:
-        library = _module("safetensors")
+        library = optional_module("safetensors")
         try:
             self._file = library.safe_open(str(path), "numpy")
         except library.SafetensorError as error:
@@ -236,7 +246,7 @@ class _ParquetSlices:
     """The same of a Parquet file, whose row groups are decoded when a slice meets them."""
 
     def __init__(self, path: Path, part: str | None) -> None:
-        self._file = _module("pyarrow.parquet").ParquetFile(path)
+        self._file = optional_module("pyarrow.parquet").ParquetFile(path)
         self._columns, self._path = _columns(self._file.schema_arrow, part, path), path
         groups = range(self._file.num_row_groups)
         sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
@@ -268,24 +278,32 @@ class _ParquetSlices:
         return self._decoded[group]
 
 
-def _arrow(path: Path, part: str | None) -> Rows:
-    ipc, source = _module("pyarrow.ipc"), _module("pyarrow").memory_map(str(path))
+def arrow_table(path: Path) -> Any:
+    """The table of an Arrow file, mapped, or of a stream of batches, which is written with the same ending."""
+    ipc, source = optional_module("pyarrow.ipc"), optional_module("pyarrow").memory_map(str(path))
     try:
-        table = ipc.open_file(source).read_all()
-    except ValueError:  # not a file but a stream of batches, which is written with the same ending
+        return ipc.open_file(source).read_all()
+    except ValueError:
         source.seek(0)
-        table = ipc.open_stream(source).read_all()
-    return _TableSlices(table, _columns(table.schema, part, path), path)
+        return ipc.open_stream(source).read_all()
 
 
-def _feather(path: Path, part: str | None) -> Rows:
-    table = _module("pyarrow.feather").read_table(path, memory_map=True)
-    return _TableSlices(table, _columns(table.schema, part, path), path)
+def feather_table(path: Path) -> Any:
+    """The table of a Feather file, mapped where it is not compressed."""
+    return optional_module("pyarrow.feather").read_table(path, memory_map=True)
+
+
+def _of_table(read: Callable[[Path], Any]) -> Callable[[Path, str | None], Rows]:
+    def rows(path: Path, part: str | None) -> Rows:
+        table = read(path)
+        return _TableSlices(table, _columns(table.schema, part, path), path)
+
+    return rows
 
 
 def _columns(schema: Any, part: str | None, path: Path) -> list[str]:
     """The column that holds the vectors, or all columns of floats where there is none of lists."""
-    types = _module("pyarrow.types")
+    types = optional_module("pyarrow.types")
     lists = {  # whose shape is not known before they are read: any two numbers say that it is a matrix
         field.name: ((0, 0), np.dtype(field.type.value_type.to_pandas_dtype()))
         for field in schema
@@ -306,12 +324,12 @@ def _as_matrix(table: Any, columns: list[str], path: Path, dim: int | None = Non
             raise FormatError(f"{path}: row {row} of column {name!r} is null (first of {part.null_count})")
     if not hasattr(parts[0].type, "value_type"):
         return np.stack([part.to_numpy() for part in parts], axis=1)
-    lengths = np.asarray(_module("pyarrow.compute").list_value_length(parts[0]))
+    lengths = np.asarray(optional_module("pyarrow.compute").list_value_length(parts[0]))
     wanted = dim or (int(lengths[0]) if len(lengths) else 0)
     if (lengths != wanted).any():
         row = int((lengths != wanted).argmax())
         raise FormatError(f"{path}: row {start + row} of column {columns[0]!r} has {lengths[row]} values, not {wanted}")
-    values = _module("pyarrow.compute").list_flatten(parts[0])
+    values = optional_module("pyarrow.compute").list_flatten(parts[0])
     if values.null_count:
         raise FormatError(f"{path}: column {columns[0]!r} has values that are null, from row {start} on")
     array: NDArray[Any] = values.to_numpy().reshape(len(lengths), wanted)
@@ -351,7 +369,8 @@ def _found(rows: Rows) -> str:
     return f"got {rows.shape} of {rows.dtype}"
 
 
-def _module(name: str) -> Any:
+def optional_module(name: str) -> Any:
+    """A module of the extra `files`; MissingExtraError says how to get it."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -360,7 +379,7 @@ def _module(name: str) -> Any:
 
 
 # what NumPy, h5py, pyarrow (whose errors are ValueError, OSError and KeyError) and safetensors raise for damage
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 _READERS: dict[str, Callable[[Path, str | None], Rows]] = {
     ".npy": _npy,
@@ -368,8 +387,8 @@ _READERS: dict[str, Callable[[Path, str | None], Rows]] = {
     ".h5": _hdf5,
     ".hdf5": _hdf5,
     ".parquet": _ParquetSlices,
-    ".arrow": _arrow,
-    ".feather": _feather,
+    ".arrow": _of_table(arrow_table),
+    ".feather": _of_table(feather_table),
     ".fvecs": _vecs(np.float32),
     ".bvecs": _vecs(np.uint8),
     ".fbin": _bin(np.float32),

@@ -219,3 +219,17 @@ def test_large_batches_are_split_into_calls_that_end_soon(monkeypatch):
         np.testing.assert_array_equal(a, b)
     assert {size for name, size in sizes if name == "rescore_rows"} == {1}
     assert {size for name, size in sizes if name == "answer"} <= {8, 4}
+
+
+def test_cores_may_be_limited_for_a_while():
+    before = threads.available_cores()
+    with threads.limited(1):
+        assert threads.available_cores() == 1
+        with threads.limited(None):
+            assert threads.available_cores() == before
+        with threads.limited(10**6):
+            assert threads.available_cores() == before
+        assert threads.available_cores() == 1
+    assert threads.available_cores() == before
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"), threads.limited(0):
+        pass

@@ -1,0 +1,154 @@
+"""polarindex build: files of vectors become an index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polarindex.cli import options
+
+if TYPE_CHECKING:
+    from polarindex.cli.labels import Labels
+    from polarindex.cli.rows import Stacked
+    from polarindex.cli.screen import Show
+    from polarindex.indexes.flat import FlatIndex
+    from polarindex.indexes.ivf import IVFIndex
+
+_STORE = "Keep the vectors for exact re-ranking: none, float32, float16, int8."
+_TRAIN = "Learn centre and lists from so many rows, chosen at random; not given: all, from which lists take a sample."
+
+
+def build(
+    files: options.Files,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="INDEX", help="The directory to make.")],
+    metric: Annotated[str, typer.Option(help="l2, ip or cosine.", autocompletion=options.metrics)] = "l2",
+    bits: Annotated[int, typer.Option(help="Code bits a coordinate, 1 to 8.")] = 4,
+    quantizer: Annotated[str, typer.Option(help="How rows are coded.", autocompletion=options.quantizers)] = "eden",
+    index: Annotated[
+        str, typer.Option("--index", help="flat (every code is read) or ivf.", autocompletion=options.kinds)
+    ] = "flat",
+    nlist: Annotated[int | None, typer.Option(help="Lists of an ivf; not given: by the number of rows.")] = None,
+    store: Annotated[str, typer.Option(help=_STORE, autocompletion=options.stores)] = "none",
+    spill: Annotated[float | None, typer.Option(help="Of an ivf: share of rows that lie in two lists.")] = None,
+    ids: options.Ids = None,
+    keys: options.Keys = None,
+    text: options.Text = None,
+    metadata: options.Metadata = "",
+    train: Annotated[int | None, typer.Option(metavar="ROWS", help=_TRAIN)] = None,
+    threads: options.Threads = None,
+    seed: Annotated[int, typer.Option(help="Of the rotation, k-means and samples.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that is there.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Make an index from files of vectors.
+
+    Rows are read and coded a chunk at a time. The directory appears when it is whole: after an error or Ctrl-C there is
+    what was there before. A COLUMN is one of the file's (Parquet, Arrow, .npz, HDF5), or a file of its own (.npy, or
+    .txt with one a line).
+    """
+    from polarindex.cli.labels import Labels
+    from polarindex.cli.places import built_beside, bytes_on_disk
+    from polarindex.cli.rows import opened
+    from polarindex.cli.screen import bar, print_json, remark, tell
+    from polarindex.indexes.threads import limited
+
+    with limited(threads), opened(files) as rows:
+        made = _empty(rows.shape[1], index, nlist, spill, metric, bits, quantizer, seed, store)
+        if train is not None and train < 1:
+            raise ValueError(f"--train must be at least 1, got {train}")
+        labels = Labels(files, rows, ids, keys, text, metadata)
+        try:
+            with built_beside(out, overwrite) as draft, bar() as show:
+                _write(made, draft, rows, labels, train, show)
+        except KeyboardInterrupt:
+            remark(f"interrupted: {out} is as it was")
+            raise
+    size = bytes_on_disk(out)
+    if json:
+        facts = {"bytes_per_vector": made.bytes_per_vector, "bytes_on_disk": size, "keys": labels.keyed}
+        print_json({"path": str(out), "kind": made.kind, "n": len(made), **made.parameters(), **facts})
+    else:
+        tell(f"{out}: {made!r}, {made.bytes_per_vector:,.4g} bytes a vector, {size / 1e6:,.1f} MB")
+    _advise(made)
+
+
+def _empty(
+    dim: int,
+    kind: str,
+    nlist: int | None,
+    spill: float | None,
+    metric: str,
+    bits: int,
+    quantizer: str,
+    seed: int,
+    store: str,
+) -> FlatIndex | IVFIndex:
+    """The index, as it is asked for; errors name what cannot be."""
+    from polarindex import checks
+    from polarindex.indexes.flat import FlatIndex
+    from polarindex.indexes.ivf import IVFIndex
+
+    checks.choice(kind, "--index", options.kinds())
+    if kind == "ivf":
+        lists = "auto" if nlist is None else nlist
+        return IVFIndex(dim, metric, bits, quantizer, nlist=lists, seed=seed, store=store, spill=spill or 0.0)
+    for name, value in (("--nlist", nlist), ("--spill", spill)):
+        if value is not None:
+            raise ValueError(f"{name} is of an inverted file; give --index ivf too, or leave it out")
+    return FlatIndex(dim, metric, bits, quantizer, seed=seed, store=store)
+
+
+def _write(
+    index: FlatIndex | IVFIndex, folder: Path, rows: Stacked, labels: Labels, train: int | None, show: Show
+) -> None:
+    """Fill an index, and make a directory of it and its records."""
+    import os
+
+    import numpy as np
+
+    from polarindex.cli.rows import named, passes
+    from polarindex.indexes import durable
+    from polarindex.records import FILE, Records
+
+    with named(rows):
+        _learn(index, rows, train, show)
+        if labels.keyed:  # before the long part, as a key may come twice
+            ids = np.arange(len(rows)) if labels.ids is None else labels.ids
+            with Records(folder.with_name(FILE)) as records:
+                labels.record(records, ids, str(folder), show)
+        rows.watch(show, *passes(index, len(rows)))
+        index.add(rows, labels.ids)
+    show(len(rows), len(rows), "writing", "")
+    index.save(folder)
+    if labels.keyed:
+        os.replace(folder.with_name(FILE), folder / FILE)
+        durable.sync_directory(folder)
+
+
+def _learn(index: FlatIndex | IVFIndex, rows: Stacked, train: int | None, show: Show) -> None:
+    """Fit an inverted file, and a flat index to `train` rows at random: else it learns its centre when it is filled."""
+    import numpy as np
+
+    from polarindex.indexes.flat import FlatIndex
+
+    n = len(rows)
+    if isinstance(index, FlatIndex) and train is None:
+        return
+    rows.watch(show, "sampling")
+    sample: Any = rows
+    if train is not None and train < n:
+        sample = rows.take(np.sort(np.random.default_rng(index.seed).choice(n, train, replace=False)))
+    if isinstance(index, FlatIndex):
+        index.fit(sample, n)
+    else:
+        index.fit(sample, n, lambda done, total: show(done, total, "k-means", ""))
+
+
+def _advise(index: FlatIndex | IVFIndex) -> None:
+    from polarindex.cli.advice import of_kind
+    from polarindex.cli.screen import remark
+
+    for line in of_kind(index.info()):
+        remark(f"note: {line}")
