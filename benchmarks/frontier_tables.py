@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from kernel_tables import markdown, number
 
 RECALLS = (0.90, 0.95, 0.99)
 MODES = ("batch", "single")
+COLUMNS = [f"{mode}, {recall:.2f}" for mode in MODES for recall in RECALLS]
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 NOT_REACHED = "-"
 
 Lines = list[str]
 Result = dict[str, Any]
 Fronts = dict[str, list[Point]]  # family -> its front
+Speeds = dict[str, list[Speed | None]]  # family -> a speed a column
 
 
 def block(result: Result | None) -> Lines:
@@ -58,25 +61,44 @@ def heading(run: Result) -> Lines:
     return lines
 
 
-def speeds(result: Result, name: str) -> Lines:
-    """Families down; recalls across, of batches and of single queries; then what polarindex is to the best others."""
+def summary(result: Result | None) -> Lines:
+    """For a page that compares: how many times the fastest other library polarindex is, a set a row."""
+    if result is None or not result["runs"]:
+        return ["Not measured yet: `python benchmarks/frontier.py` writes `benchmarks/results/frontier.json`."]
+    rows = [[run["set"], *ratios(found_speeds(result, run["set"]), is_peer)] for run in result["runs"]]
+    dates = sorted(run["environment"]["date"][:10] for run in result["runs"])
+    measured = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return [*markdown(["", *COLUMNS], rows), "", f"Measured {measured}, one thread."]
+
+
+def found_speeds(result: Result, name: str) -> Speeds:
+    """Of every family on a set: speeds at each recall, of batches and then of single queries."""
     by_mode = {mode: fronts(result, name, mode) for mode in MODES}
-    families = list(dict.fromkeys(family for found in by_mode.values() for family in found))
-    found = {
+    families = dict.fromkeys(family for found in by_mode.values() for family in found)
+    return {
         family: [speed_at(recall, by_mode[mode].get(family, [])) for mode in MODES for recall in RECALLS]
         for family in families
     }
+
+
+def speeds(result: Result, name: str) -> Lines:
+    """Families down; recalls across, of batches and of single queries; then what polarindex is to the best others."""
+    found = found_speeds(result, name)
     middle = RECALLS.index(0.95)
     rows = [
         [family, *map(shown, speeds_of), speeds_of[middle].label if speeds_of[middle] else NOT_REACHED]
         for family, speeds_of in found.items()
     ]
-    ours = found.get(POLARINDEX, [None] * (len(MODES) * len(RECALLS)))
     for title, counts in (("polarindex to the best peer", is_peer), ("polarindex to the best FAISS", is_faiss)):
-        others = [{family: found[family][at] for family in families if counts(family)} for at in range(len(ours))]
-        rows.append([title, *map(ratio, ours, others), ""])
-    head = ["", *(f"{mode}, {recall:.2f}" for mode in MODES for recall in RECALLS), "batch, 0.95: which"]
-    return markdown(head, rows)
+        rows.append([title, *ratios(found, counts), ""])
+    return markdown(["", *COLUMNS, "batch, 0.95: which"], rows)
+
+
+def ratios(found: Speeds, counts: Callable[[str], bool]) -> list[str]:
+    """A cell a column: polarindex to the best of the families that count."""
+    ours = found.get(POLARINDEX, [None] * len(COLUMNS))
+    others = [{family: found[family][at] for family in found if counts(family)} for at in range(len(ours))]
+    return [ratio(*pair) for pair in zip(ours, others, strict=True)]
 
 
 def shown(speed: Speed | None) -> str:

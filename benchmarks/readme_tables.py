@@ -1,4 +1,4 @@
-"""Write the results in README.md, docs/benchmarks.md and docs/claims.md from benchmarks/results/*.json.
+"""Write the results in README.md and the pages of docs/ from benchmarks/results/*.json.
 
     python benchmarks/readme_tables.py [--check]
 
@@ -136,8 +136,8 @@ def readme() -> list[str]:
 def filled(text: str) -> str:
     """A page with every block between its marks as the results have it.
 
-    A block's mark names a table of kernel_tables, `frontier`, `flat`, `lists`, `storage`, `claims`, or this program:
-    then it is the README's.
+    A block's mark names a table of kernel_tables, `frontier`, `summary` (of frontiers), `flat`, `lists`, `storage`,
+    `claims`, or this program: then it is the README's.
     """
     files = ("kernels.json", "frontier.json", "flat.json", "lists-recall.json", "storage.json", "claims.json")
     kernels, frontier, flat, lists, storage, claims = (held(RESULTS / name) for name in files)
@@ -152,6 +152,8 @@ def filled(text: str) -> str:
             made = storage_table(storage)
         elif name == "claims":
             made = claims_table(claims)
+        elif name == "summary":
+            made = frontier_tables.summary(frontier)
         elif name == "flat":
             made = flat_tables.block(flat)
         else:
@@ -166,7 +168,7 @@ def held(path: Path) -> dict[str, Any] | None:
 
 
 def pages() -> dict[Path, str]:
-    names = ("README.md", "docs/benchmarks.md", "docs/claims.md")
+    names = ("README.md", *(f"docs/{page}.md" for page in ("benchmarks", "claims", "comparison", "guide/choosing")))
     return {ROOT / name: (ROOT / name).read_text() for name in names}
 
 

@@ -1,0 +1,172 @@
+"""The pages of docs/ are true: their Python and their commands run as written and print what they say they print.
+
+In a page, blocks marked `python` run one after the other and share names; a `text` block after one is what it prints; a
+`console` block has commands after `$` and what they print. An HTML comment before a block says otherwise:
+`not run: why`, or `in a new process`."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import importlib.util
+import io
+import itertools
+import os
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+import polarindex
+from polarindex.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = {str(path.relative_to(DOCS)): path for path in sorted(DOCS.rglob("*.md"))}
+BLOCK = re.compile(r"(?:<!-- ([^\n]*?) -->\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NOT_RUN = re.compile(r"not run: .{20,}")  # a reason, not a word
+NEEDS = {"pyarrow": "quickstart.md"}
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+class Block(NamedTuple):
+    remark: str
+    language: str
+    text: str
+    prints: str | None  # of Python
+
+
+def blocks(page: str) -> list[Block]:
+    text = PAGES[page].read_text(encoding="utf-8")
+    found = list(BLOCK.finditer(text))
+    made = []
+    for one, after in itertools.zip_longest(found, found[1:]):
+        follows = after is not None and after[2] == "text" and not text[one.end() : after.start()].strip()
+        made.append(Block(one[1] or "", one[2], one[3], after[3] if after and follows else None))
+    return made
+
+
+def runs(block: Block) -> bool:
+    return block.language in ("python", "console") and not block.remark.startswith("not run")
+
+
+RUNNING = [page for page in PAGES if any(runs(block) for block in blocks(page))]
+
+
+def same(wanted: str, got: str) -> None:
+    assert doctest.OutputChecker().check_output(wanted, got, FLAGS), f"wanted:\n{wanted}\ngot:\n{got}"
+
+
+def run_python(block: Block, names: dict[str, object]) -> None:
+    if block.remark == "in a new process":
+        done = subprocess.run([sys.executable, "-c", block.text], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        printed = done.stdout
+    else:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(block.text, "block", "exec"), names)
+        printed = out.getvalue()
+    same(block.prints or "", printed)
+
+
+def commands(block: Block) -> Iterator[tuple[str, str]]:
+    """Each command of a console block and what it is to print."""
+    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, prints = part.partition("\n")
+        yield command, prints
+
+
+def run_console(block: Block) -> None:
+    for command, prints in commands(block):
+        name, *arguments = shlex.split(command)
+        assert name == "polarindex", f"only polarindex is run here, not {command!r}"
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception!r}"
+        same(prints, done.output)
+
+
+@pytest.mark.parametrize("page", RUNNING)
+def test_the_blocks_of_a_page_run_and_print_what_it_says(page, tmp_path, monkeypatch):
+    for package, of in NEEDS.items():
+        if page == of:
+            pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    names: dict[str, object] = {"__name__": "page"}
+    for block in filter(runs, blocks(page)):
+        if block.language == "python":
+            run_python(block, names)
+        else:
+            run_console(block)
+
+
+def test_pages_with_code_are_run():
+    assert {"index.md", "quickstart.md", "guide/choosing.md", "guide/filters.md", "guide/updates.md"} <= {*RUNNING}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_block_that_is_not_run_says_why(page):
+    quiet = [block for block in blocks(page) if block.language in ("python", "console") and not runs(block)]
+    assert [block.text for block in quiet if not NOT_RUN.fullmatch(block.remark)] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_list_and_a_table_begin_after_an_empty_line(page):
+    """Markdown of the site wants it, that of repositories does not."""
+    text = re.sub(r"^```.*?^```$", "", PAGES[page].read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    lines = text.splitlines()
+    starts = re.compile(r"([*-]|\d+\.) |\| ")
+    wrong = [
+        after
+        for before, after in zip(lines, lines[1:], strict=False)
+        if starts.match(after) and before.strip() and not re.match(r"([*-]|\d+\.) |\||\s|<!--", before)
+        and not _goes_on(lines, lines.index(after))
+    ]
+    assert wrong == []
+
+
+def _goes_on(lines: list[str], at: int) -> bool:
+    """Whether a line is of a list that began above."""
+    for line in reversed(lines[:at]):
+        if not line.strip():
+            return False
+        if re.match(r"([*-]|\d+\.) ", line):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_that_are_there(page):
+    text = PAGES[page].read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if not re.match(r"[a-z]+:", target):
+            assert (PAGES[page].parent / target).exists(), target
+
+
+def test_a_wrong_output_is_noticed(tmp_path):
+    with pytest.raises(AssertionError, match="wanted"):
+        run_python(Block("", "python", "print(1 + 1)\n", "3\n"), {})
+    with pytest.raises(AssertionError, match="wanted"):
+        run_python(Block("", "python", "print(1 + 1)\n", None), {})
+
+
+MODULES = ["polarindex", *(module.name for module in pkgutil.walk_packages(polarindex.__path__, "polarindex."))]
+WITH_EXAMPLES = [
+    name
+    for name in MODULES
+    if ">>> " in Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8")  # type: ignore[union-attr]
+]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_the_examples_of_docstrings_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testmod(importlib.import_module(name), optionflags=FLAGS)
+    assert tried > 0 and failed == 0
