@@ -14,6 +14,7 @@ import itertools
 import os
 import pkgutil
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -32,7 +33,7 @@ DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS)): path for path in sorted(DOCS.rglob("*.md"))}
 BLOCK = re.compile(r"(?:<!-- ([^\n]*?) -->\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = re.compile(r"not run: .{20,}")  # a reason, not a word
-NEEDS = {"pyarrow": "quickstart.md"}
+NEEDS = {"quickstart.md": "pyarrow", "examples.md": "matplotlib"}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -86,17 +87,28 @@ def commands(block: Block) -> Iterator[tuple[str, str]]:
 def run_console(block: Block) -> None:
     for command, prints in commands(block):
         name, *arguments = shlex.split(command)
-        assert name == "polarindex", f"only polarindex is run here, not {command!r}"
-        done = CliRunner().invoke(app, arguments)
-        assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception!r}"
-        same(prints, done.output)
+        assert name in ("polarindex", "python"), f"{command!r} is not run here"
+        same(prints, run_program(arguments) if name == "python" else run_command(arguments))
+
+
+def run_command(arguments: list[str]) -> str:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, f"polarindex {arguments}\n{done.output}\n{done.exception!r}"
+    return done.output
+
+
+def run_program(arguments: list[str]) -> str:
+    """One of examples/, in this process."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        patch.setattr(sys, "argv", arguments)
+        runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("page", RUNNING)
 def test_the_blocks_of_a_page_run_and_print_what_it_says(page, tmp_path, monkeypatch):
-    for package, of in NEEDS.items():
-        if page == of:
-            pytest.importorskip(package)
+    if page in NEEDS:
+        pytest.importorskip(NEEDS[page])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     names: dict[str, object] = {"__name__": "page"}

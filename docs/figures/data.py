@@ -49,7 +49,7 @@ def distortion(name: str, x: Floats, bits: int) -> float:
 
 def rotation() -> Data:
     """Coordinates of images as they are, before and after a rotation; what a codebook for N(0, 1) makes of either."""
-    x = load_dataset(IMAGES).train[:2000].astype(np.float32)
+    x = load_dataset(IMAGES).train[:1000].astype(np.float32)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     before = unit * np.sqrt(x.shape[1])
     after = HadamardRotation(x.shape[1]).forward(unit) * np.sqrt(x.shape[1])
@@ -89,7 +89,7 @@ def lemma() -> Data:
 
 
 def promised(m: int, pairs: int) -> float | None:
-    """The least eps for which some map keeps all pairs: 2 pairs exp(-m (eps^2 - eps^3) / 4) < 1; None if there is none."""
+    """The least eps for which some map keeps all pairs: 2 pairs exp(-m (eps^2 - eps^3) / 4) < 1, if there is one."""
     grid = np.linspace(1e-4, 2 / 3, 20001)
     enough = m * (grid**2 - grid**3) / 4 > np.log(2 * pairs)
     return float(grid[enough.argmax()]) if enough.any() else None
@@ -150,7 +150,7 @@ def bounds() -> Data:
     """Mean relative errors by bits, beside Lloyd-Max, Shannon's bound and the bound for the spectrum of the rows."""
     sets = {"random directions": directions(1500, 256, seed=2)}
     sets |= {name: centred(name, 1500) for name in (IMAGES, WORDS)}
-    spectra = {name: spectrum([centred(name, 20_000)], x.shape[1]) for name, x in sets.items() if name in (IMAGES, WORDS)}
+    spectra = {name: spectrum([centred(name, 20_000)], sets[name].shape[1]) for name in (IMAGES, WORDS)}
     return {
         "bits": list(BITS),
         "law": [normal_codebook(bits).distortion for bits in BITS],

@@ -78,7 +78,8 @@ def _rotation(axes: Any, found: Data) -> None:
 
 def _lemma(axes: Any, found: Data) -> None:
     m = [row["m"] for row in found["rows"]]
-    axes[0].loglog(m, [row["promised"] or np.nan for row in found["rows"]], "--", color=GREY, label="promised by the lemma")
+    promised = [row["promised"] or np.nan for row in found["rows"]]
+    axes[0].loglog(m, promised, "--", color=GREY, label="promised by the lemma")
     axes[0].loglog(m, [row["largest"] for row in found["rows"]], "o-", color=ORANGE, ms=4, label="worst pair, measured")
     axes[0].loglog(m, [row["median"] for row in found["rows"]], "o-", color=BLUE, ms=4, label="median pair, measured")
     axes[0].set(title=f"{found['pairs']:,} distances between images", xlabel="projections m")
@@ -94,7 +95,8 @@ def _signs(axes: Axes, found: Data) -> None:
     axes.plot(c, 1 + c**2, color=BLUE, label="floats (Johnson-Lindenstrauss): 1 + cos²")
     axes.plot(found["cosines"], found["signs"], "o", color=ORANGE, ms=5)
     axes.plot(found["cosines"], found["floats"], "o", color=BLUE, ms=5)
-    axes.set(title="Variance of an inner product (dots: measured)", xlabel="cosine", ylabel="m × variance", ylim=(0, 2.9))
+    axes.set(title="Variance of an inner product (dots: measured)", xlabel="cosine", ylim=(0, 2.9))
+    axes.set_ylabel("m × variance")
     axes.legend(loc="upper center")
 
 
@@ -113,7 +115,8 @@ def _polar(axes: Any, found: Data) -> None:
     angle = np.linspace(0, np.pi / 2, 201)
     for level, (one, colour) in enumerate(zip(others, (BLUE, GREEN, VIOLET), strict=True), start=2):
         edges = np.array(one["edges"])
-        axes[1].stairs(np.array(one["counts"]) / one["count"] / np.diff(edges), edges, color=colour, label=f"level {level}")
+        density = np.array(one["counts"]) / one["count"] / np.diff(edges)
+        axes[1].stairs(density, edges, color=colour, label=f"level {level}")
         half = 2.0 ** (level - 1)
         peak = gamma(half) / (2 ** (half - 2) * gamma(half / 2) ** 2)
         axes[1].plot(angle, peak * np.sin(2 * angle) ** (half - 1), "--", color=colour, lw=1)

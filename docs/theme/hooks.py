@@ -1,8 +1,8 @@
 """What the site needs beyond MkDocs: mathematics as MathML and figures in the text's colour, without a script.
 
 Law:       the pages that are built need no network and no JavaScript to be read.
-How:       arithmatex marks formulas; latex2mathml turns them into MathML, which browsers draw themselves. The figures of
-           `docs/figures` are put into the page, where their `currentColor` is that of the page, light or dark.
+How:       arithmatex marks formulas; latex2mathml turns them into MathML, which browsers draw themselves. The figures
+           of `docs/figures` are put into the page, where their `currentColor` is that of the page, light or dark.
 Why:       MathJax and KaTeX would be a megabyte of scripts, or a request to somebody else's machine.
 """
 
