@@ -155,6 +155,16 @@ def _goes_on(lines: list[str], at: int) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_lost_between_angle_brackets_or_out_of_a_list(page):
+    """A site takes `<q, x>` for a tag, and two spaces after an empty line for the end of a list."""
+    text = PAGES[page].read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```$|<!--.*?-->|^ {4}.*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"`[^`]*`|\$[^$]*\$", "", text)
+    assert re.findall(r"<[a-zA-Z/][^\n]*", prose) == []
+    assert re.findall(r"\n\n {1,3}\S[^\n]*", text) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files_that_are_there(page):
     text = PAGES[page].read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):

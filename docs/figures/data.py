@@ -42,9 +42,10 @@ def relative_errors(x: Floats, decoded: Floats) -> NDArray[np.float64]:
     return (gap**2).sum(axis=1) / (x.astype(np.float64) ** 2).sum(axis=1)
 
 
-def distortion(name: str, x: Floats, bits: int) -> float:
-    quantizer = make_quantizer(name, x.shape[1], bits)
-    return float(relative_errors(x, quantizer.decode(quantizer.encode(x))).mean())
+def errors_by_bits(name: str, x: Floats) -> list[float]:
+    """The mean relative error of a quantizer at each number of bits."""
+    quantizers = [make_quantizer(name, x.shape[1], bits) for bits in BITS]
+    return [float(relative_errors(x, one.decode(one.encode(x))).mean()) for one in quantizers]
 
 
 def rotation() -> Data:
@@ -117,7 +118,7 @@ def signs() -> Data:
 def polar() -> Data:
     """The angles of PolarQuant's transform at levels 1-4, of word vectors after a rotation."""
     x = centred(WORDS, 1500)
-    radii = PaddedRotation(x.shape[1], 128).forward(x)
+    radii = np.concatenate([PaddedRotation(x.shape[1], 128, seed).forward(x) for seed in range(8)])
     levels = []
     for level in range(1, 5):
         left, right = radii[:, 0::2], radii[:, 1::2]
@@ -151,13 +152,13 @@ def bounds() -> Data:
     sets = {"random directions": directions(1500, 256, seed=2)}
     sets |= {name: centred(name, 1500) for name in (IMAGES, WORDS)}
     spectra = {name: spectrum([centred(name, 20_000)], sets[name].shape[1]) for name in (IMAGES, WORDS)}
+    measured = {name: {"eden-biased": errors_by_bits("eden-biased", x)} for name, x in sets.items()}
+    noise = sets["random directions"]  # of 256 coordinates, which polar codes need not pad
+    measured["random directions"]["polarquant"] = errors_by_bits("polarquant", noise)
     return {
         "bits": list(BITS),
         "law": [normal_codebook(bits).distortion for bits in BITS],
-        "measured": {
-            name: {code: [distortion(code, x, bits) for bits in BITS] for code in ("eden-biased", "polarquant")}
-            for name, x in sets.items()
-        },
+        "measured": measured,
         "water-filling": {name: [gaussian_bound(found, bits) for bits in BITS] for name, found in spectra.items()},
     }
 

@@ -139,9 +139,10 @@ def _bounds(axes: Any, found: Data) -> None:
     for place, scale in zip(axes, (np.ones(len(bits)), np.array([4.0**b for b in bits])), strict=True):
         place.plot(bits, np.array(found["law"]) * scale, color=GREY, label="Lloyd-Max, N(0, 1)")
         place.plot(bits, np.array(shannon) * scale, "--", color=GREY, label="Shannon: 4⁻ᵇ")
-        for name, marker, colour in zip(names, "o^s", (GREEN, ORANGE, BLUE), strict=True):
+        sizes, colours = (11, 7, 3.5), (GREEN, ORANGE, BLUE)  # one inside the other, as they are nearly equal
+        for name, size, colour in zip(names, sizes, colours, strict=True):
             measured = np.array(found["measured"][name]["eden-biased"])
-            place.plot(bits, measured * scale, marker, color=colour, ms=6, label=f"EDEN, {name}")
+            place.plot(bits, measured * scale, "o", color=colour, ms=size, mew=0, label=f"EDEN, {name}")
             if name in found["water-filling"]:
                 bound = np.array(found["water-filling"][name])
                 place.plot(bits, bound * scale, ":", color=colour, label=f"bound of {name}")

@@ -27,8 +27,10 @@ def on_page_content(page_html: str, config: Any, **_: Any) -> str:
 
 
 def _mathml(found: re.Match[str]) -> str:
-    display = "block" if found[1] == "div" else "inline"
-    return convert(html.unescape(found[2]).strip(), display=display)
+    formula = html.unescape(found[2]).strip()
+    if found[1] == "div":
+        return f'<div class="formula">{convert(formula, display="block")}</div>'
+    return convert(formula)
 
 
 def _inlined(path: Path, title: str) -> str:

@@ -43,6 +43,18 @@ def make_quantizer(name: str, dim: int, bits: int = 4, seed: int = 0, **options:
 
     Further keywords go to its class. ValueError for a name or a number of bits that does not exist, naming those
     that do.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import polarindex as pi
+    >>> x = np.random.default_rng(0).standard_normal((100, 64), np.float32)
+    >>> quantizer = pi.make_quantizer("eden", 64, bits=2)
+    >>> codes = quantizer.encode(x)
+    >>> codes.nbytes, x.nbytes
+    (2000, 25600)
+    >>> quantizer.decode(codes).shape
+    (100, 64)
     """
     constructor, cells = _REGISTRY[checks.choice(name, "quantizer", tuple(_REGISTRY))]
     bits = checks.integer(bits, "bits")
