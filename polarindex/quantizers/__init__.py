@@ -36,6 +36,7 @@ _REGISTRY: dict[str, tuple[Callable[..., Quantizer], tuple[int, ...]]] = {
 }
 
 CELLS: dict[str, tuple[int, ...]] = {name: bits for name, (_, bits) in _REGISTRY.items()}
+"""The quantizers by name, and the bits that exist for each."""
 
 
 def make_quantizer(name: str, dim: int, bits: int = 4, seed: int = 0, **options: Any) -> Quantizer:
