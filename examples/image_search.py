@@ -3,6 +3,7 @@
 Seen: a picture with a row for each query, the query on the left and its nearest images beside it; a red frame is one
 that an exact search does not have among as many. 108 bytes an image do most of what 784 do.
 
+    pip install 'polarindex[plot]'
     python examples/image_search.py [hits.png]
 """
 

@@ -10,6 +10,7 @@ their mean, which is free: what is added to all keys adds the same to every scor
 channels of language models have, and queries that attend to some keys strongly. No model is run, so figures are of
 this layer and of no model.
 
+    pip install 'polarindex[plot]'
     python examples/kv_cache.py [errors.png]
 """
 
