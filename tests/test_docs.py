@@ -33,6 +33,7 @@ DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS)): path for path in sorted(DOCS.rglob("*.md"))}
 BLOCK = re.compile(r"(?:<!-- ([^\n]*?) -->\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = re.compile(r"not run: .{20,}")  # a reason, not a word
+ELSEWHERE = {"cli.md": "cli/test_guide.py", "coming-from.md": "test_coming_from.py"}  # pages and tests that run them
 NEEDS = {"quickstart.md": "pyarrow", "examples.md": "matplotlib"}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -58,7 +59,7 @@ def runs(block: Block) -> bool:
     return block.language in ("python", "console") and not block.remark.startswith("not run")
 
 
-RUNNING = [page for page in PAGES if any(runs(block) for block in blocks(page))]
+RUNNING = [page for page in PAGES if page not in ELSEWHERE and any(runs(block) for block in blocks(page))]
 
 
 def same(wanted: str, got: str) -> None:
@@ -120,10 +121,11 @@ def test_the_blocks_of_a_page_run_and_print_what_it_says(page, tmp_path, monkeyp
 
 
 def test_pages_with_code_are_run():
+    assert [test for page, test in ELSEWHERE.items() if page not in (ROOT / "tests" / test).read_text("utf-8")] == []
     assert {"index.md", "quickstart.md", "guide/choosing.md", "guide/filters.md", "guide/updates.md"} <= {*RUNNING}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE])
 def test_a_block_that_is_not_run_says_why(page):
     quiet = [block for block in blocks(page) if block.language in ("python", "console") and not runs(block)]
     assert [block.text for block in quiet if not NOT_RUN.fullmatch(block.remark)] == []
@@ -132,26 +134,17 @@ def test_a_block_that_is_not_run_says_why(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_a_list_and_a_table_begin_after_an_empty_line(page):
     """Markdown of the site wants it, that of repositories does not."""
+    begins = re.compile(r"([*-]|\d+\.) |\| ")
     text = re.sub(r"^```.*?^```$", "", PAGES[page].read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    lines = text.splitlines()
-    starts = re.compile(r"([*-]|\d+\.) |\| ")
-    wrong = [
-        after
-        for before, after in zip(lines, lines[1:], strict=False)
-        if starts.match(after) and before.strip() and not re.match(r"([*-]|\d+\.) |\||\s|<!--", before)
-        and not _goes_on(lines, lines.index(after))
+    paragraphs = [part.splitlines() for part in re.split(r"\n\s*\n", text.strip())]
+    late = [
+        line
+        for first, *others in paragraphs
+        if not begins.match(first) and not first.startswith("<!--")
+        for line in others
+        if begins.match(line)
     ]
-    assert wrong == []
-
-
-def _goes_on(lines: list[str], at: int) -> bool:
-    """Whether a line is of a list that began above."""
-    for line in reversed(lines[:at]):
-        if not line.strip():
-            return False
-        if re.match(r"([*-]|\d+\.) ", line):
-            return True
-    return False
+    assert late == []
 
 
 @pytest.mark.parametrize("page", PAGES)
