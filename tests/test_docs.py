@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import doctest
-import importlib.util
 import io
 import itertools
 import os
-import pkgutil
 import re
 import runpy
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -172,16 +172,12 @@ def test_a_wrong_output_is_noticed(tmp_path):
         run_python(Block("", "python", "print(1 + 1)\n", None), {})
 
 
-MODULES = ["polarindex", *(module.name for module in pkgutil.walk_packages(polarindex.__path__, "polarindex."))]
-WITH_EXAMPLES = [
-    name
-    for name in MODULES
-    if ">>> " in Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8")  # type: ignore[union-attr]
-]
+PUBLIC = sorted({"polarindex", *(f"polarindex.{home}" for home in polarindex._HOMES.values())})
+WITH_EXAMPLES = [name for name in PUBLIC if ">>> " in Path(find_spec(name).origin).read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_the_examples_of_docstrings_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    failed, tried = doctest.testmod(importlib.import_module(name), optionflags=FLAGS)
+    failed, tried = doctest.testmod(import_module(name), optionflags=FLAGS)
     assert tried > 0 and failed == 0
