@@ -95,6 +95,16 @@ def test_unbiased_keys_keep_attention_and_sketches_err_most(example):
     assert kv.errors("eden", 4, tokens=256, queries=16)["both"] < errors["eden"]["both"] / 3
 
 
+def test_errors_of_attention_are_a_table_and_a_picture(example, capsys, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    kv = example("kv_cache")
+    made_up = {"keys": 0.1, "values": 0.2, "both": 0.3}
+    monkeypatch.setitem(kv.main.__globals__, "errors", lambda name, bits: made_up)
+    kv.main(str(tmp_path / "errors.png"))
+    assert "turboquant-prod" in capsys.readouterr().out
+    assert (tmp_path / "errors.png").stat().st_size > 10_000
+
+
 def test_docstrings_are_sentences_and_codes_agree_with_floats(example, rng):
     semantic = example("semantic_search")
     found = list(semantic.entries(["shutil", "statistics"]))
