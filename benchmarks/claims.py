@@ -1,8 +1,8 @@
 """The papers' headline claims, tried: claim, set-up, the figure they print, ours, and whether it is reproduced.
 
-    python benchmarks/claims.py [--data FOLDER ...]
+    python -m benchmarks.claims [--data FOLDER ...]
 
-Writes benchmarks/results/claims.json; benchmarks/readme_tables.py makes docs/claims.md of it. Takes some minutes; the
+Writes claims.json of this machine; benchmarks/report.py makes docs/claims.md of it. Takes some minutes; the
 claim about recall needs FAISS and glove-wink-100-angular.hdf5 in one of the folders: else it is listed as not tried.
 Seeds are fixed: a rerun gives the same figures but for times. A figure is reproduced where it lies within four standard
 errors of the printed one, or of what that may have been rounded from.
@@ -11,7 +11,6 @@ errors of the printed one, or of what that may have been rounded from.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
@@ -21,8 +20,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from timing import machine
 
+from benchmarks.kept import keep
+from polarindex.bench.result import machine
 from polarindex.codebooks import normal_codebook
 from polarindex.indexes.flat import FlatIndex
 from polarindex.quantizers import DRIVE, EDEN, QJL, PolarQuant, TurboQuant
@@ -31,7 +31,6 @@ from polarindex.quantizers.polarquant import PUBLISHED
 from polarindex.sweep.dataset import load_dataset
 from polarindex.sweep.groundtruth import exact_neighbors
 
-RESULTS = Path(__file__).parent / "results" / "claims.json"
 ROWS = 4000
 GLOVE, GLOVE_ROWS, GLOVE_QUERIES = "glove-wink-100-angular.hdf5", 100_000, 1000
 
@@ -358,12 +357,12 @@ def main() -> None:
         claims.append(tried(trial, options.data))
         shown = ", ".join(f"{figure.ours:.4g}{'' if figure.reproduced else ' (not)'}" for figure in claims[-1].figures)
         print(f"{trial.source}: {trial.says}: {shown or claims[-1].not_tried}", flush=True)
-    command = "python benchmarks/claims.py" + " --data FOLDER" * any(trial.needs_data for trial in TRIALS)
+    command = "python -m benchmarks.claims" + " --data FOLDER" * any(trial.needs_data for trial in TRIALS)
     result = {"command": command, "environment": machine(), "claims": [claim.as_dict() for claim in claims]}
     if any(claim.not_tried for claim in claims):
-        print(f"not written: {RESULTS} is for runs in which all claims are tried")
+        print("not written: claims.json is for runs in which all claims are tried")
         return
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    keep("claims", result)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kernel_data import Floats, Setup, asking, faiss_index, index, ours, peer, queries, rows, turbovec_index
-from kernel_peak import dot_call, read_calls
-from timing import Cell, Skip, alternating
 
 import polarindex as pi
+from benchmarks.kernel_data import Floats, Setup, asking, faiss_index, index, ours, peer, queries, rows, turbovec_index
+from benchmarks.kernel_peak import dot_call, read_calls
+from benchmarks.timing import Cell, Skip, alternating
 from polarindex import kernels
 from polarindex.kernels.simd import SETS
 from polarindex.sweep.dataset import load_dataset
@@ -193,7 +193,7 @@ def child(suite: str, setup: Setup) -> Found:
     """A suite's cells from a process that starts with FAISS held to AVX2."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "cells.json"
-        command = [sys.executable, str(Path(__file__).with_name("kernels.py")), "--only", suite, "--out", str(out)]
+        command = [sys.executable, "-m", "benchmarks.kernels", "--only", suite, "--out", str(out)]
         command += ["--quick"] * setup.quick
         done = subprocess.run(command, env={**os.environ, LEVEL: "AVX2"}, capture_output=True, text=True)
         if done.returncode:

@@ -1,9 +1,11 @@
-"""The tables of docs/benchmarks.md, from what kernels.py measured; readme_tables.py puts them there."""
+"""The tables of docs/benchmarks.md, from what kernels.py measured; report.py puts them there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from polarindex.bench.tables import number
 
 Row = dict[str, Any]
 Lines = list[str]
@@ -32,11 +34,6 @@ class Cells:
 
 def markdown(head: list[str], rows: Iterable[list[str]]) -> Lines:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
-def number(value: float) -> str:
-    """Three digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def percent(value: float | None) -> str:
@@ -251,6 +248,6 @@ def block(name: str, result: dict[str, Any] | None) -> Lines:
     """The lines of a block of docs/benchmarks.md; KeyError where there is none of that name."""
     write = TABLES[name]
     if result is None:
-        return ["Not measured yet: `python benchmarks/kernels.py` writes `benchmarks/results/kernels.json`."]
+        return ["Not measured yet: `python -m benchmarks.kernels` writes its results."]
     cells = Cells(result)
     return write(cells) if name == "machine" or cells.where(name) else ["Not measured."]

@@ -1,22 +1,20 @@
 """The speed of the kernels: against the machine's own limits, against turbovec and FAISS, and against themselves.
 
-    python benchmarks/kernels.py [--quick] [--only NAME,...] [--data FILE.hdf5 ...] [--out FILE.json]
+    python -m benchmarks.kernels [--quick] [--only NAME,...] [--data FILE.hdf5 ...] [--out FILE.json]
 
-Writes benchmarks/results/kernels.json, or kernels-partial.json beside it if only a part is measured. One thread, CPU
-time, medians; docs/benchmarks.md says what is measured, and benchmarks/readme_tables.py writes its tables.
+Writes kernels.json of this machine, or kernels-partial.json if only a part is measured. One thread, CPU time, medians;
+docs/benchmarks.md says what is measured, and benchmarks/report.py writes its tables.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from polarindex.bench.threads import one_thread
+
 FORMAT = "polarindex-kernels-1"
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 def arguments() -> argparse.Namespace:
@@ -36,29 +34,20 @@ def chosen(only: str, suites: list[str]) -> list[str]:
     return names
 
 
-def written(result: dict[str, Any]) -> str:
-    """JSON with one cell a line."""
-    head = json.dumps({key: value for key, value in result.items() if not isinstance(value, list)}, indent=1)
-    lists = [
-        f' "{key}": [\n' + ",\n".join("  " + json.dumps(row) for row in value) + "\n ]"
-        for key, value in result.items()
-        if isinstance(value, list)
-    ]
-    return ",\n".join([head.removesuffix("\n}"), *lists]) + "\n}\n"
-
-
 def main() -> None:
     options = arguments()
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # NumPy's BLAS, FAISS and turbovec read them when imported
-    from kernel_cells import SUITES, Setup
-    from timing import Cell, machine, rounded
-
+    one_thread()  # before any of these is imported
+    from benchmarks.kept import place
+    from benchmarks.kernel_cells import SUITES, Setup
+    from benchmarks.timing import Cell, machine, rounded
+    from polarindex.bench.result import lines
     from polarindex.kernels import selected
 
     setup = Setup(options.quick, tuple(options.data))
     names = chosen(options.only, list(SUITES))
-    out = options.out or default_out(whole=not options.quick and names == list(SUITES))
-    out.parent.mkdir(exist_ok=True)
+    whole = not options.quick and names == list(SUITES)
+    out = options.out or place("kernels" if whole else "kernels-partial")
+    out.parent.mkdir(parents=True, exist_ok=True)
     cells: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
     result = {
@@ -80,17 +69,13 @@ def main() -> None:
             else:
                 skipped.append(vars(found))
                 print(f"{name:8} {found.who:24} skipped: {found.why}", flush=True)
-        out.write_text(written(result))  # after every suite: a later one that fails costs only itself
+        out.write_text(lines(result))  # after every suite: a later one that fails costs only itself
     print(f"wrote {out}")
-
-
-def default_out(whole: bool) -> Path:
-    return RESULTS / ("kernels.json" if whole else "kernels-partial.json")
 
 
 def command(options: argparse.Namespace) -> str:
     """What was called, without the folders of this machine."""
-    parts = ["python benchmarks/kernels.py", *["--quick"] * options.quick]
+    parts = ["python -m benchmarks.kernels", *["--quick"] * options.quick]
     if options.only:
         parts.append(f"--only {options.only}")
     if options.data:

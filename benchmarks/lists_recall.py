@@ -1,24 +1,23 @@
 """Recall of the codes alone in an inverted file, every list probed: what coding relative to centroids is worth.
 
-    python benchmarks/lists_recall.py FILE.hdf5 ... [--rows 60000] [--queries 1000] [--nlist 256]
+    python -m benchmarks.lists_recall FILE.hdf5 ... [--rows 60000] [--queries 1000] [--nlist 256]
 
-Writes benchmarks/results/lists-recall.json: IVFIndex without originals, nprobe = nlist, and FlatIndex beside it; the
+Writes lists-recall.json of this machine: IVFIndex without originals, nprobe = nlist, and FlatIndex beside it; the
 quantizer is EDEN, the seed 0. Neighbours are exact among the rows that are used.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import polarindex as pi
+from benchmarks.kept import keep
 from polarindex.sweep.dataset import Dataset, load_dataset
 from polarindex.sweep.metrics import overlap_at
 from polarindex.sweep.results import environment
 
-OUT = Path(__file__).parent / "results" / "lists-recall.json"
 BITS = (1, 2, 3, 4)
 
 
@@ -56,11 +55,11 @@ def main() -> None:
     result = {
         "nlist": options.nlist,
         "queries": options.queries,
-        "command": f"python benchmarks/lists_recall.py {names} --rows {options.rows} --queries {options.queries}",
+        "command": f"python -m benchmarks.lists_recall {names} --rows {options.rows} --queries {options.queries}",
         "environment": environment(threads=1),
         "sets": sets,
     }
-    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    keep("lists-recall", result)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Recall against bytes on whole data sets: every quantizer of the family, and FAISS product quantization beside it.
 
-    python benchmarks/recall.py DATASET-or-FILE [--rows 60000] [--queries 1000] [--seeds 5]
+    python -m benchmarks.recall DATASET-or-FILE [--rows 60000] [--queries 1000] [--seeds 5]
 
-Writes benchmarks/results/recall-NAME.json. Ours are means over rotation seeds, with the standard deviation; FAISS
+Writes recall-NAME.json of this machine. Ours are means over rotation seeds, with the standard deviation; FAISS
 trains on rows of the base set itself. Times are CPU seconds, so that a busy machine does not matter much.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,14 +20,13 @@ import faiss
 import numpy as np
 
 import polarindex as pi
+from benchmarks.kept import keep
 from polarindex.sweep.dataset import Dataset, load_dataset
 from polarindex.sweep.metrics import overlap_at
 from polarindex.sweep.peers import FaissPQ
 from polarindex.sweep.plan import subquantizers
 from polarindex.sweep.results import environment
 from polarindex.vectors import unit_rows
-
-RESULTS = Path(__file__).parent / "results"
 
 # label, quantizer, options of FlatIndex, bits
 OURS: list[tuple[str, str, dict[str, Any], tuple[int, ...]]] = [
@@ -155,17 +153,16 @@ def main() -> None:
         rows.append(asdict(row))
         print(f"{row.method:32} {row.bits} bits {row.bytes_per_vector:6.0f} B  R10@10 {row.recall_10:.4f}", flush=True)
     name = Path(options.dataset).stem
-    RESULTS.mkdir(exist_ok=True)
     result = {
         "dataset": {"name": name, "metric": data.metric, "rows": len(data.train), "dim": data.train.shape[1]},
         "queries": len(data.test),
         "seeds": options.seeds,
-        "command": f"python benchmarks/recall.py {name}.hdf5 --rows {len(data.train)} --queries {len(data.test)} "
+        "command": f"python -m benchmarks.recall {name}.hdf5 --rows {len(data.train)} --queries {len(data.test)} "
         f"--seeds {options.seeds}",
         "environment": environment(threads=1),
         "rows": rows,
     }
-    (RESULTS / f"recall-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    keep(f"recall-{name}", result)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Indexes on disk: opening, the first answer, saving, loading, and what a sync costs beside a bare one of the disk.
 
-    python benchmarks/storage.py [--quick] [--folder FOLDER]
+    python -m benchmarks.storage [--quick] [--folder FOLDER]
 
-Writes benchmarks/results/storage.json. Random unit vectors in 128 dimensions, 4 bits, a million and 100,000; an
+Writes storage.json of this machine. Random unit vectors in 128 dimensions, 4 bits, a million and 100,000; an
 inverted file has 1,024 lists. Wall clock, medians; files are in the system's cache, as they are where a process begins
 anew. FAISS's files have the same bits (PQ64x4fs); its write_index leaves them to the system's cache, so its files are
 synced inside the time, as ours are.
@@ -11,7 +11,6 @@ synced inside the time, as ours are.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -21,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kernel_data import Floats, faiss_index, peer, queries, rows, turbovec_index
-from timing import Cell, Skip, alternating, machine
 
 import polarindex as pi
+from benchmarks.kept import keep
+from benchmarks.kernel_data import Floats, faiss_index, peer, queries, rows, turbovec_index
+from benchmarks.timing import Cell, Skip, alternating, machine
 
-OUT = Path(__file__).parent / "results" / "storage.json"
 DIM, BITS, NLIST, K = 128, 4, 1024, 10
 CHANGED = 1000  # rows, for every sync
 KINDS = "ivf", "flat"
@@ -137,16 +136,16 @@ def main() -> None:
             bare = f", a bare one {found.facts['bare']:.3g}" if found.facts else ""
             print(f"{found.suite:15} {found.who:12} {found.what}: {found.median:.4g} ms{bare}", flush=True)
     result = {
-        "command": "python benchmarks/storage.py" + " --quick" * options.quick,
+        "command": "python -m benchmarks.storage" + " --quick" * options.quick,
         "repeats": repeats,
         "environment": machine(),
         "cells": cells,
         "skipped": skipped,
     }
     if options.quick:
-        print(f"not written: {OUT} is for whole runs")
+        print("not written: storage.json is for whole runs")
     else:
-        OUT.write_text(json.dumps(result, indent=1) + "\n")
+        keep("storage", result)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from polarindex.sweep.results import environment
-
-_MORE_PACKAGES = ("llvmlite", "turbovec")
+from polarindex.bench.result import machine as machine_with
+from polarindex.bench.result import rounded
 
 
 @dataclass(frozen=True)
@@ -70,31 +66,6 @@ def alternating(
     return times
 
 
-def rounded(value: Any) -> Any:
-    """Floats to five digits, also in lists; anything else as it is."""
-    if isinstance(value, list):
-        return [rounded(part) for part in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
 def machine() -> dict[str, Any]:
     """Processor, cores, caches, versions, threads and date."""
-    facts = environment(threads=1)
-    for package in _MORE_PACKAGES:
-        try:
-            facts["versions"][package] = version(package)
-        except PackageNotFoundError:
-            facts["versions"][package] = "not installed"
-    return facts | {"caches": _caches(), "date": datetime.now(timezone.utc).isoformat(timespec="minutes")}
-
-
-def _caches() -> dict[str, str]:
-    """Sizes of the first core's caches, by name; empty where the system does not list them as Linux does."""
-    found = {}
-    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        try:
-            level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
-        except OSError:
-            continue
-        found[f"L{level}" + {"Data": "d", "Instruction": "i"}.get(kind, "")] = size
-    return found
+    return machine_with(("llvmlite", "turbovec"))

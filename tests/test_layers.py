@@ -22,6 +22,7 @@ LAYERS = [
     "quantizers",
     "indexes",
     "sweep",
+    "bench",
     "cli",
     "__main__",
 ]

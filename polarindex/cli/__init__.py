@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from polarindex.cli import dataset, sweep, verify, warmup
+from polarindex.cli import bench, dataset, sweep, verify, warmup
 
 # MissingExtraError is an ImportError, MissingDatasetError an OSError, FormatError a ValueError
 _USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError)
@@ -35,6 +35,7 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
+app.command("bench")(bench.bench)
 app.command("sweep")(sweep.sweep)
 app.command("verify")(verify.verify)
 app.command("warmup")(warmup.warmup)

@@ -4,6 +4,7 @@ Not here:  what the numbers mean (metrics.py, measure.py); all of them (the CSV 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from polarindex.sweep.panels import Measured, Panel, panels
@@ -23,7 +24,7 @@ class Grid(NamedTuple):
 
     title: str
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def grids(results: Results) -> list[Grid]:

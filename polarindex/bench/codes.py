@@ -1,16 +1,15 @@
-"""Which codes are compared when every row is scanned and no original is kept: data, read by flat.py and its table.
+"""Which codes are compared when every row is scanned and no original is kept: data, for program and table.
 
 Law:       a library gets its codes at 1, 2, 4 and 8 bits, where it has them, and no originals: recall is what codes
            find. Product quantization comes as it is and behind a rotation, for either may be the better.
 Named:     what takes hours, or is known to fail, with the reason (`left_out`): nobody has to guess what is missing.
-Not here:  how a library is driven (frontier_engines.py)."""
+Not here:  how a library is driven (engines.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from frontier_engines import Setting
-from frontier_families import (
+from polarindex.bench.families import (
     EDEN,
     LEARNED_PQ,
     ONE_LIST,
@@ -24,19 +23,21 @@ from frontier_families import (
     TURBOVEC,
     USEARCH,
 )  # fmt: skip
-from frontier_grid import Plan
+from polarindex.bench.plans import Plan, Setting
+from polarindex.sweep.peers import SAFE_SUBQUANTIZERS
 
 PRODUCT_BITS = (1, 2, 4)
 _LARGE = 500_000  # rows from which what has no fast scan is left out
 _WIDE = 300  # dimensions from which OPQ trains for many minutes
-_SUMS = 257  # 4-bit sub-quantizers whose bytes add up in 16 bits
 
 
-def flat_plans(n: int, dim: int, metric: str) -> Iterator[Plan]:
+def code_plans(n: int, dim: int, metric: str) -> Iterator[Plan]:
     """Every engine for a set; each has one setting."""
     yield from ours()
     for bits, parts in product_parts(dim).items():
-        prefixes = {PQ: "", ROTATED_PQ: f"RR{dim},"} | ({LEARNED_PQ: f"OPQ{parts},"} if dim <= _WIDE else {})
+        prefixes = {PQ: "", ROTATED_PQ: f"RR{dim},"}
+        if dim <= _WIDE and dim > parts:
+            prefixes[LEARNED_PQ] = f"OPQ{parts},"
         for family, prefix in prefixes.items():
             yield _plan("faiss", family, bits, {"factory": f"{prefix}PQ{parts}x4fs"})
     yield from scaled_codes(n, metric)
@@ -55,10 +56,12 @@ def left_out(n: int, dim: int, metric: str) -> dict[str, str]:
     """Family -> why it is not tried on a set."""
     found = {}
     if metric != "cosine":
-        found[TURBOVEC] = "it knows inner products only"
-        found[TURBO] = "it stores no lengths, which squared distances need"
+        found[TURBOVEC] = "it knows inner products only" if metric == "l2" else "it is compared on unit length only"
+        found[TURBO] = "it stores no lengths, which all but cosine needs"
     if dim > _WIDE:
         found[LEARNED_PQ] = f"it trains for many minutes in {dim} dimensions"
+    elif dim in product_parts(dim).values():
+        found[f"{LEARNED_PQ} at 4 bit"] = "with a part for each dimension it trains for more than 20 minutes"
     if n >= _LARGE:
         found |= dict.fromkeys((USEARCH, PLAIN_RABITQ, EDEN, TURBO), "a query takes it a tenth of a second and more")
     for bits in set(PRODUCT_BITS) - set(product_parts(dim)):
@@ -74,7 +77,7 @@ def ours() -> Iterator[Plan]:
 def product_parts(dim: int) -> dict[int, int]:
     """bits -> sub-quantizers of 4 bits, where they divide the dimension and their sums stay right."""
     found = {bits: dim * bits // 4 for bits in PRODUCT_BITS if dim * bits % 4 == 0}
-    return {bits: parts for bits, parts in found.items() if parts <= _SUMS and dim % parts == 0}
+    return {bits: parts for bits, parts in found.items() if parts <= SAFE_SUBQUANTIZERS and dim % parts == 0}
 
 
 def scaled_codes(n: int, metric: str) -> Iterator[Plan]:

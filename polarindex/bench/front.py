@@ -2,7 +2,7 @@
 
 Law:       a point is on the front if no other has at least its recall and at least its speed. Between two neighbours on
            the front log(queries a second) is linear in recall; beyond the last there is nothing.
-Not here:  where points come from (frontier.py); tables and pictures (frontier_tables.py, frontier_plot.py)."""
+Not here:  where points come from (measure.py); tables and pictures (tables.py, picture.py)."""
 
 from __future__ import annotations
 

@@ -4,13 +4,20 @@ Law:       a family has one colour, marker and dash in every picture, and is tol
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from frontier_families import HNSWLIB, POLARINDEX, PQ, RABITQ, RABITQLIB, SCANN, USEARCH
-from frontier_front import Point
-from frontier_tables import MODES, Fronts, fronts, image
+from polarindex.bench.families import HNSWLIB, POLARINDEX, PQ, RABITQ, RABITQLIB, SCANN, USEARCH
+from polarindex.bench.front import Point
+from polarindex.bench.result import Result
+from polarindex.bench.tables import MODES, Fronts, fronts, heading, sets
+from polarindex.errors import MissingExtraError
+from polarindex.sweep.cache import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOWEST = 0.7  # recall at the left
 NEAREST = 5e-4  # 1 - recall at the right: better is drawn there
@@ -39,21 +46,29 @@ STYLES = {
 }
 
 
-def plot(result: dict[str, Any], folder: Path) -> None:
-    """Write frontier-SET.png of every set that was measured; nothing where matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        print("no pictures without matplotlib")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for run in result["runs"]:
+def plot(result: Result, folder: Path) -> list[str]:
+    """Write frontier-SET.png of every set that was measured; their names.
+
+    Raises MissingExtraError where matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("no picture without matplotlib; get it with: pip install 'polarindex[plot]'")
+    written = []
+    for run in sets(result):
         found = {mode: fronts(result, run["set"], mode) for mode in MODES}
         if any(found.values()):
-            save(figure(run, found), folder / image(run["set"]))
+            written.append(image(run["set"]))
+            with written_whole(folder / written[-1]) as path:
+                _save(figure(run, found), path)
+    return written
 
 
-def save(picture: Any, path: Path) -> None:
+def image(name: str) -> str:
+    """The file of a set's picture."""
+    return f"frontier-{name.replace('::', '-').replace('/', '-')}.png"
+
+
+def _save(picture: Figure, path: Path) -> None:
     """A PNG of few colours, a quarter as large as with all."""
     from PIL import Image  # matplotlib needs it, too
 
@@ -62,7 +77,7 @@ def save(picture: Any, path: Path) -> None:
     Image.open(held).convert("RGB").quantize(64).save(path, optimize=True)
 
 
-def figure(run: dict[str, Any], found: dict[str, Fronts]) -> Any:
+def figure(run: Result, found: dict[str, Fronts]) -> Figure:
     """The picture of one set: a panel a mode, one legend."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -78,9 +93,7 @@ def figure(run: dict[str, Any], found: dict[str, Fronts]) -> Any:
         families = dict.fromkeys(family for mode in MODES for family in found[mode])
         handles = [Line2D([], [], label=family, **line(family)) for family in families]
         picture.legend(handles=handles, loc="outside right center", frameon=False, handlelength=3.5)
-        quick = "; a quick run, nothing to go by" if run["quick"] else ""
-        title = f"{run['set']}: {run['n']:,} × {run['dim']}, {run['metric']}{quick}"
-        picture.suptitle(title, fontsize=12, weight="bold")
+        picture.suptitle(heading(run), fontsize=12, weight="bold")
     return picture
 
 
@@ -88,12 +101,12 @@ def draw(axes: Any, found: Fronts) -> None:
     """Fronts over 1 - recall, which shrinks to the right."""
     from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
-    for family, points in reversed(found.items()):  # the first lies on top
-        if seen := shown(points):
-            axes.plot([place(point) for point in seen], [point.speed for point in seen], **line(family))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(1 - LOWEST, 0.9 * NEAREST)
+    for family, points in reversed(found.items()):  # the first lies on top
+        if seen := shown(points):
+            axes.plot([place(point) for point in seen], [point.speed for point in seen], **line(family))
     axes.xaxis.set_major_locator(FixedLocator([1 - tick for tick in TICKS]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{1 - value:.3g}")

@@ -3,25 +3,25 @@
 Law:       a child works only while the parent waits for it, so never two at a time. It times itself: CPU seconds of all
            its threads. It ends when the parent's end of the pipe closes, whatever became of the parent.
 Why:       Ctrl-C reaches the whole group; children ignore it, and the parent ends them.
-Not here:  what is asked (frontier.py); the libraries (frontier_engines.py)."""
+Not here:  what is asked (measure.py); the libraries (engines.py)."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import multiprocessing
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frontier_data import Floats, Source, load
-from frontier_engines import ENGINES, Engine, Missing, Setting, as_ids
-from frontier_grid import Plan
+
+from polarindex.bench.data import Floats, Source, load
+from polarindex.bench.engines import ENGINES, Engine, Missing, as_ids
+from polarindex.bench.plans import Plan, Setting
+from polarindex.bench.resident import peak_resident, reset_peak, resident, settle
 
 WARM_MANY, WARM_ONE = 100, 10  # queries before a setting's clock runs
 
@@ -46,6 +46,11 @@ class Answer:
 def child(pipe: Connection, plan: Plan, source: Source) -> None:
     """Build the planned engine, say what it cost, then take turns until told to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(ConnectionError):  # nobody waits for an answer any more
+        _work(pipe, plan, source)
+
+
+def _work(pipe: Connection, plan: Plan, source: Source) -> None:
     try:
         ENGINES[plan.library].library()
         engine, q, built = build(plan, source)
@@ -127,55 +132,6 @@ def clocked(call: Callable[[Floats], object], x: Floats) -> tuple[float, float]:
     cpu, wall = time.process_time(), time.perf_counter()
     call(x)
     return time.process_time() - cpu, time.perf_counter() - wall
-
-
-# --- memory, as Linux counts it; None elsewhere
-
-
-def resident() -> int | None:
-    return _status("VmRSS")
-
-
-def peak_resident() -> int | None:
-    """The most since `reset_peak`.
-
-    getrusage has the most since a process began, of its parent's memory too, and so would hide a build that needs
-    less than loading the rows did.
-    """
-    return _status("VmHWM")
-
-
-def settle() -> None:
-    """Give back what is free already, so that it is not counted."""
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # not glibc
-        pass
-
-
-def reset_peak() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
-
-
-def available() -> int | None:
-    """What all processes together can still have."""
-    return _kilobytes("/proc/meminfo", "MemAvailable")
-
-
-def _status(key: str) -> int | None:
-    return _kilobytes("/proc/self/status", key)
-
-
-def _kilobytes(path: str, key: str) -> int | None:
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), None)
 
 
 # --- in the parent

@@ -1,8 +1,8 @@
-"""The sets that frontiers are measured on, as an engine needs them: float32 rows, queries and their true neighbours.
+"""A data set as an engine needs it: float32 rows, queries and their true neighbours.
 
 Law:       every engine sees the same rows in the same order, so that ids are row numbers for all; cosine rows have unit
            length for those that know inner products only.
-Not here:  the layout of the files (polarindex/sweep/hdf5.py)."""
+Not here:  the layout of files (polarindex/sweep/dataset.py)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex.sweep.dataset import load_dataset
+from polarindex.sweep.files import PART
 
 QUERIES = 1_000
 K = 10
-SETS = (
-    "fashion-mnist-784-euclidean",
-    "minilm-384-angular",
-    "glove-wink-100-angular",
-    "sift-photos-128-euclidean",
-)
 
 Floats = NDArray[np.float32]
 
@@ -31,34 +26,48 @@ Floats = NDArray[np.float32]
 class Source:
     """A set on this machine, and how much of it is used.
 
+    data : a name or file that load_dataset knows
     rows : the first so many of `train`, or all
     queries : the first so many of `test`
     singles : the first so many of the queries are asked one by one, too
+    metric, queries_from, seed : as load_dataset has them, for files of vectors alone
     """
 
-    path: Path
-    rows: int | None
+    data: str
+    rows: int | None = None
     queries: int = QUERIES
     singles: int = QUERIES
+    metric: str | None = None
+    queries_from: str | None = None
+    seed: int = 0
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        path, mark, part = self.data.partition(PART)
+        return Path(path).stem + mark + part
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
     """x (n, d) and q (nq, d) float32, true (nq, >= K) row numbers, best first."""
 
-    metric: str  # "l2" | "cosine"
+    metric: str  # "l2" | "ip" | "cosine"
     x: Floats
     q: Floats
     true: NDArray[np.int64]
 
 
 def load(source: Source) -> Data:
-    """Rows and queries as stored, in float32. The neighbours are the file's, or computed (once) of fewer rows."""
-    found = load_dataset(source.path, rows=source.rows, queries=source.queries)
+    """Rows and queries as stored, in float32. The neighbours are the file's, or computed, once.
+
+    Raises what load_dataset raises; ValueError where there are fewer than K neighbours a query.
+    """
+    found = load_dataset(
+        source.data, rows=source.rows, queries=source.queries, metric=source.metric, queries_from=source.queries_from,
+        seed=source.seed,
+    )  # fmt: skip
+    if found.neighbors.shape[1] < K:
+        raise ValueError(f"{source.data} has {found.neighbors.shape[1]} neighbours a query; {K} are compared")
     return Data(found.metric, as_float32(found.train), as_float32(found.test), found.neighbors)
 
 
@@ -69,12 +78,3 @@ def as_float32(x: NDArray[Any]) -> Floats:
 def unit(x: Floats) -> Floats:
     """Rows divided by their length."""
     return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-def recall(ids: NDArray[Any], true: NDArray[np.int64]) -> float:
-    """The share of the first K true neighbours among the first K ids; a missing id is none of them.
-
-    ids (nq, K) integers;  true (>= nq, >= K)
-    """
-    hits = (ids[:, :K, None] == true[: len(ids), None, :K]).any(axis=1)
-    return float(hits.mean())

@@ -4,8 +4,7 @@ Law:       an engine is asked as its documentation asks it, on one thread. What 
            length, the shape of a query, setting a parameter) is done before. All settings have the library's own names.
 Why:       libraries are imported where an engine is made, in a process of its own: OpenMP, BLAS and thread pools of
            several libraries do not share one process well.
-Not here:  which engines and settings are measured (frontier_grid.py, flat_grid.py); clocks and processes
-           (frontier_worker.py)."""
+Not here:  which engines and settings are measured (lists.py, codes.py); clocks and processes (worker.py)."""
 
 from __future__ import annotations
 
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frontier_data import Floats, K, unit
 from numpy.typing import NDArray
 
-Setting = dict[str, Any]
+from polarindex.bench.data import Floats, K, unit
+from polarindex.bench.plans import Setting
+
 Size = tuple[float, str]  # bytes a vector, and whose count that is
 
 HELD = "in memory"  # the library says what it holds
@@ -231,7 +231,7 @@ class Scann(Engine):
         return list(q)
 
     def add(self, x: Floats) -> None:
-        by_product = self.metric == "cosine"
+        by_product = self.metric != "l2"
         builder = self.library().scann_ops_pybind.builder(x, K, "dot_product" if by_product else "squared_l2")
         builder = builder.set_n_training_threads(1)
         if self.leaves:

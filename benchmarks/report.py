@@ -1,24 +1,25 @@
-"""Write the results in README.md and the pages of docs/ from benchmarks/results/*.json.
+"""Write the results in README.md and the pages of docs/ that show some, and the pictures of the frontiers.
 
-    python benchmarks/readme_tables.py [--check]
+    python -m benchmarks.report [--check]
 
 With --check nothing is written, and the exit code says whether all show what the results hold.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-import flat_tables
-import frontier_tables
-from kernel_tables import block, markdown, number
+from benchmarks.kept import names, newest
+from benchmarks.kernel_tables import block, markdown
+from polarindex.bench.picture import plot
+from polarindex.bench.report import code_lines, list_lines
+from polarindex.bench.tables import number, sets, standing
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+IMAGES = ROOT / "docs" / "images"
 BLOCK = re.compile(r"(<!-- results: ([^\n]*?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 METHODS = (
     "EDEN",
@@ -74,7 +75,7 @@ def lists_table(result: dict[str, Any] | None) -> list[str]:
 def storage_table(result: dict[str, Any] | None) -> list[str]:
     """Milliseconds of what is done with files: acts and libraries down, indexes across."""
     if result is None:
-        return ["Not measured yet: `python benchmarks/storage.py` writes `benchmarks/results/storage.json`."]
+        return ["Not measured yet: `python -m benchmarks.storage` measures it."]
     indexes = list(dict.fromkeys((cell["kind"], cell["rows"]) for cell in result["cells"]))
     found = {(cell["suite"], cell["who"], cell["kind"], cell["rows"]): cell for cell in result["cells"]}
     head = ["", "", *(f"{'IVF' if kind == 'ivf' else kind}, {n:,} rows" for kind, n in indexes)]
@@ -98,7 +99,7 @@ def storage_table(result: dict[str, Any] | None) -> list[str]:
 def claims_table(result: dict[str, Any] | None) -> list[str]:
     """The papers' claims: printed and measured figures, and whether they agree."""
     if result is None:
-        return ["Not tried yet: `python benchmarks/claims.py` writes `benchmarks/results/claims.json`."]
+        return ["Not tried yet: `python -m benchmarks.claims` tries them."]
     signs, rows = {"=": "", "<=": "≤ ", ">=": "≥ "}, []
     for claim in result["claims"]:
         head = [claim["source"], claim["says"]]
@@ -118,6 +119,17 @@ def claims_table(result: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def standing_table(result: dict[str, Any] | None) -> list[str]:
+    """polarindex to the best other library, a set a row."""
+    if result is None:
+        return ["Not measured yet."]
+    grid = standing(result)
+    dates = sorted({run["environment"]["date"][:10] for run in sets(result)})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    rows = [list(row) for row in grid.rows]
+    return [*markdown(list(grid.header), rows), "", f"Measured {when}, one thread."]
+
+
 def footer(result: dict[str, Any]) -> str:
     facts = result["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
@@ -129,42 +141,37 @@ def footer(result: dict[str, Any]) -> str:
 
 def readme() -> list[str]:
     """Recall against bytes."""
-    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("recall-*.json"))]
+    results = [result for name in names("recall-*") if (result := newest(name))]
     return [*(line for result in results for line in (*table(result), "")), footer(results[0])]
 
 
+def paragraphs(parts: list[str]) -> list[str]:
+    return "\n\n".join(parts).splitlines()
+
+
+def made(name: str) -> list[str]:
+    """The lines of a block: the README's, where its mark names this program, or that of a benchmark or kernel table."""
+    match name:
+        case "lists":
+            return lists_table(newest("lists-recall"))
+        case "storage":
+            return storage_table(newest("storage"))
+        case "claims":
+            return claims_table(newest("claims"))
+        case "flat":
+            flat = newest("flat")
+            return paragraphs(code_lines(flat)) if flat else ["Not measured yet: `python -m benchmarks.flat`."]
+        case "frontier":
+            found = newest("frontier")
+            return paragraphs(list_lines(found, "images/")) if found else ["Not measured yet."]
+        case "standing":
+            return standing_table(newest("frontier"))
+    return readme() if name.startswith("benchmarks/report.py") else block(name, newest("kernels"))
+
+
 def filled(text: str) -> str:
-    """A page with every block between its marks as the results have it.
-
-    A block's mark names a table of kernel_tables, `frontier`, `summary` (of frontiers), `flat`, `lists`, `storage`,
-    `claims`, or this program: then it is the README's.
-    """
-    files = ("kernels.json", "frontier.json", "flat.json", "lists-recall.json", "storage.json", "claims.json")
-    kernels, frontier, flat, lists, storage, claims = (held(RESULTS / name) for name in files)
-
-    def lines(found: re.Match[str]) -> str:
-        begin, name, end = found.groups()
-        if name.startswith("benchmarks/readme_tables.py"):
-            made = readme()
-        elif name == "lists":
-            made = lists_table(lists)
-        elif name == "storage":
-            made = storage_table(storage)
-        elif name == "claims":
-            made = claims_table(claims)
-        elif name == "summary":
-            made = frontier_tables.summary(frontier)
-        elif name == "flat":
-            made = flat_tables.block(flat)
-        else:
-            made = frontier_tables.block(frontier) if name == "frontier" else block(name, kernels)
-        return begin + "\n".join([*made, end])
-
-    return BLOCK.sub(lines, text)
-
-
-def held(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
+    """A page with every block between its marks as the results have it."""
+    return BLOCK.sub(lambda found: found[1] + "\n".join([*made(found[2]), found[3]]), text)
 
 
 def pages() -> dict[Path, str]:
@@ -173,7 +180,9 @@ def pages() -> dict[Path, str]:
 
 
 def write() -> None:
-    """All pages as the results have them."""
+    """All pages and pictures as the results have them."""
+    if frontier := newest("frontier"):
+        plot(frontier, IMAGES)
     for path, text in pages().items():
         path.write_text(filled(text))
 

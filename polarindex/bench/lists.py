@@ -1,38 +1,28 @@
-"""Which engines are measured on each set, and with which settings: data, read by program, tables and pictures.
+"""Which inverted files and graphs are compared, and with which settings: data, read by program, tables and pictures.
 
 Law:       a library gets several numbers of lists and code sizes, for its best differs from set to set; tables and
            pictures take the best of them at each recall. Settings are dense where recall is .85 to .995.
-Not here:  how a library is driven (frontier_engines.py)."""
+Not here:  how a library is driven (engines.py); the grids of the published sets (benchmarks/published.py)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import product
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from frontier_engines import Setting
-from frontier_families import HNSWLIB, POLARINDEX, PQ, RABITQ, RABITQLIB, SCANN, USEARCH
+from polarindex.bench.families import HNSWLIB, POLARINDEX, PQ, RABITQ, RABITQLIB, SCANN, USEARCH
+from polarindex.bench.plans import Plan, every
+from polarindex.sweep.peers import SAFE_SUBQUANTIZERS
 
-_QUICK_LISTS = 64  # for as many rows as a quick run has
-_QUICK_SETTINGS = 6
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """An engine to build, and how it is asked.
-
-    library : of frontier_engines.ENGINES
-    family : its line in tables and pictures
-    name : what it is within the family
-    """
-
-    library: str
-    family: str
-    name: str
-    build: dict[str, Any]
-    settings: tuple[Setting, ...] = field(repr=False)
+_NEARER = 0.7  # of the gap that is best without second lists: so far it goes with them
+_LARGE = 300_000  # rows from which only what was on a library's front elsewhere is built
+FEW = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+SOME = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+MANY = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+SOAR = MappingProxyType({"soar_lambda": 1.5, "avq": 2.0})  # rows in two lists, by a loss: for inner products only
+SPILLS = 0.75, 1.0
 
 
 class Grid(NamedTuple):
@@ -61,55 +51,26 @@ class Grid(NamedTuple):
     spills: tuple[float, ...] = ()
 
 
-_SOAR = {"soar_lambda": 1.5, "avq": 2.0}  # rows in two lists, lists by a loss: for inner products only
-_SPILLS = 0.75, 1.0
-_NEARER = 0.7  # of the gap that is best without second lists: so far it goes with them
-_FEW = (1, 2, 3, 4, 6, 8, 12, 16, 24)
-_SOME = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-_MANY = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
-GRIDS = {
-    "fashion-mnist-784-euclidean": Grid((256, 512), (256, 512, 1024), _FEW, (0.75, 1.0), ("PQ392x4fs", "PQ196x4fs")),
-    "minilm-384-angular": Grid(
-        (256, 512), (512, 1024), _SOME, (1.25, 1.5), ("PQ192x4fs", "PQ192x4fsr"), _SOAR, spills=_SPILLS
-    ),
-    "glove-wink-100-angular": Grid(
-        (512, 1024), (1024, 2048), _MANY, (1.25, 1.5), ("PQ50x4fs", "PQ50x4fsr"), _SOAR, large=True,
-        spills=_SPILLS,
-    ),
-    "sift-photos-128-euclidean": Grid(
-        (1024, 2048),
-        (1024, 2048),
-        _SOME,
-        (0.75, 1.0),
-        ("PQ64x4fs", "PQ32x4fs"),
-        links=(16,),
-        construction=100,
-        large=True,
-        spills=_SPILLS,
-    ),
-}
+def list_plans(grid: Grid) -> Iterator[Plan]:
+    """The engines of a set."""
+    for library in (polarindex, faiss, rabitqlib, scann, hnswlib, usearch):
+        yield from library(grid)
 
 
-def plans(name: str, quick: bool = False) -> Iterator[Plan]:
-    """The engines of a set. A quick run has one number of lists, and few settings."""
-    grid = GRIDS[name]
-    if quick:
-        grid = grid._replace(lists=(_QUICK_LISTS, 2 * _QUICK_LISTS), ours=(_QUICK_LISTS,), probes=(1, 2, 4, 8, 16, 32))
-    for plan in (*polarindex(grid), *faiss(grid), *rabitqlib(grid), *scann(grid), *hnswlib(grid), *usearch(grid)):
-        settings = spread(plan.settings, _QUICK_SETTINGS) if quick else plan.settings
-        yield Plan(plan.library, plan.family, plan.name, plan.build, settings)
+def grid_of(n: int, dim: int, metric: str) -> Grid:
+    """What is tried on a set that nobody has tuned for: about the root of n lists, and twice and four times as many.
 
-
-def spread(settings: tuple[Setting, ...], count: int) -> tuple[Setting, ...]:
-    """At most so many of the settings, first and last among them, evenly spaced."""
-    if len(settings) <= count:
-        return settings
-    return tuple(settings[round(at * (len(settings) - 1) / (count - 1))] for at in range(count))
-
-
-def every(**choices: tuple[Any, ...]) -> tuple[Setting, ...]:
-    """All combinations."""
-    return tuple(dict(zip(choices, values, strict=True)) for values in product(*choices.values()))
+    FAISS gets 4 bits for two dimensions, and for four where bytes of so many parts overflow when they are added up.
+    """
+    few = max(16, 1 << round(math.log2(n) / 2))
+    parts = [dim // share for share in (2, 4) if dim % share == 0] or [dim]
+    codes = [f"PQ{part}x4fs" for part in parts[: 1 if parts[0] <= SAFE_SUBQUANTIZERS else 2]]
+    by_product = metric != "l2"
+    return Grid(
+        lists=(few, 2 * few), ours=(2 * few, 4 * few), probes=tuple(many for many in (1, 2, *SOME) if many <= few),
+        gaps=(0.75, 1.25), pq=(*codes, f"{codes[0]}r") if by_product else tuple(codes),
+        tree=SOAR if by_product else MappingProxyType({}), links=(16,), large=n >= _LARGE, spills=(1.0,),
+    )  # fmt: skip
 
 
 def polarindex(grid: Grid) -> Iterator[Plan]:

@@ -1,4 +1,4 @@
-"""The libraries by their names in tables and pictures. Nothing but Python is needed here."""
+"""The libraries by their names in tables and pictures."""
 
 from __future__ import annotations
 
