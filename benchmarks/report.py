@@ -1,4 +1,4 @@
-"""Write the results in README.md, docs/benchmarks.md and docs/claims.md, and the pictures of the frontiers.
+"""Write the results in README.md and the pages of docs/ that show some, and the pictures of the frontiers.
 
     python -m benchmarks.report [--check]
 
@@ -16,7 +16,7 @@ from benchmarks.kept import names, newest
 from benchmarks.kernel_tables import block, markdown
 from polarindex.bench.picture import plot
 from polarindex.bench.report import code_lines, list_lines
-from polarindex.bench.tables import number
+from polarindex.bench.tables import number, sets, standing
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -119,6 +119,17 @@ def claims_table(result: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def standing_table(result: dict[str, Any] | None) -> list[str]:
+    """polarindex to the best other library, a set a row."""
+    if result is None:
+        return ["Not measured yet."]
+    grid = standing(result)
+    dates = sorted({run["environment"]["date"][:10] for run in sets(result)})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    rows = [list(row) for row in grid.rows]
+    return [*markdown(list(grid.header), rows), "", f"Measured {when}, one thread."]
+
+
 def footer(result: dict[str, Any]) -> str:
     facts = result["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
@@ -153,6 +164,8 @@ def made(name: str) -> list[str]:
         case "frontier":
             found = newest("frontier")
             return paragraphs(list_lines(found, "images/")) if found else ["Not measured yet."]
+        case "standing":
+            return standing_table(newest("frontier"))
     return readme() if name.startswith("benchmarks/report.py") else block(name, newest("kernels"))
 
 
@@ -162,7 +175,7 @@ def filled(text: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    names = ("README.md", "docs/benchmarks.md", "docs/claims.md")
+    names = ("README.md", *(f"docs/{page}.md" for page in ("benchmarks", "claims", "comparison", "guide/choosing")))
     return {ROOT / name: (ROOT / name).read_text() for name in names}
 
 

@@ -5,7 +5,7 @@ Not here:  how tables are drawn (polarindex/sweep/tables.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from polarindex.bench.families import FAMILIES, FLAT_FAMILIES, POLARINDEX, is_faiss, is_peer
@@ -16,9 +16,11 @@ from polarindex.sweep.tables import Grid
 
 RECALLS = (0.90, 0.95, 0.99)
 MODES = ("batch", "single")
+COLUMNS = tuple(f"{mode}, {recall:.2f}" for mode in MODES for recall in RECALLS)
 NOT_REACHED = "-"
 
 Fronts = dict[str, list[Point]]  # family -> its front
+Speeds = dict[str, list[Speed | None]]  # family -> a speed a column
 
 
 def number(value: float) -> str:
@@ -100,27 +102,42 @@ def speeds(result: Result, run: Result, *, short: bool = False) -> Grid:
 
     short   for a screen: without the settings that did it, and without the best others' names
     """
-    by_mode = {mode: fronts(result, run["set"], mode) for mode in MODES}
-    families = list(dict.fromkeys(family for found in by_mode.values() for family in found))
-    found = {
-        family: [speed_at(recall, by_mode[mode].get(family, [])) for mode in MODES for recall in RECALLS]
-        for family in families
-    }
+    found = _speeds(result, run)
     middle = RECALLS.index(0.95)
     rows = [
         (family, *map(_shown, speeds_of), at.label if (at := speeds_of[middle]) else NOT_REACHED)
         for family, speeds_of in found.items()
     ]
-    ours = found.get(POLARINDEX, [None] * (len(MODES) * len(RECALLS)))
     for title, counts in (("polarindex to the best peer", is_peer), ("polarindex to the best FAISS", is_faiss)):
-        others = [{family: found[family][at] for family in families if counts(family)} for at in range(len(ours))]
-        rows.append((title, *map(_ratio, ours, others), ""))
-    head = ("", *(f"{mode}, {recall:.2f}" for mode in MODES for recall in RECALLS), "batch, 0.95: which")
+        rows.append((title, *_ratios(found, counts), ""))
+    head = ("", *COLUMNS, "batch, 0.95: which")
     title = f"{heading(run)}: queries a second at a recall@10"
     if not short:
         return Grid(title, head, rows)
     fitting = [tuple(cell.partition(" (")[0] for cell in row[:-1]) for row in rows]
     return Grid(title, tuple(name.replace(", ", "\n") for name in head[:-1]), fitting)
+
+
+def standing(result: Result) -> Grid:
+    """How many times the fastest other library polarindex is, a set a row."""
+    rows = [(run["set"], *_ratios(_speeds(result, run), is_peer)) for run in sets(result)]
+    return Grid("polarindex to the best peer", ("", *COLUMNS), rows)
+
+
+def _speeds(result: Result, run: Result) -> Speeds:
+    by_mode = {mode: fronts(result, run["set"], mode) for mode in MODES}
+    families = dict.fromkeys(family for found in by_mode.values() for family in found)
+    return {
+        family: [speed_at(recall, by_mode[mode].get(family, [])) for mode in MODES for recall in RECALLS]
+        for family in families
+    }
+
+
+def _ratios(found: Speeds, counts: Callable[[str], bool]) -> list[str]:
+    """A cell a column: polarindex to the best of the families that count."""
+    ours = found.get(POLARINDEX, [None] * len(COLUMNS))
+    others = [{family: found[family][at] for family in found if counts(family)} for at in range(len(ours))]
+    return [_ratio(*pair) for pair in zip(ours, others, strict=True)]
 
 
 def _shown(speed: Speed | None) -> str:

@@ -144,7 +144,8 @@ class Index(Attached, ABC):
 
         Returns
         -------
-        (n,) int64, the ids.
+        ids : (n,) int64
+            Those given, or the new ones.
 
         Raises
         ------
@@ -268,8 +269,9 @@ class Index(Attached, ABC):
 
         Returns
         -------
-        KnnGraph : indptr, indices, distances
-            Rows and neighbours are numbered as in `ids`; `to_scipy()` makes a sparse matrix of them.
+        KnnGraph
+            indptr, indices and distances. Rows and neighbours are numbered as in `ids`; `to_scipy()` makes a sparse
+            matrix of them.
 
         Notes
         -----

@@ -24,6 +24,18 @@ class IdFilter:
         Allowed ids; repeats are harmless, ids that an index does not have are ignored.
 
     The row mask it stands for is remembered for each index until that index changes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import polarindex as pi
+    >>> x = np.random.default_rng(0).standard_normal((100, 16), np.float32)
+    >>> index = pi.FlatIndex(16, bits=4)
+    >>> ids = index.add(x)
+    >>> even = pi.IdFilter(range(0, 100, 2))
+    >>> distances, ids = index.search(x[:5], k=10, filter=even)
+    >>> bool((ids % 2 == 0).all())
+    True
     """
 
     def __init__(self, ids: Any) -> None:

@@ -83,6 +83,22 @@ class FlatIndex(Index):
     Threads may search an index while others change it, and each search sees it before or after a change; changes come
     one at a time. A fork, a pickle, `copy.copy` and `copy.deepcopy` give an index of its own. Ctrl-C and errors leave
     an index as it was. See docs/concurrency.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import polarindex as pi
+    >>> x = np.eye(8, 64, dtype=np.float32)
+    >>> index = pi.FlatIndex(64, metric="cosine", bits=4, store="float32")
+    >>> index.add(x[:7])
+    array([0, 1, 2, 3, 4, 5, 6])
+    >>> index.add(x[7:], ids=[100])
+    array([100])
+    >>> similarities, ids = index.search(x[7] + 0.1 * x[2], k=2)
+    >>> ids
+    array([100,   2])
+    >>> index.remove([100])
+    1
     """
 
     kind = "flat"
@@ -224,10 +240,13 @@ class FlatIndex(Index):
 
         Returns
         -------
-        D : (nq, k) float32, best first; I : (nq, k) int64; errors : (nq, k) float32 if asked for
-            A query (dim,) gives (k,). Ties go to the smaller id. An estimated squared distance may be a little below
-            0 for very near vectors. Re-ranked results are exact up to the rounding of the store; their error is 0 for a
-            float32 store and not known, NaN, for the others.
+        D : (nq, k) float32
+            Best first.
+        I : (nq, k) int64
+        errors : (nq, k) float32
+            If asked for. A query (dim,) gives (k,). Ties go to the smaller id. An estimated squared distance may be a
+            little below 0 for very near vectors. Re-ranked results are exact up to the rounding of the store; their
+            error is 0 for a float32 store and not known, NaN, for the others.
         """
         source = checks.vectors(q, "q", self.dim, single=True)
         k = checked_k(k)
@@ -257,7 +276,8 @@ class FlatIndex(Index):
         -------
         lims : (nq + 1,) int64
             Hits of query i are at lims[i] : lims[i + 1] of the other two, best first.
-        D : (hits,) float32; I : (hits,) int64
+        D : (hits,) float32
+        I : (hits,) int64
         """
         source = checks.vectors(q, "q", self.dim, single=True)
         radius = np.float64(checks.real(radius, "radius"))

@@ -31,9 +31,13 @@ Progress = Callable[[int, int], None]
 class KnnGraph(NamedTuple):
     """The neighbours of row i are indices[indptr[i] : indptr[i + 1]], best first.
 
+    Attributes
+    ----------
     indptr : (n + 1,) int64
-    indices : (entries,) int64, row numbers: places in `index.ids`
-    distances : (entries,) float32, as of `search`
+    indices : (entries,) int64
+        Row numbers: places in `index.ids`.
+    distances : (entries,) float32
+        As of `search`.
     """
 
     indptr: Ids

@@ -68,6 +68,17 @@ class IVFIndex(Index):
     Notes
     -----
     `fit` learns the centroids (k-means) before the first `add`. Threads, copies, Ctrl-C and errors: as of FlatIndex.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import polarindex as pi
+    >>> x = np.random.default_rng(0).standard_normal((2_000, 32), np.float32)
+    >>> index = pi.IVFIndex(32, metric="l2", bits=4, nlist=20).fit(x)
+    >>> ids = index.add(x)
+    >>> distances, ids = index.search(x[:3], k=5, nprobe=4)
+    >>> ids[:, 0]
+    array([0, 1, 2])
     """
 
     kind = "ivf"
@@ -693,8 +704,9 @@ class IVFIndex(Index):
 
         Returns
         -------
-        Tuned : nprobe, gap, rerank, and the recall and CPU seconds a query that were measured
-            Where originals are stored rerank is 1 at least, so that distances stay exact.
+        Tuned
+            nprobe, gap, rerank, and the recall and CPU seconds a query that were measured. Where originals are stored
+            rerank is 1 at least, so that distances stay exact.
 
         Raises
         ------

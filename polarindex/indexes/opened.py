@@ -53,6 +53,20 @@ def open(
         As of `load`.
     OSError
         The directory cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import polarindex as pi
+    >>> index = pi.FlatIndex(16, bits=4)
+    >>> ids = index.add(np.eye(3, 16))
+    >>> index.save("my-index")
+    >>> with pi.open("my-index") as opened:
+    ...     opened.remove([0])
+    ...     opened.sync()
+    1
+    >>> len(pi.load("my-index"))
+    2
     """
     checks.flag(read_only, "read_only")
     source, mmap, verify = storage.checked_source(path, mmap, verify)

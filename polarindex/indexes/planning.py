@@ -46,13 +46,19 @@ class Plan:
 
     Attributes
     ----------
-    kind : "flat" or "ivf"
-    n, dim, metric : as asked
-    bits, store, nlist : the constructor's arguments; nlist is None for a flat index
-    recall : the rule's recall, of codes (and originals), before lists are left out
-    nbytes : predicted, everything counted
-    parts : bytes by what they are for
-    reason : in words
+    kind : {"flat", "ivf"}
+    n, dim, metric
+        As asked.
+    bits, store, nlist
+        The constructor's arguments; nlist is None for a flat index.
+    recall : float
+        The rule's recall, of codes (and originals), before lists are left out.
+    nbytes : int
+        Predicted, everything counted.
+    parts : dict
+        Bytes by what they are for.
+    reason : str
+        In words.
     """
 
     kind: str
@@ -99,7 +105,8 @@ def plan(
 
     Returns
     -------
-    Plan : `make()` makes the index; `reason` says why this one
+    Plan
+        `make()` makes the index; `reason` says why this one.
 
     Raises
     ------
@@ -124,6 +131,14 @@ def plan(
 
     Bytes are predicted for one `add` with ids that continue. The table id -> row that removing, updating and looking
     up ids build takes 32 to 64 bytes a vector more, and a flat index whose ids do not just count 8.
+
+    Examples
+    --------
+    >>> import polarindex as pi
+    >>> found = pi.plan(20_000, 384, target_recall=0.9)
+    >>> found.kind, found.bits, found.store
+    ('flat', 4, 'none')
+    >>> index = found.make(seed=1)
     """
     n, dim = checks.integer(n, "n", low=1), checks.integer(dim, "dim", low=1)
     target = checks.real(target_recall, "target_recall", low=0, high=1)

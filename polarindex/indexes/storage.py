@@ -105,7 +105,8 @@ def verify(path: str | os.PathLike[str]) -> list[Finding]:
 
     Returns
     -------
-    list of Finding : path, block (a number of a MiB, or None) and problem, a line that names both
+    list of Finding
+        Path, block (a number of a MiB, or None) and problem, a line that names both.
 
     Raises
     ------

@@ -52,9 +52,14 @@ Ids = NDArray[np.int64]
 class Tuned(NamedTuple):
     """What `IVFIndex.tune` found and the index has taken for its defaults.
 
-    nprobe, gap, rerank : as IVFIndex.search takes them; gap None leaves out no list
-    recall : the share of the k true neighbours found, for the queries held back
-    seconds_per_query : CPU time, of all threads
+    Attributes
+    ----------
+    nprobe, gap, rerank
+        As IVFIndex.search takes them; gap None leaves out no list.
+    recall : float
+        The share of the k true neighbours found, for the queries held back.
+    seconds_per_query : float
+        CPU time, of all threads.
     """
 
     nprobe: int

@@ -36,6 +36,7 @@ _REGISTRY: dict[str, tuple[Callable[..., Quantizer], tuple[int, ...]]] = {
 }
 
 CELLS: dict[str, tuple[int, ...]] = {name: bits for name, (_, bits) in _REGISTRY.items()}
+"""The quantizers by name, and the bits that exist for each."""
 
 
 def make_quantizer(name: str, dim: int, bits: int = 4, seed: int = 0, **options: Any) -> Quantizer:
@@ -43,6 +44,18 @@ def make_quantizer(name: str, dim: int, bits: int = 4, seed: int = 0, **options:
 
     Further keywords go to its class. ValueError for a name or a number of bits that does not exist, naming those
     that do.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import polarindex as pi
+    >>> x = np.random.default_rng(0).standard_normal((100, 64), np.float32)
+    >>> quantizer = pi.make_quantizer("eden", 64, bits=2)
+    >>> codes = quantizer.encode(x)
+    >>> codes.nbytes, x.nbytes
+    (2000, 25600)
+    >>> quantizer.decode(codes).shape
+    (100, 64)
     """
     constructor, cells = _REGISTRY[checks.choice(name, "quantizer", tuple(_REGISTRY))]
     bits = checks.integer(bits, "bits")

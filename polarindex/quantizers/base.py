@@ -282,7 +282,8 @@ class Quantizer(ABC):
 
         Returns
         -------
-        (nq, n) float32, or (n,): <q, x_hat>. O(nq n dim), with temporaries of fixed size.
+        scores : (nq, n) float32, or (n,)
+            <q, x_hat>. O(nq n dim), with temporaries of fixed size.
         """
         self._check_codes(codes, "codes")
         source = checks.vectors(queries, "queries", self.dim, single=True)

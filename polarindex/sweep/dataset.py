@@ -33,14 +33,27 @@ def load_dataset(
 ) -> Dataset:
     """Load a data set: a sample's or registered name, an ann-benchmarks HDF5 file, or vectors alone (files.py).
 
-    rows, queries   only so many first rows of `train` and `test` (all where there are fewer); with fewer rows
-                    the exact neighbours are computed anew and cached
-    metric          of vectors alone (default cosine); a data set has its own, and another is an error
-    queries_from    a file with queries for vectors alone; without it, some rows are held out, by `seed`
-    progress        called with (done, total) while neighbours are computed
+    Parameters
+    ----------
+    name_or_path : str or path
+        A file that holds several matrices is given as FILE::PART.
+    rows, queries : int, optional
+        Only so many first rows of `train` and `test` (all where there are fewer); with fewer rows the exact neighbours
+        are computed anew and cached.
+    metric : str, optional
+        Of vectors alone (default cosine); a data set has its own, and another is an error.
+    queries_from : str, optional
+        A file with queries for vectors alone; without it, some rows are held out, by `seed`.
+    seed : int
+    progress : callable, optional
+        Called with (done, total) while neighbours are computed.
 
-    A file that holds several matrices is given as FILE::PART. Raises MissingDatasetError (the message says how to get
-    it), FormatError (what is wrong with the file) and what `own_dataset` raises.
+    Raises
+    ------
+    MissingDatasetError
+        The message says how to get it.
+    FormatError
+        What is wrong with the file; and what `own_dataset` raises.
     """
     for value, name in ((rows, "rows"), (queries, "queries")):
         if value is not None:

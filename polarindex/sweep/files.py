@@ -44,11 +44,21 @@ class Rows(Protocol):
 def open_vectors(path: str | os.PathLike[str], part: str | None = None) -> Rows:
     """The matrix (n, d) of real numbers in a file; the name's end says how it is written.
 
-    part   which one, where a file holds several: a key of .npz and .safetensors, a data set of HDF5, a column of
-           Parquet and Arrow. A table without a column of lists is a matrix of its columns of floats.
+    Parameters
+    ----------
+    path : str or path
+    part : str, optional
+        Which one, where a file holds several: a key of .npz and .safetensors, a data set of HDF5, a column of Parquet
+        and Arrow. A table without a column of lists is a matrix of its columns of floats.
 
-    Raises MissingDatasetError (no such file), FormatError (damaged, of another kind, or `part` is not clear: the
-    message names those that there are) and MissingExtraError (what reads it is not installed).
+    Raises
+    ------
+    MissingDatasetError
+        There is no such file.
+    FormatError
+        It is damaged, of another kind, or `part` is not clear: the message names those that there are.
+    MissingExtraError
+        What reads it is not installed.
     """
     path = Path(path).expanduser()
     if not path.is_file():

@@ -94,23 +94,42 @@ def described(cell: Described) -> str:
 class Plan:
     """What to measure.
 
-    datasets      names or paths, as load_dataset takes them
-    quantizers    names of polarindex.CELLS
-    bits          those that exist for a quantizer are measured
-    indexes       "flat", "ivf"
-    stores        "none", or how originals are kept for re-ranking: "float32", "float16", "int8"
-    nlist         lists of an IVF; None for what fits the number of rows
-    nprobe        of an IVF; () for a ladder from a 256th of the lists to all of them
-    rerank        where originals are kept: each of these
-    k             recall k@k is measured for each
-    metric        "l2", "ip" or "cosine", of files of vectors alone; None: cosine. Data sets have their own
-    queries_from  a file of queries, for files of vectors alone; without, some of their rows are held out
-    rows          use only so many first rows of a data set; None for all
-    queries       use only so many first queries, or hold out so many rows, at most a tenth; None for all, or 1,000
-    seed          of rotations, k-means and samples
-    peers         also measure FAISS's product quantizers, where it is installed
-    threads       of searches and of FAISS; None for all cores
-    repeats       searches are timed so often, unless they take seconds, and the median counts
+    Attributes
+    ----------
+    datasets : tuple[str, ...]
+        Names or paths, as load_dataset takes them.
+    quantizers : tuple[str, ...]
+        Names of polarindex.CELLS.
+    bits : tuple[int, ...]
+        Those that exist for a quantizer are measured.
+    indexes : tuple[str, ...]
+        "flat", "ivf".
+    stores : tuple[str, ...]
+        "none", or how originals are kept for re-ranking: "float32", "float16", "int8".
+    nlist : int | None
+        Lists of an IVF; None for what fits the number of rows.
+    nprobe : tuple[int, ...]
+        Of an IVF; () for a ladder from a 256th of the lists to all of them.
+    rerank : tuple[int, ...]
+        Where originals are kept: each of these.
+    k : tuple[int, ...]
+        Recall k@k is measured for each.
+    metric : str | None
+        "l2", "ip" or "cosine", of files of vectors alone; None: cosine. Data sets have their own.
+    queries_from : str | None
+        A file of queries, for files of vectors alone; without, some of their rows are held out.
+    rows : int | None
+        Use only so many first rows of a data set; None for all.
+    queries : int | None
+        Use only so many first queries, or hold out so many rows, at most a tenth; None for all, or 1,000.
+    seed : int
+        Of rotations, k-means and samples.
+    peers : bool
+        Also measure FAISS's product quantizers, where it is installed.
+    threads : int | None
+        Of searches and of FAISS; None for all cores.
+    repeats : int
+        Searches are timed so often, unless they take seconds, and the median counts.
     """
 
     datasets: tuple[str, ...] = SAMPLES

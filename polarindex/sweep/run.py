@@ -40,9 +40,15 @@ class Step(NamedTuple):
 def run(plan: Plan, earlier: Results | None = None) -> Iterator[Step]:
     """Measure the plan's cells one by one, two steps a cell. Data sets are found first and loaded in turn.
 
-    earlier   what was measured before: cells that it has, without an error, are passed over. Rows that are of other
-              data, version or machine leave it when their data set is opened, and the others come into the plan's order
+    Parameters
+    ----------
+    plan : Plan
+    earlier : Results, optional
+        What was measured before: cells that it has, without an error, are passed over. Rows that are of other data,
+        version or machine leave it when their data set is opened, and the others come into the plan's order.
 
+    Notes
+    -----
     An error within a cell becomes its row's `error`. Errors of a data set (MissingDatasetError, FormatError,
     ValueError where it holds fewer than max(k) neighbours) are raised; KeyboardInterrupt goes through.
     """

@@ -20,9 +20,15 @@ Floats = NDArray[np.float32]
 def spectrum(chunks: Iterable[Floats], dim: int) -> NDArray[np.float64]:
     """Eigenvalues (dim,), descending, of the mean of u u' over rows u of length 1: they sum to 1.
 
-    chunks   (m, dim) float32 centred rows; those that are zero are left out. Fewer rows than some 10 dim make the
-             spectrum look steeper than it is.
+    Parameters
+    ----------
+    chunks : iterable of (m, dim) float32
+        Centred rows; those that are zero are left out. Fewer rows than some 10 dim make the spectrum look steeper
+        than it is.
+    dim : int
 
+    Notes
+    -----
     Of unit rows, because vNMSE weighs every row alike, whatever its length.
     """
     gram, count = np.zeros((dim, dim)), 0
@@ -40,8 +46,14 @@ def spectrum(chunks: Iterable[Floats], dim: int) -> NDArray[np.float64]:
 def gaussian_bound(variances: ArrayLike, bits: float) -> float:
     """D(bits) / D(0): the least mean squared error at `bits` a coordinate, relative to the sum of the variances.
 
-    variances   (d,) of independent Gaussian coordinates, zero or more, not all zero
+    Parameters
+    ----------
+    variances : (d,) array-like
+        Of independent Gaussian coordinates, zero or more, not all zero.
+    bits : float
 
+    Notes
+    -----
     Components above the water level θ are coded to error θ at ½ log2(λ/θ) bits each, those below are left out; θ is
     such that the bits add up to d * bits.
     """

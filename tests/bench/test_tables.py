@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from polarindex.bench import report
-from polarindex.bench.tables import codes, sets, speeds
+from polarindex.bench.tables import codes, sets, speeds, standing
 from polarindex.sweep.tables import markdown, rich_table
 
 RUN = {
@@ -48,6 +48,11 @@ def test_a_table_has_speeds_of_families_and_ratios_to_the_best_others():
     assert row(grid, "FAISS PQ fast scan") == ["200", "-", "-", "-", "-", "-", "-"]
     assert row(grid, "polarindex to the best peer") == ["3.76× (hnswlib)", "3.00× (hnswlib)", "-", "-", "-", "-", ""]
     assert row(grid, "polarindex to the best FAISS")[:2] == ["4.00× (FAISS PQ fast scan)", "-"]
+
+
+def test_a_page_that_compares_has_a_row_of_ratios_a_set():
+    found = result(cell("hnswlib", 0.96, 100), cell("polarindex", 0.96, 300), cell("polarindex", 0.96, 50, "single"))
+    assert row(standing(found), "some-set") == ["3.00× (hnswlib)", "3.00× (hnswlib)", "-", "-", "-", "-"]
 
 
 def test_the_table_for_a_screen_has_the_same_numbers_in_fewer_letters():
