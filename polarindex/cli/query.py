@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from polarindex.cli.answers import Answers
     from polarindex.cli.rows import Stacked
+    from polarindex.cli.screen import Show
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex
     from polarindex.records import Records
@@ -53,6 +54,7 @@ def query(
     """
     from polarindex.cli.answers import chosen_format, print_table, write
     from polarindex.cli.labels import records_at
+    from polarindex.cli.screen import bar
     from polarindex.indexes.storage import load
 
     wanted = chosen_format(format, out, json)
@@ -62,8 +64,12 @@ def query(
         options_of_search = _search_options(held, index, nprobe, rerank, exact, threads)
         if filter is not None:
             options_of_search["filter"] = _filter(filter, held, index, records)
-        with _questions(held, index, records, queries, row, key) as (count, blocks, rows):
+        with (
+            _questions(held, index, records, queries, row, key) as (count, blocks, rows),
+            bar(beside_results=out in (None, "-")) as show,
+        ):
             answers = _answers(held, index, records, blocks, rows, k, options_of_search)
+            answers = _shown(answers, count, show)
             if wanted == "table":
                 print_table(answers, count, held.metric)
             else:
@@ -71,6 +77,14 @@ def query(
     finally:
         if records is not None:
             records.close()
+
+
+def _shown(answers: Iterator[Answers], count: int, show: Show) -> Iterator[Answers]:
+    done = 0
+    for some in answers:
+        done += len(some.names)
+        show(done, count, "searching", "queries")
+        yield some
 
 
 def _search_options(

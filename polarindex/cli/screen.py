@@ -49,10 +49,13 @@ def print_json(value: Any, indent: int | None = 1) -> None:
 
 
 @contextmanager
-def bar() -> Iterator[Show]:
-    """A bar with speed and time left, while the block runs; nothing where stderr is no terminal."""
+def bar(beside_results: bool = False) -> Iterator[Show]:
+    """A bar with speed and time left, while the block runs; nothing where stderr is no terminal.
+
+    beside_results   whether results are printed meanwhile, among which it would stand where they go to a terminal too
+    """
     console = log()
-    if not console.is_terminal:
+    if not console.is_terminal or (beside_results and sys.stdout.isatty()):
         yield lambda done, total, what, unit: None
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn

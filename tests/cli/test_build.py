@@ -13,6 +13,7 @@ import pytest
 
 import polarindex as pi
 from polarindex.cli import places
+from polarindex.integrations.documents import DocumentIndex
 from polarindex.records import FILE, Record, Records
 
 COMMAND = [sys.executable, "-m", "polarindex"]
@@ -80,6 +81,8 @@ def test_strings_of_a_column_are_keys_with_texts_and_metadata(call, table, tmp_p
             Record(2, "doc-2", "Title 2", {"year": 2002, "tags": ["a", "b"]}),
             Record(3, "doc-3", None, {"year": None, "tags": ["a", "b"]}),
         ]
+    with DocumentIndex(tmp_path / "index") as documents:  # what the stores of polarindex.integrations are made of
+        assert len(documents) == 60 and documents.get(["doc-2"])[0].text == "Title 2"
 
 
 def test_keys_may_lie_in_a_file_of_their_own_beside_ids(call, file, tmp_path):
