@@ -210,6 +210,12 @@ class Records:
             rows = connection.execute("SELECT id FROM records ORDER BY id")
             return np.fromiter((id for (id,) in rows), np.int64)
 
+    def version(self) -> int:
+        """A number that is another one when another connection has changed the table."""
+        with self._reading() as connection:
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
     def scan(self) -> Iterator[Record]:
         """Every row, by ascending id. Others may change the table meanwhile: a row is as it is when it is reached."""
         last = -1
