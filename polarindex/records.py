@@ -248,6 +248,11 @@ class Records:
             if connection is not None:
                 connection.close()
 
+    def __del__(self) -> None:
+        connection: sqlite3.Connection | None = getattr(self, "_connection", None)
+        if connection is not None:  # which from Python 3.13 on would warn that it was not closed; nothing is lost
+            connection.close()
+
     def __enter__(self) -> Self:
         return self
 
