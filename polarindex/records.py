@@ -210,6 +210,12 @@ class Records:
             rows = connection.execute("SELECT id FROM records ORDER BY id")
             return np.fromiter((id for (id,) in rows), np.int64)
 
+    def version(self) -> int:
+        """A number that is another one when another connection has changed the table."""
+        with self._reading() as connection:
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
     def scan(self) -> Iterator[Record]:
         """Every row, by ascending id. Others may change the table meanwhile: a row is as it is when it is reached."""
         last = -1
@@ -241,6 +247,11 @@ class Records:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
+
+    def __del__(self) -> None:
+        connection: sqlite3.Connection | None = getattr(self, "_connection", None)
+        if connection is not None:  # which from Python 3.13 on would warn that it was not closed; nothing is lost
+            connection.close()
 
     def __enter__(self) -> Self:
         return self

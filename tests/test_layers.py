@@ -142,11 +142,12 @@ def test_optional_packages_are_imported_where_they_are_used(module):
     assert {name.split(".")[0] for name in names} & OPTIONAL == ADAPTERS.get(module, set())
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_nothing_imports_an_adapter(module):
-    source, is_package = read(module)
-    wanted = {name for _, name in imports(ast.parse(source), module, is_package)}
-    assert not {name for name in wanted for adapter in ADAPTERS if name == adapter or name.startswith(f"{adapter}.")}
+def test_nothing_imports_an_adapter():
+    for module in MODULES:
+        source, is_package = read(module)
+        wanted = {name for _, name in imports(ast.parse(source), module, is_package)}
+        adapters = {name for name in wanted for adapter in ADAPTERS if f"{name}.".startswith(f"{adapter}.")}
+        assert not adapters, module
 
 
 def test_an_import_in_a_function_is_not_at_import_time():

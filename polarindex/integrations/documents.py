@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from polarindex import checks
 from polarindex.errors import FormatError
 from polarindex.indexes import durable, opened
-from polarindex.indexes.filters import IdFilter
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ivf import IVFIndex
 from polarindex.indexes.lock import nobody_has_open
 from polarindex.indexes.manifest import MANIFEST
+from polarindex.integrations.accepted import Accepted, Accepts
 from polarindex.records import FILE, WITHOUT_VECTOR, Record, Records
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class DocumentIndex:
         self._index: FlatIndex | IVFIndex | None = None
         self._records = Records(None) if self.path is None else None
         self._replaced: set[int] = set()  # ids whose rows are to go when the index is synced
+        self._accepted = Accepted()
         there = self.path is not None and (self.path.is_file() or self.path.is_dir() and any(self.path.iterdir()))
         if self.path is not None and (there or read_only):
             if index is not None:
@@ -214,22 +215,27 @@ class DocumentIndex:
             yield from (record for record in self._records.scan() if record.id not in self._replaced)
 
     def search(
-        self, vector: Any, k: int, accepts: Callable[[Record], bool] | None = None, with_vectors: bool = False
+        self, vector: Any, k: int, accepts: Accepts | None = None, name: str | None = None, with_vectors: bool = False
     ) -> list[Hit]:
-        """The k documents nearest to a vector (dim,), best first; of those that `accepts` accepts, asked about each."""
+        """The k documents nearest to a vector (dim,), best first; of those that `accepts` accepts, asked about each.
+
+        `name`: what tells this `accepts` from all others; what it accepts is then remembered until documents change.
+        """
         checks.integer(k, "k", low=1)
 
         def found(records: Records) -> list[Hit]:
             if self._index is None or not len(self._index):
                 return []
-            allowed = None if accepts is None else IdFilter([record.id for record in self.scan() if accepts(record)])
+            allowed = None
+            if accepts is not None:
+                allowed = self._accepted.ids(self.scan(), accepts, name, (self._turn, records.version()))
             scores, ids = self._index.search(vector, min(k, len(self._index)), filter=allowed)
             there = ids >= 0
             return self._hits(records.rows(ids[there]), scores[there].tolist(), with_vectors)
 
         return self._asked(found, [])
 
-    def select(self, accepts: Callable[[Record], bool] | None = None, with_vectors: bool = False) -> list[Hit]:
+    def select(self, accepts: Accepts | None = None, with_vectors: bool = False) -> list[Hit]:
         """The documents that `accepts` accepts, the oldest first, those without a vector last."""
 
         def found(records: Records) -> list[Hit]:

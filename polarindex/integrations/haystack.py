@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from polarindex.errors import MissingExtraError
+from polarindex.integrations.accepted import name_of
 from polarindex.integrations.documents import DocumentIndex, Hit
 from polarindex.records import Record
 
@@ -114,7 +115,7 @@ class PolarDocumentStore:
         accepts = _accepted(filters)
         if top_k == 0:
             return []
-        hits = self.documents.search(query_embedding, top_k, accepts, return_embedding)
+        hits = self.documents.search(query_embedding, top_k, accepts, name_of(filters), return_embedding)
         return [_document(hit, _score(hit.score, self._arguments["metric"], scale_score)) for hit in hits]
 
     # --- changing it

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polarindex.errors import MissingExtraError
+from polarindex.integrations.accepted import name_of
 from polarindex.integrations.conditions import condition
 from polarindex.integrations.documents import DocumentIndex, Hit
 from polarindex.records import Record
@@ -186,7 +187,7 @@ class PolarVectorStore(VectorStore):
 
     def _hits(self, embedding: list[float], k: int, filter: Filter | None, with_vectors: bool = False) -> list[Hit]:
         accepts = None if filter is None else _accepted(filter)
-        return self.documents.search(embedding, k, accepts, with_vectors)
+        return self.documents.search(embedding, k, accepts, name_of(filter), with_vectors)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         if self._relevance is not None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from polarindex.errors import MissingExtraError
+from polarindex.integrations.accepted import name_of
 from polarindex.integrations.documents import DocumentIndex, Hit
 from polarindex.records import Record
 
@@ -156,7 +157,9 @@ class PolarVectorStore(BasePydanticVectorStore):
         accepts = _accepted(query.node_ids or None, query.doc_ids or None, query.filters) if restricted else None
         many = query.mode == VectorStoreQueryMode.MMR
         k = query.similarity_top_k * (_PREFETCH if many else 1)
-        hits = self._documents.search(query.query_embedding, k, accepts, with_vectors=many)
+        filters = None if query.filters is None else query.filters.model_dump(mode="json")
+        name = name_of(query.node_ids, query.doc_ids, filters)
+        hits = self._documents.search(query.query_embedding, k, accepts, name, with_vectors=many)
         if many and hits:
             hits = self._diverse(hits, query, kwargs.get("mmr_threshold", query.mmr_threshold))
         metric = self._documents.index.metric if self._documents.index is not None else "cosine"

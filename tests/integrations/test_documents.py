@@ -12,6 +12,7 @@ import pytest
 
 import polarindex as pi
 from polarindex.integrations import documents
+from polarindex.integrations.accepted import name_of
 from polarindex.integrations.documents import DocumentIndex
 from polarindex.records import FILE, Records
 
@@ -103,6 +104,37 @@ def test_bad_first_documents_leave_no_directory(tmp_path):
     assert not (tmp_path / "documents").exists()
     with pytest.raises(ValueError, match="no documents to save"):
         index.save(tmp_path / "other")
+
+
+def test_what_a_named_filter_accepts_is_remembered_until_documents_change(tmp_path):
+    asked = []
+
+    def accepts(record):
+        asked.append(record.key)
+        return record.text != "B"
+
+    with DocumentIndex(tmp_path / "documents") as writer:
+        writer.put(["a", "b"], vectors(0, 90), ["A", "B"])
+        reader = DocumentIndex(tmp_path / "documents", read_only=True)
+        for index in (writer, reader):
+            asked.clear()
+            for _ in range(3):
+                assert keys(index.search(vectors(80)[0], 2, accepts, "name")) == ["a"]
+            assert asked == ["a", "b"]
+            assert keys(index.search(vectors(80)[0], 2, lambda record: record.text == "B", "other")) == ["b"]
+            for _ in range(2):
+                index.search(vectors(80)[0], 2, accepts)
+            assert len(asked) == 6
+        writer.put(["b"], vectors(85), ["new"])
+        writer.update(["a"], [{"x": 1}])
+        reader.refresh()
+        for index in (writer, reader):
+            assert keys(index.search(vectors(80)[0], 2, accepts, "name")) == ["b", "a"]
+        for number in range(100):
+            writer.search(vectors(80)[0], 2, accepts, f"name {number}")
+        assert len(writer._accepted) <= 32
+    assert name_of({"b": 1, "a": [True, None]}, None) == name_of({"a": [True, None], "b": 1}, None)
+    assert name_of({"a": 1}) != name_of({"a": True}) and name_of(lambda: None) is name_of({1}) is None
 
 
 def test_what_is_opened_again_is_as_it_was(tmp_path, index):
