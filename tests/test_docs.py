@@ -33,7 +33,11 @@ DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS)): path for path in sorted(DOCS.rglob("*.md"))}
 BLOCK = re.compile(r"(?:<!-- ([^\n]*?) -->\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = re.compile(r"not run: .{20,}")  # a reason, not a word
-ELSEWHERE = {"cli.md": "cli/test_guide.py", "coming-from.md": "test_coming_from.py"}  # pages and tests that run them
+ELSEWHERE = {  # pages and tests that run them
+    "cli.md": "cli/test_guide.py",
+    "coming-from.md": "test_coming_from.py",
+    "integrations.md": "integrations/test_page.py",
+}
 NEEDS = {"quickstart.md": "pyarrow", "examples.md": "matplotlib"}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
