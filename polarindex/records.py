@@ -267,7 +267,7 @@ class Records:
         where = ":memory:"
         if self.path is not None:
             where = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
-        return sqlite3.connect(where, _WAIT, isolation_level=None, check_same_thread=False, uri=True)
+        return sqlite3.connect(where, timeout=_WAIT, isolation_level=None, check_same_thread=False, uri=True)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Know that the table is ours, and make it where the file is new or empty."""

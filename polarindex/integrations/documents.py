@@ -1,8 +1,8 @@
 """Documents under string keys: an index of their vectors, and the records of their texts, kept in step.
 
 Law:       every change is whole and durable when its call returns, and a crash leaves the state before or after it
-           (records.py has the order of writes); those without a vector among what is deleted go in a second step. Who
-           searches meanwhile sees one of these states, never a mixture.
+           (records.py has the order of writes); what has no vector, and is not in the index, may be there a step too
+           soon or too long. Who searches meanwhile sees one of these states, never a mixture.
 How:       a document that is replaced gets a new id. A counter that is odd while something changes lets searches go
            on without a lock, and look again where they have met a change.
 Not here:  what a framework calls these things, and its filters (langchain.py, llamaindex.py, haystack.py)."""
@@ -14,7 +14,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -108,21 +108,28 @@ class DocumentIndex:
 
     # --- changing it
 
+    def alone(self) -> AbstractContextManager[Any]:
+        """A lock that keeps other threads from changing documents between calls: `with documents.alone(): ...`."""
+        return self._lock
+
     def put(
         self,
         keys: Sequence[str],
         vectors: Any,
         texts: Sequence[str | None] | None = None,
         metadatas: Sequence[dict[str, Any] | None] | None = None,
+        has_vector: Sequence[bool] | None = None,
     ) -> None:
         """Add documents, and replace those whose keys are there.
 
         Parameters
         ----------
         keys : n strings, each once
-        vectors : (n, dim) array-like of real numbers
+        vectors : (m, dim) array-like of real numbers
         texts : n strings or None, optional
         metadatas : n dicts or None, optional; see Records.add
+        has_vector : (n,) bool, optional
+            Which of them have one of the m vectors, in order; by default all. `search` finds only those.
 
         Raises
         ------
@@ -132,40 +139,31 @@ class DocumentIndex:
             The disk is full, ...: the documents are in memory, and the next change, or `close`, tries again.
         """
         keys = list(keys)
-        source = checks.vectors(vectors, "vectors", None if self._index is None else self._index.dim)
-        if len(keys) != source.n:
-            raise ValueError(f"vectors must have {len(keys)} rows, as there are keys, got {source.n}")
+        there = np.ones(len(keys), bool) if has_vector is None else np.asarray(has_vector, bool)
         with self._changing():
             if not keys:
                 return
-            if self._index is None:
-                self._new(source.dim).add(vectors)  # refuses bad ones before there is a directory
-                self._begin(self._new(source.dim))
+            new = self._add(vectors, int(there.sum())) if there.any() else np.empty(0, np.int64)
             index, records = self._held()
-            old = records.ids(keys, missing="ignore")
-            ids = index.add(vectors)
+            ids = np.empty(len(keys), np.int64)
             try:
+                ids[there], ids[~there] = new, records.ids_without_vector(len(keys) - len(new))
+                old = records.ids(keys, missing="ignore")
                 records.add(ids, keys, texts, metadatas)
             except BaseException:
-                index.remove(ids)
+                index.remove(new)
                 raise
             self._drop(old)
 
-    def put_without_vectors(
-        self,
-        keys: Sequence[str],
-        texts: Sequence[str | None] | None = None,
-        metadatas: Sequence[dict[str, Any] | None] | None = None,
-    ) -> None:
-        """Add documents that no search finds, but `get` and `scan`, and replace those whose keys are there."""
-        keys = list(keys)
-        with self._changing():
-            if not keys:
-                return
-            _, records = self._held()
-            old = records.ids(keys, missing="ignore")
-            records.add(records.ids_without_vector(len(keys)), keys, texts, metadatas)
-            self._drop(old)
+    def _add(self, vectors: Any, n: int) -> NDArray[np.int64]:
+        """Add vectors to the index, or change nothing; their ids."""
+        source = checks.vectors(vectors, "vectors", None if self._index is None else self._index.dim)
+        if source.n != n:
+            raise ValueError(f"vectors must have {n} rows, as there are keys, got {source.n}")
+        if self._index is None:
+            self._new(source.dim).add(vectors)  # refuses bad ones before there is a directory
+            self._begin(self._new(source.dim))
+        return self._held()[0].add(vectors)
 
     def update(self, keys: Sequence[str], metadatas: Sequence[dict[str, Any] | None]) -> None:
         """Give documents other metadata; KeyError names the first key that is not there."""

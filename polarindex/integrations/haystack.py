@@ -132,9 +132,15 @@ class PolarDocumentStore:
             JSON can hold.
         """
         documents = _checked(documents)
-        chosen = self._chosen(documents, policy)
-        self._put([document for document in chosen if document.embedding is not None])
-        self._put_without([document for document in chosen if document.embedding is None])
+        with self.documents.alone():
+            chosen = self._chosen(documents, policy)
+            self.documents.put(
+                [document.id for document in chosen],
+                [document.embedding for document in chosen if document.embedding is not None],
+                [document.content for document in chosen],
+                [_metadata(document) for document in chosen],
+                [document.embedding is not None for document in chosen],
+            )
         return len(documents) if policy == DuplicatePolicy.OVERWRITE else len(chosen)
 
     def delete_documents(self, document_ids: list[str]) -> None:
@@ -147,16 +153,16 @@ class PolarDocumentStore:
 
     def delete_by_filter(self, filters: dict[str, Any]) -> int:
         """Delete the documents that match; returns how many."""
-        return self.documents.delete([hit.record.key for hit in self._matching(filters)])
+        with self.documents.alone():
+            return self.documents.delete([hit.record.key for hit in self._matching(filters)])
 
     def update_by_filter(self, filters: dict[str, Any], meta: dict[str, Any]) -> int:
         """Add fields to the meta of the documents that match, or replace them; returns how many documents."""
-        found = self._matching(filters)
-        metadatas = []
-        for hit in found:
-            stored = hit.record.metadata or {}
-            metadatas.append({**stored, "meta": {**stored.get("meta", {}), **meta}})
-        self.documents.update([hit.record.key for hit in found], metadatas)
+        with self.documents.alone():
+            found = [hit.record for hit in self._matching(filters)]
+            stored = [record.metadata or {} for record in found]
+            metadatas = [{**one, "meta": {**one.get("meta", {}), **meta}} for one in stored]
+            self.documents.update([record.key for record in found], metadatas)
         return len(found)
 
     # --- the same from coroutines
@@ -205,16 +211,6 @@ class PolarDocumentStore:
             elif policy != DuplicatePolicy.SKIP:
                 raise DuplicateDocumentError(f"ID '{document.id}' already exists.")
         return list(chosen.values())
-
-    def _put(self, documents: list[Document]) -> None:
-        if documents:
-            keys, texts = [document.id for document in documents], [document.content for document in documents]
-            vectors = [document.embedding for document in documents]
-            self.documents.put(keys, vectors, texts, [_metadata(document) for document in documents])
-
-    def _put_without(self, documents: list[Document]) -> None:
-        keys, texts = [document.id for document in documents], [document.content for document in documents]
-        self.documents.put_without_vectors(keys, texts, [_metadata(document) for document in documents])
 
 
 @component

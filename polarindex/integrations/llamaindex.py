@@ -130,7 +130,8 @@ class PolarVectorStore(BasePydanticVectorStore):
         await asyncio.to_thread(self.clear)
 
     def _delete(self, accepts: Callable[[Record], bool]) -> None:
-        self._documents.delete([hit.record.key for hit in self._documents.select(accepts)])
+        with self._documents.alone():
+            self._documents.delete([hit.record.key for hit in self._documents.select(accepts)])
 
     # --- asking it
 

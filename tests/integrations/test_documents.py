@@ -96,6 +96,23 @@ def test_what_is_refused_changes_nothing(index, arguments, error, message):
     assert state(index) == before and len(index.index) == 3
 
 
+def test_documents_with_and_without_vectors_are_put_together(index):
+    index.put(["x", "a", "y"], vectors(60), ["X", "A2", "Y"], None, [False, False, True])
+    assert state(index) == {
+        "b": ("B", {"n": 1}, 10),
+        "c": ("C", None, 90),
+        "y": ("Y", None, 60),
+        "x": ("X", None),
+        "a": ("A2", None),
+    }
+    before = state(index)
+    with pytest.raises(ValueError, match="vectors must have 1 rows, as there are keys, got 2"):
+        index.put(["p", "q"], vectors(1, 2), has_vector=[True, False])
+    with pytest.raises(TypeError, match=r"texts\[1\] must be a string or None"):
+        index.put(["p", "q"], vectors(1), ["P", 5], has_vector=[True, False])
+    assert state(index) == before and len(index.index) == 3
+
+
 def test_bad_first_documents_leave_no_directory(tmp_path):
     index = DocumentIndex(tmp_path / "documents")
     with pytest.raises(ValueError, match="is not finite"):
@@ -264,12 +281,13 @@ def test_a_crash_between_any_two_writes_leaves_the_state_before_or_after(tmp_pat
     path = tmp_path / "documents"
     with DocumentIndex(path) as index:
         index.put(["a", "b"], vectors(0, 90), ["A", "B"])
-        index.put_without_vectors(["w"], ["W"])
+        index.put(["w"], [], ["W"], has_vector=[False])
     changes = {
         "put": lambda index: index.put(["b", "c", "w"], vectors(45, 10, 20), ["B2", "C", "W2"]),
         "delete": lambda index: index.delete(["a", "w"]),
-        "lose": lambda index: index.put_without_vectors(["a"], ["A2"]),
+        "lose": lambda index: index.put(["a"], [], ["A2"], has_vector=[False]),
         "clear": lambda index: index.clear(),
+        "mix": lambda index: index.put(["n", "b"], vectors(33), ["N", "B3"], has_vector=[True, False]),
         "forget": lambda index: index.delete(["w"]),
     }
     writes = [

@@ -173,6 +173,18 @@ def test_an_embedding_of_another_dimension_is_refused_and_nothing_written(store)
     assert store.count_documents() == 4
 
 
+def test_a_bad_document_among_others_leaves_all_unwritten(store):
+    good = [Document(content="a", embedding=[1.0, 2.0, 3.0]), Document(content="b")]
+    for bad in (
+        Document(content="c", meta={"x": object()}),
+        Document(content="c", meta={"x": object()}, embedding=[1.0, 2.0, 3.0]),
+        Document(content="c", embedding=[1.0, float("nan"), 3.0]),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            store.write_documents([*good, bad])
+        assert store.count_documents() == 4 and len(store.embedding_retrieval([1.0, 2.0, 3.0])) == 3
+
+
 def test_store_and_retriever_survive_serialization_in_a_pipeline(tmp_path):
     store = PolarDocumentStore(tmp_path / "documents", embedding_dim=3, metric="ip")
     store.write_documents(documents())
