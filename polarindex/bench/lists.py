@@ -126,8 +126,9 @@ def hnswlib(grid: Grid) -> Iterator[Plan]:
 
 
 def usearch(grid: Grid) -> Iterator[Plan]:
-    """hnswlib's graph over rows in float16."""
+    """hnswlib's graph over rows of two bytes a coordinate: bfloat16, its default, and float16."""
     links = min(grid.links)
-    build = {"dtype": "f16", "connectivity": links, "expansion_add": grid.construction}
-    name = f"float16, connectivity {links}, expansion_add {grid.construction}"
-    yield Plan("usearch-graph", USEARCH, name, build, every(expansion_search=grid.widths))
+    for dtype, words in (("bf16", "bfloat16"), ("f16", "float16")):
+        build = {"dtype": dtype, "connectivity": links, "expansion_add": grid.construction}
+        name = f"{words}, connectivity {links}, expansion_add {grid.construction}"
+        yield Plan("usearch-graph", USEARCH, name, build, every(expansion_search=grid.widths))
