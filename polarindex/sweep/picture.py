@@ -52,7 +52,7 @@ def figure(results: Results) -> Figure:
                 draw_one(place, panel, k)
         _draw_legend(picture, shown)
         title = f"Compressed vectors: recall@{k} by bytes, distortion by bits" + ", recall by speed" * (len(draw) > 2)
-        picture.suptitle(title, fontsize=13, weight="bold")
+        picture.suptitle(title, fontsize=13 if len(shown) > 1 else 10, weight="bold")
         picture.supxlabel("\n".join(footer(results)), fontsize=7, color=DARK)
     return picture
 
