@@ -35,6 +35,12 @@ _QUICK_GRID = {"lists": (64, 128), "ours": (64,), "probes": (1, 2, 4, 8, 16, 32)
 _QUICK_ROWS, _QUICK_QUERIES, _QUICK_SINGLES = 10_000, 500, 100
 
 
+def in_order(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with its runs in the order of the sets, whichever was measured last."""
+    places = {name: place for place, name in enumerate(GRIDS)}
+    return result | {"runs": sorted(result["runs"], key=lambda run: places.get(run["set"], len(places)))}
+
+
 def grid(name: str, quick: bool) -> Grid:
     """What is tried on a set; a quick run has few lists."""
     return GRIDS[name]._replace(**_QUICK_GRID) if quick else GRIDS[name]

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.kept import names, newest
 from benchmarks.kernel_tables import block, markdown
+from benchmarks.published import in_order
 from polarindex.bench.picture import plot
 from polarindex.bench.report import code_lines, list_lines
 from polarindex.bench.tables import number, sets, standing
@@ -160,10 +161,10 @@ def made(name: str) -> list[str]:
             return claims_table(newest("claims"))
         case "flat":
             flat = newest("flat")
-            return paragraphs(code_lines(flat)) if flat else ["Not measured yet: `python -m benchmarks.flat`."]
+            return paragraphs(code_lines(in_order(flat))) if flat else ["Not measured yet: `python -m benchmarks.flat`."]
         case "frontier":
             found = newest("frontier")
-            return paragraphs(list_lines(found, "images/")) if found else ["Not measured yet."]
+            return paragraphs(list_lines(in_order(found), "images/")) if found else ["Not measured yet."]
         case "standing":
             return standing_table(newest("frontier"))
     return readme() if name.startswith("benchmarks/report.py") else block(name, newest("kernels"))
