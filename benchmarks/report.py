@@ -21,6 +21,7 @@ from polarindex.bench.tables import number, sets, standing
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
+NOT_YET = "Not measured yet: `python -m benchmarks.{}`."
 BLOCK = re.compile(r"(<!-- results: ([^\n]*?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 METHODS = (
     "EDEN",
@@ -160,11 +161,10 @@ def made(name: str) -> list[str]:
         case "claims":
             return claims_table(newest("claims"))
         case "flat":
-            flat = newest("flat")
-            return paragraphs(code_lines(in_order(flat))) if flat else ["Not measured yet: `python -m benchmarks.flat`."]
+            return paragraphs(code_lines(in_order(found))) if (found := newest("flat")) else [NOT_YET.format("flat")]
         case "frontier":
             found = newest("frontier")
-            return paragraphs(list_lines(in_order(found), "images/")) if found else ["Not measured yet."]
+            return paragraphs(list_lines(in_order(found), "images/")) if found else [NOT_YET.format("frontier")]
         case "standing":
             return standing_table(newest("frontier"))
     return readme() if name.startswith("benchmarks/report.py") else block(name, newest("kernels"))
