@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polarindex.errors import FormatError, LockedError, MissingDatasetError, MissingExtraError, NotFittedError
+    from polarindex.errors import FormatError, GpuError, LockedError, MissingDatasetError, MissingExtraError, NotFittedError
     from polarindex.indexes.filters import IdFilter
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex
@@ -30,6 +30,7 @@ _HOMES = {
     "CELLS": "quantizers",
     "FlatIndex": "indexes.flat",
     "FormatError": "errors",
+    "GpuError": "errors",
     "IVFIndex": "indexes.ivf",
     "IdFilter": "indexes.filters",
     "LockedError": "errors",
@@ -47,6 +48,7 @@ __all__ = [
     "CELLS",
     "FlatIndex",
     "FormatError",
+    "GpuError",
     "IVFIndex",
     "IdFilter",
     "LockedError",

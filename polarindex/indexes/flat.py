@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,9 @@ from polarindex.indexes.scan import best_rows, integer_queries, key_blocks, rows
 from polarindex.indexes.sharing import changing, reading
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.memory import require
+
+if TYPE_CHECKING:
+    from polarindex.gpu.flat import GpuFlatIndex
 
 _IDS = 8  # bytes a row, whether they are stored or only told
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
@@ -153,6 +157,14 @@ class FlatIndex(Index):
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return self._common_parameters()
+
+    def to_gpu(self, device: int = 0) -> GpuFlatIndex:
+        """An index of its own with the same rows, searched on an NVIDIA GPU; needs the extra `gpu`.
+
+        MissingExtraError and GpuError say why that cannot be; nothing is computed on the CPU instead.
+        """
+        found: type[GpuFlatIndex] = import_module("polarindex.gpu.flat").GpuFlatIndex  # it knows this class, not we it
+        return found.of(self, device)
 
     # --- filling it
 
