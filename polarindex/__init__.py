@@ -64,6 +64,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "gpu":
+        return import_module("polarindex.gpu")  # which sets itself here
     if name not in _HOMES:
         raise AttributeError(f"module 'polarindex' has no attribute {name!r}")
     value = getattr(import_module(f"polarindex.{_HOMES[name]}"), name)

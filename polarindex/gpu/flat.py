@@ -8,21 +8,22 @@ Not here:  the device's copy (mirror.py); the scan (search.py)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from polarindex.gpu.coding import GpuCoding
 from polarindex.gpu.device import device as gpu
 from polarindex.gpu.device import on_host
 from polarindex.gpu.mirror import Mirror
-from polarindex.gpu.search import best_rows
+from polarindex.gpu.search import Prepare, best_rows, sent
 from polarindex.indexes.base import Floats
 from polarindex.indexes.changes import Numbers
 from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ids import Ids
-from polarindex.indexes.lines import StageQueries
 
 
 class GpuFlatIndex(FlatIndex):
@@ -80,12 +81,14 @@ class GpuFlatIndex(FlatIndex):
         if len(self.quantizer.stages) > 1:
             raise ValueError(f"quantizer={self.quantizer_name!r} has two stages; a GPU index scans codes of one")
         self._mirror = Mirror(self.quantizer, gpu(device).number)
+        self._coding: GpuCoding = GpuCoding(self._coding, self._mirror.number)
 
     def to_cpu(self) -> FlatIndex:
         """A FlatIndex of its own with the same rows."""
         other = FlatIndex.__new__(FlatIndex)
         state = self.__getstate__()
         del state["_mirror"]
+        state["_coding"] = state["_coding"].host()
         other.__dict__.update(state)
         return other
 
@@ -115,6 +118,7 @@ class GpuFlatIndex(FlatIndex):
         held = self._mirror
         facts = super().info()
         facts["device"] = {"number": held.number, "name": held.device.name, "nbytes": held.nbytes}
+        facts["coding"] = "host" if self._coding.coder is None else "gpu"
         facts["scan"] = {"batch": "full scan (gpu)", "single": "full scan (gpu)"}
         return facts
 
@@ -137,9 +141,22 @@ class GpuFlatIndex(FlatIndex):
         keys, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         if k == 0 or len(queries) == 0:
             return keys, ids
-        (prepared,) = self._integer_queries(queries)[0]
         with self._mirror.current(self._arena) as rows:
             for group, allowed in groups:
-                mine = StageQueries(prepared.levels[group], prepared.gains[group])
-                keys[group], ids[group] = best_rows(self._mirror.device, rows, mine, k, allowed)
+                prepared = self._prepared(queries[group], rows.layout.padded)
+                keys[group], ids[group] = best_rows(self._mirror.device, rows, prepared, len(group), k, allowed)
         return self._coding.ordered(keys, ids, self._coding.constants(queries)), ids
+
+    def _prepared(self, queries: Floats, padded: int) -> Callable[[Any, slice], Prepare]:
+        """Integer queries, made on the device where rows are coded there."""
+        coding = self._coding
+
+        def prepared(cp: Any, part: slice) -> Prepare:
+            mine = np.ascontiguousarray(queries[part])
+            coder = coding.coder
+            if coder is None:
+                return sent(cp, self._integer_queries(mine)[0][0], padded)
+            given, mu = cp.asarray(mine), cp.asarray(coding.centre.mu)
+            return lambda held: coder.queries(cp, given, mu, coding.factor, padded, held)
+
+        return prepared

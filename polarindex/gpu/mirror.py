@@ -2,8 +2,8 @@
 
 Law:       before a search the copy is what the arena is. Rows that changed were noted before they did (changes.py), and
            only they are sent again.
-Why:       the host's arena stays the one truth: what changes, saves, restores and reconstructs rows is written once, for
-           every index, and an index survives the loss of its device. It costs the codes' bytes of host memory.
+Why:       the host's arena stays the one truth: what changes, saves, restores and reconstructs rows is written once,
+           for every index, and an index survives the loss of its device. It costs the codes' bytes of host memory.
 Threads:   searches of one index take turns on the device; who changes it waits for them as for all readers."""
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ Not here:  where rows come from (mirror.py); keys to distances (indexes/coding.p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,9 +28,13 @@ from polarindex.kernels.limits import EMPTY_ID
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
-_POINTERS = "codes scales shifts allowed tiles queries gains taus tau_ids ids counts hits maxima dots queues queued".split()
+_POINTERS = """codes scales shifts allowed tiles queries gains taus tau_ids ids counts hits maxima dots queues
+    queued""".split()
 _NUMBERS = "n ntiles stride nqt room width raised".split()
-_SCAN = np.dtype([(n, np.uint64) for n in _POINTERS] + [("table", np.uint32, 4)] + [(n, np.int32) for n in _NUMBERS], align=True)
+_SCAN = np.dtype(  # struct Scan of source/keys.cuh
+    [(name, np.uint64) for name in _POINTERS] + [("table", np.uint32, 4)] + [(name, np.int32) for name in _NUMBERS],
+    align=True,
+)
 _HIT_BYTES = 1 << 28  # of lists at a time
 _SORT_THREADS = 256
 _HELD = 16  # maxima a thread of `thresholds`
@@ -72,36 +77,40 @@ def chosen(cp: Any, allowed: NDArray[np.uint8] | None, n: int) -> Chosen:
     return Chosen(cp.asarray(packed.view(np.uint32)), cp.asarray(tiles), len(tiles))
 
 
+# From how many queries are held, with those that fill up the last tile, to their levels (held, padded) int8 and gains
+# (held,) float32 on the device; the others are 0.
+Prepare = Callable[[int], tuple[Any, Any]]
+
+
 class Search:
-    """Some queries (levels and gains, on the device or not) against some rows; the device is the current one."""
+    """Some queries against some rows; the device is the current one."""
 
     def __init__(
         self,
         device: Device,
         cp: Any,
         rows: Rows,
-        queries: StageQueries,
+        prepare: Prepare,
+        nq: int,
         k: int,
         which: Chosen,
         instruction: str | None = None,
     ) -> None:
         self._device, self._cp, self._rows, self.k, self._which = device, cp, rows, k, which
-        self.nq = len(queries.levels)
+        self.nq = nq
         self.shape = shape(device.card, rows.layout, self.nq, instruction)
         self._nqt = -(-self.nq // self.shape.queries)
         held = self._nqt * self.shape.queries
         self._room, self._sample = room(k), sample(max(which.count, 1), k)
         self._width = 4 * self._sample.tiles
-        self._hold(queries, held)
+        self.queries, self.gains = prepare(held)
+        self._hold(held)
         self.arguments = np.zeros(1, _SCAN)
         self._fill()
 
-    def _hold(self, queries: StageQueries, held: int) -> None:
-        """Queries with the padding of tiles and rows, and room for what comes of them."""
+    def _hold(self, held: int) -> None:
+        """Room for what comes of the queries."""
         cp = self._cp
-        levels, gains = np.zeros((held, self._rows.layout.padded), np.int8), np.zeros(held, np.float32)
-        levels[: self.nq, : queries.levels.shape[1]], gains[: self.nq] = queries.levels, queries.gains
-        self.queries, self.gains = cp.asarray(levels), cp.asarray(gains)
         self.taus, self.tau_ids = cp.empty(held, np.float32), cp.empty(held, np.int64)
         self.hits = cp.empty((held, self._room), np.uint64)
         self.maxima = cp.empty((held, self._width), np.float32)
@@ -255,18 +264,37 @@ def unordered(keys: NDArray[np.uint32]) -> Floats:
     return np.where(keys >> 31, keys & np.uint32(0x7FFFFFFF), ~keys).astype(np.uint32).view(np.float32)
 
 
+def sent(cp: Any, queries: StageQueries, padded: int) -> Prepare:
+    """Queries that were prepared on the host."""
+
+    def prepare(held: int) -> tuple[Any, Any]:
+        levels, gains = np.zeros((held, padded), np.int8), np.zeros(held, np.float32)
+        count, width = queries.levels.shape
+        levels[:count, :width], gains[:count] = queries.levels, queries.gains
+        return cp.asarray(levels), cp.asarray(gains)
+
+    return prepare
+
+
 def best_rows(
-    device: Device, rows: Rows, queries: StageQueries, k: int, allowed: NDArray[np.uint8] | None
+    device: Device,
+    rows: Rows,
+    prepared: Callable[[Any, slice], Prepare],
+    nq: int,
+    k: int,
+    allowed: NDArray[np.uint8] | None,
 ) -> tuple[Floats, Ids]:
-    """Keys (nq, k) float32 and ids (nq, k), best first, of 1 <= k <= n; empty places are -inf and EMPTY_ID."""
-    nq = len(queries.levels)
+    """Keys (nq, k) float32 and ids (nq, k), best first, of 1 <= k <= n; empty places are -inf and EMPTY_ID.
+
+    prepared : of CuPy and some of the queries
+    """
     keys, ids = np.full((nq, k), -np.inf, np.float32), np.full((nq, k), EMPTY_ID)
     step = max(1, _HIT_BYTES // (8 * room(k)))
     with device.use("searching") as cp:
         which = chosen(cp, allowed, rows.n)
         for start in range(0, nq if which.count else 0, step):
-            part = slice(start, start + step)
-            search = Search(device, cp, rows, queries.rows(part), k, which)
+            part = slice(start, min(start + step, nq))
+            search = Search(device, cp, rows, prepared(cp, part), part.stop - part.start, k, which)
             search.run()
             keys[part], ids[part] = search.results()
     return keys, ids

@@ -19,7 +19,7 @@ _NARROW = (1, 2, 3)  # bits whose decoded operands leave registers for 128 queri
 _MMA = (8, 16, 32, 64, 128)
 _DP4A = (1, 2, 4)
 _QUEUED_FROM = 64  # queries a block
-_LIMITS = 12  # bytes a query beside its levels: gain and thresholds
+_LIMITS = 16  # bytes a query beside its levels: Limits of source/keys.cuh
 _ALIGNED = 1024
 
 
@@ -61,7 +61,8 @@ class Shape(NamedTuple):
     def macros(self, layout: Layout) -> dict[str, int]:
         macros = {"BITS": layout.bits, "DIM": layout.padded, "NT": self.queries, "QUEUED": int(self.queued)}
         if self.instruction == "wgmma":
-            macros |= {"WG": self.tiles, "DEPTH": self.depth, "BLOCKS": self.blocks}
+            early = int(layout.padded <= _SHORT or self.queries < _QUEUED_FROM)
+            macros |= {"WG": self.tiles, "DEPTH": self.depth, "BLOCKS": self.blocks, "EARLY": early}
         return macros
 
 

@@ -11,7 +11,7 @@ SCANS = ("wgmma", "mma", "dp4a")
 @cache
 def scan_source(instruction: str, queries: int) -> str:
     """The scan by an instruction of SCANS for so many queries a block."""
-    parts = [_text("codes.cuh"), _text("keys.cuh")]
+    parts = [_text("types.cuh"), _text("codes.cuh"), _text("keys.cuh")]
     if instruction == "wgmma":
         parts.append(_wgmma(queries))
     return "\n".join([*parts, _text(f"scan_{instruction}.cu")])
@@ -20,7 +20,9 @@ def scan_source(instruction: str, queries: int) -> str:
 @cache
 def source(name: str) -> str:
     """What is not a scan: "topk", "pack" or "encode"."""
-    return "\n".join(["#define NT 1", _text("codes.cuh"), _text("keys.cuh"), _text(f"{name}.cu")])
+    if name == "encode":
+        return "\n".join([_text("types.cuh"), _text("encode.cu")])
+    return "\n".join(["#define NT 1", _text("types.cuh"), _text("codes.cuh"), _text("keys.cuh"), _text(f"{name}.cu")])
 
 
 def _text(name: str) -> str:

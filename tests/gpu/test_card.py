@@ -12,7 +12,7 @@ import polarindex as pi
 from polarindex.gpu import search as gpu_search
 from polarindex.gpu.device import device
 from polarindex.gpu.layout import Layout
-from polarindex.gpu.search import Search, chosen
+from polarindex.gpu.search import Search, chosen, sent
 from polarindex.gpu.shapes import instructions, shape
 from polarindex.gpu.source import scan_source
 
@@ -58,7 +58,9 @@ def rng(request):
 
 def dots_on_device(gpu, queries, instruction=None):
     with gpu._mirror.current(gpu._arena) as held, gpu._mirror.device.use("testing") as cp:
-        return Search(gpu._mirror.device, cp, held, queries, 1, chosen(cp, None, held.n), instruction).dots()
+        prepare = sent(cp, queries, held.layout.padded)
+        which = chosen(cp, None, held.n)
+        return Search(gpu._mirror.device, cp, held, prepare, len(queries.levels), 1, which, instruction).dots()
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
@@ -181,6 +183,33 @@ def test_arrays_of_the_gpu_are_taken(rng):
 def test_other_quantizers_are_scanned_as_levels(quantizer, bits, rng):
     cpu, gpu = pair(rng, 3000, 96, quantizer=quantizer, bits=bits)
     check(cpu, gpu, rng.standard_normal((20, 96)).astype(np.float32), 10)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 17, 100, 128, 500, 1000, 1024, 1536, 5000, 8192])
+@pytest.mark.parametrize("bits", [1, 3, 4, 5, 8])
+def test_rows_are_coded_as_on_the_cpu(dim, bits, rng):
+    """Words, scales and shifts, of rows of every length, with the centre that is learned on the way."""
+    x = rows(rng, 3000 if dim < 2000 else 1100, dim, "skewed") + 1
+    x[5] = 0
+    cpu, gpu = pi.FlatIndex(dim, bits=bits), pi.gpu.GpuFlatIndex(dim, bits=bits)
+    assert gpu.info()["coding"] == "gpu"
+    for part in (x[:100], x[100:]):
+        cpu.add(part)
+        gpu.add(part)
+    for name in cpu._arena.columns:
+        every = np.arange(len(cpu))
+        np.testing.assert_array_equal(gpu._arena.take(name, every), cpu._arena.take(name, every), err_msg=name)
+    check(cpu, gpu, x[:40], 10)
+
+
+def test_longer_rows_are_coded_on_the_host(rng):
+    gpu = pi.gpu.GpuFlatIndex(8200, bits=1)
+    cpu = pi.FlatIndex(8200, bits=1)
+    x = rng.standard_normal((300, 8200)).astype(np.float32)
+    assert gpu.info()["coding"] == "host"
+    cpu.add(x)
+    gpu.add(x)
+    check(cpu, gpu, x[:5], 10)
 
 
 def test_a_quantizer_of_two_stages_is_refused():

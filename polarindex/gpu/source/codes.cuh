@@ -3,9 +3,6 @@
 // Given at compile time: BITS (1, 2, 3, 4, 8), DIM (a multiple of 128 and of KC).
 // A chunk is 64 rows x KC coordinates; thread t of 128 reads its 16 bytes at 16 t, coalesced, and they are its part of
 // the matrix instruction's first operand once decoded. polarindex/gpu/layout.py says which code lies where.
-typedef signed char int8_t; typedef unsigned char uint8_t; typedef unsigned short uint16_t;
-typedef int int32_t; typedef unsigned int uint32_t; typedef unsigned long long uint64_t;
-
 constexpr int KC = BITS == 3 ? 128 : 256 / BITS;  // coordinates of a chunk
 constexpr int CHUNK = 64 * KC * BITS / 8;         // its bytes
 constexpr int CHUNKS = DIM / KC;                  // of a tile of 64 rows

@@ -33,34 +33,47 @@ __device__ __forceinline__ float key_of(int dot, float gain, float scale, float 
   return __fadd_rn(shift, __fmul_rn(__fmul_rn((float)dot, gain), scale));
 }
 
-#define SLACK 4.76837158e-7f  // 2^-21
+#define SLACK 9.53674316e-7f  // 2^-20
+
+// What is loaded of rows `row` and `row + 8`, well before it is used: the loads take longer than a short row's dots
+struct Loaded { float scale0, scale1, shift0, shift1; uint32_t allowed; };
+__device__ __forceinline__ Loaded load_rows(const Scan& S, int row) {
+  Loaded l{S.scales[row], S.scales[row + 8], 0.f, 0.f, ~0u};
+  if (S.shifts) { l.shift0 = S.shifts[row]; l.shift1 = S.shifts[row + 8]; }
+  if (S.allowed) l.allowed = S.allowed[row >> 5];
+  return l;
+}
 
 // shift -inf: the row may not be returned, and its keys reach no threshold
 struct Row { float scale, shift, loose; };
-__device__ __forceinline__ Row row_at(const Scan& S, int row) {
-  Row r{S.scales[row], S.shifts ? S.shifts[row] : 0.f, 0.f};
-  const bool there = row < S.n && (!S.allowed || (S.allowed[row >> 5] >> (row & 31)) & 1u);
-  if (!there) r.shift = minus_infinity();
-  r.loose = there ? __fmaf_rn(fabsf(r.shift), SLACK, r.shift) : r.shift;
-  return r;
+__device__ __forceinline__ Row row_of(const Scan& S, int row, float scale, float shift, uint32_t allowed) {
+  const bool there = row < S.n && ((allowed >> (row & 31)) & 1u);
+  if (!there) return Row{0.f, minus_infinity(), -3.402823466e38f};
+  return Row{scale, shift, __fmaf_rn(fabsf(shift), SLACK, shift)};
 }
 
-// A first look at a key, one instruction shorter: the last product is not rounded before it is added. Both differ by
-// less than 2^-23 (|key| + |shift|) + 2^-149, so with the slack of `loose` and of `loosened` no hit is overlooked.
-__device__ __forceinline__ float glance(int dot, float gain, const Row& row) {
-  return __fmaf_rn(__fmul_rn((float)dot, gain), row.scale, row.loose);
-}
-__device__ __forceinline__ float loosened(float tau) {
-  return fmaxf(__fadd_rn(__fmaf_rn(-fabsf(tau), SLACK, tau), -7.17464814e-43f), -3.402823466e38f);  // 2^-140
+// A first look at a key, without rounding as the CPU does and without a comparison: the sign of
+//   (key - tau) / gain = dot * scale + (shift / gain - tau / gain)
+// Predicates that depend on each other cost more than the arithmetic; signs are combined by AND. Its error is below
+// 2^-20 (|tau| + |shift|) / gain, which `loose` and `fill` give away, so no hit is overlooked; the key itself decides.
+__device__ __forceinline__ uint32_t glance(int dot, const Row& row, float per_gain, float limit) {
+  return __float_as_uint(__fmaf_rn((float)dot, row.scale, __fmaf_rn(row.loose, per_gain, limit)));
 }
 
-// What a block keeps of its queries: gains with loosened thresholds, and the thresholds themselves
-struct Limits { float2 first[NT]; float taus[NT]; };
+// What a block keeps of its queries: what `glance` takes, thresholds and gains
+struct Limits { float2 first[NT]; float taus[NT]; float gains[NT]; };
 template <int MODE> __device__ __forceinline__ void fill(Limits& L, const Scan& S, int query, int thread, int threads) {
+  const float infinity = -minus_infinity();
   for (int i = thread; i < NT; i += threads) {
-    const float tau = MODE == FILTER ? S.taus[query + i] : 0.f;
-    L.first[i] = make_float2(S.gains[query + i], loosened(tau));
+    const float gain = S.gains[query + i], tau = MODE == FILTER ? S.taus[query + i] : 0.f;
+    const float loose = __fadd_rn(__fmaf_rn(-fabsf(tau), SLACK, tau), -7.88860905e-31f);  // 2^-100, for denormal keys
+    float per_gain;
+    asm("rcp.approx.f32 %0, %1;" : "=f"(per_gain) : "f"(gain));
+    const bool usual = gain > 8.67361738e-19f && gain < 1.15292150e18f;  // 2^-60 to 2^60; for others the key decides
+    L.first[i] = tau == infinity ? make_float2(0.f, -infinity)           // no query
+               : usual ? make_float2(per_gain, __fmul_rn(-loose, per_gain)) : make_float2(0.f, infinity);
     L.taus[i] = tau;
+    L.gains[i] = gain;
   }
 }
 
@@ -111,7 +124,7 @@ template <int J> __device__ __forceinline__ void take_marked(
     for (int i = 0; i < 4; i++) {
       const int column = 8 * j + 2 * tig + (i & 1);
       const Row& r = i < 2 ? r0 : r1;
-      const float key = key_of(x[i], L.first[column].x, r.scale, r.shift);
+      const float key = key_of(x[i], L.gains[column], r.scale, r.shift);
       const int row = row0 + (i < 2 ? 0 : 8);
       const bool reached = mine && key >= L.taus[column];
 #if QUEUED

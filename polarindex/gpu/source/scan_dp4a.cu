@@ -14,6 +14,8 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
   for (int slot = group * 8 + (tid >> 5); slot < S.ntiles * 4; slot += groups * 8) {
     const int t = slot >> 2, part = slot & 3, tile = S.tile(t);
     const uint8_t* p = S.codes + (size_t)tile * CHUNKS * CHUNK;
+    const int row0 = tile * 64 + part * 16 + g;
+    const Loaded loaded = load_rows(S, row0);
     int d0[NT], d1[NT];
 #pragma unroll
     for (int i = 0; i < NT; i++) { d0[i] = 0; d1[i] = 0; }
@@ -31,8 +33,8 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
           d1[i] = __dp4a((int)a[s][1], b0, d1[i]); d1[i] = __dp4a((int)a[s][3], b1, d1[i]);
         }
     }
-    const int row0 = tile * 64 + part * 16 + g;
-    const Row r0 = row_at(S, row0), r1 = row_at(S, row0 + 8);
+    const Row r0 = row_of(S, row0, loaded.scale0, loaded.shift0, loaded.allowed);
+    const Row r1 = row_of(S, row0 + 8, loaded.scale1, loaded.shift1, loaded.allowed);
 #pragma unroll
     for (int i = 0; i < NT; i++) {
       int x0 = d0[i], x1 = d1[i];

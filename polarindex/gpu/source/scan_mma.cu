@@ -29,6 +29,7 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
     const int tile = S.tile(t);
     const uint8_t* p = S.codes + (size_t)tile * CHUNKS * CHUNK;
     const int thread = half * 64 + lane;
+    const Loaded loaded[2] = {load_rows(S, tile * 64 + half * 32 + g), load_rows(S, tile * 64 + half * 32 + 16 + g)};
     int acc[2][NT / 2];
 #pragma unroll
     for (int i = 0; i < NT / 2; i++) { acc[0][i] = 0; acc[1][i] = 0; }
@@ -66,7 +67,8 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
 #pragma unroll
     for (int m = 0; m < 2; m++) {
       const int part = half * 2 + m, row0 = tile * 64 + part * 16 + g;
-      const Row r0 = row_at(S, row0), r1 = row_at(S, row0 + 8);
+      const Row r0 = row_of(S, row0, loaded[m].scale0, loaded[m].shift0, loaded[m].allowed);
+      const Row r1 = row_of(S, row0 + 8, loaded[m].scale1, loaded[m].shift1, loaded[m].allowed);
       uint32_t marks = 0;
 #pragma unroll
       for (int j = 0; j < NT / 8; j++) {
@@ -80,14 +82,15 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
           if (row0 + 8 < S.n) { out[8] = d[2]; out[S.width + 8] = d[3]; }
           continue;
         }
-        const float4 two = *(const float4*)(limits.first + col);
         if (MODE == FILTER) {
-          const bool some = (glance(d[0], two.x, r0) >= two.y) | (glance(d[1], two.z, r0) >= two.w) |
-              (glance(d[2], two.x, r1) >= two.y) | (glance(d[3], two.z, r1) >= two.w);  // no branches
-        if (some) marks |= 1u << j;
+          const float4 two = *(const float4*)(limits.first + col);
+          const uint32_t below = glance(d[0], r0, two.x, two.y) & glance(d[1], r0, two.z, two.w) &
+                                 glance(d[2], r1, two.x, two.y) & glance(d[3], r1, two.z, two.w);
+          marks |= (~below >> 31) << j;
         } else {
-          const float k00 = key_of(d[0], two.x, r0.scale, r0.shift), k01 = key_of(d[1], two.z, r0.scale, r0.shift);
-          const float k10 = key_of(d[2], two.x, r1.scale, r1.shift), k11 = key_of(d[3], two.z, r1.scale, r1.shift);
+          const float2 gains = *(const float2*)(limits.gains + col);
+          const float k00 = key_of(d[0], gains.x, r0.scale, r0.shift), k01 = key_of(d[1], gains.y, r0.scale, r0.shift);
+          const float k10 = key_of(d[2], gains.x, r1.scale, r1.shift), k11 = key_of(d[3], gains.y, r1.scale, r1.shift);
           float m0 = fmaxf(k00, k10), m1 = fmaxf(k01, k11);
 #pragma unroll
           for (int o = 4; o < 32; o <<= 1) {

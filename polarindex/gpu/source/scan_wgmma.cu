@@ -36,13 +36,20 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
   }
   const int number = blockIdx.x * WG * 4 + (tid >> 5);
   Queue queue{S.queues + (size_t)number * PLACES, 0};
+#if EARLY
+  Loaded loaded = load_rows(S, tile * 64 + warp * 16 + g);
+#endif
   int acc[NT / 2];
   for (; t < S.ntiles; t += step) {
     const int next = t + step < S.ntiles ? S.tile(t + step) : tile;
     const uint8_t* here = S.codes + (size_t)tile * CHUNKS * CHUNK;
     const uint8_t* there = S.codes + (size_t)next * CHUNKS * CHUNK;
     const int row0 = tile * 64 + warp * 16 + g;
-    const Row r0 = row_at(S, row0), r1 = row_at(S, row0 + 8);
+#if EARLY
+    const Loaded coming = load_rows(S, next * 64 + warp * 16 + g);
+#else
+    const Loaded loaded = load_rows(S, row0);
+#endif
     uint32_t a[ABUF][STEPS][4];
 #pragma unroll 1
     for (int jo = 0; jo < CHUNKS / DEPTH; jo++) {
@@ -70,6 +77,8 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 #pragma unroll
     for (int i = 0; i < NT / 2; i++) asm volatile("" : "+r"(acc[i]) :: "memory");
+    const Row r0 = row_of(S, row0, loaded.scale0, loaded.shift0, loaded.allowed);
+    const Row r1 = row_of(S, row0 + 8, loaded.scale1, loaded.shift1, loaded.allowed);
     uint32_t marks = 0;
 #pragma unroll
     for (int j = 0; j < NT / 8; j++) {
@@ -80,16 +89,17 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
         if (row0 + 8 < S.n) { out[8] = acc[4 * j + 2]; out[S.width + 8] = acc[4 * j + 3]; }
         continue;
       }
-      const float4 two = *(const float4*)(limits.first + col);
       if (MODE == FILTER) {
-        const bool some = (glance(acc[4 * j], two.x, r0) >= two.y) | (glance(acc[4 * j + 1], two.z, r0) >= two.w) |
-            (glance(acc[4 * j + 2], two.x, r1) >= two.y) | (glance(acc[4 * j + 3], two.z, r1) >= two.w);  // no branches
-        if (some) marks |= 1u << j;
+        const float4 two = *(const float4*)(limits.first + col);
+        const uint32_t below = glance(acc[4 * j], r0, two.x, two.y) & glance(acc[4 * j + 1], r0, two.z, two.w) &
+                               glance(acc[4 * j + 2], r1, two.x, two.y) & glance(acc[4 * j + 3], r1, two.z, two.w);
+        marks |= (~below >> 31) << j;
       } else {
-        const float k00 = key_of(acc[4 * j], two.x, r0.scale, r0.shift);
-        const float k01 = key_of(acc[4 * j + 1], two.z, r0.scale, r0.shift);
-        const float k10 = key_of(acc[4 * j + 2], two.x, r1.scale, r1.shift);
-        const float k11 = key_of(acc[4 * j + 3], two.z, r1.scale, r1.shift);
+        const float2 gains = *(const float2*)(limits.gains + col);
+        const float k00 = key_of(acc[4 * j], gains.x, r0.scale, r0.shift);
+        const float k01 = key_of(acc[4 * j + 1], gains.y, r0.scale, r0.shift);
+        const float k10 = key_of(acc[4 * j + 2], gains.x, r1.scale, r1.shift);
+        const float k11 = key_of(acc[4 * j + 3], gains.y, r1.scale, r1.shift);
         float m0 = fmaxf(k00, k10), m1 = fmaxf(k01, k11);
 #pragma unroll
         for (int o = 4; o < 32; o <<= 1) {
@@ -104,6 +114,9 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
       }
     }
     if (MODE == FILTER) take_marked<NT / 8>(S, limits, marks, acc, r0, r1, row0, qt * NT, queue);
+#if EARLY
+    loaded = coming;
+#endif
     tile = next;
   }
 #if QUEUED
