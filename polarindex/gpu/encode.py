@@ -86,7 +86,7 @@ class Coder:
         kernel(
             (-(-n // self._rows),),
             (_THREADS,),
-            (x, np.int32(n), mu, self._map, self._book, root, words, sums),
+            (x, np.int32(n), mu, mu.astype(np.float64), self._map, self._book, root, words, sums),
             shared_mem=self._shared[1],
         )
         return Coded(words, sums)

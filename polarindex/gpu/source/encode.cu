@@ -69,8 +69,35 @@ __device__ __forceinline__ void gather(float* buffer, const Map& map, int round)
   __syncthreads();
 }
 
+// The same with the first pass, where one window is all and a thread has at most one group of it
+constexpr bool FUSED = P == D && M > 0 && (P >> Q0) <= UNITS_APART;
+__device__ __forceinline__ void gather_and_pass(float* buffer, const Map& map, int round) {
+  const int row = threadIdx.x % R, u = threadIdx.x / R;
+  const bool mine = u < (P >> Q0);
+  float v[1 << Q0];
+  if (mine) {
+#pragma unroll
+    for (int i = 0; i < (1 << Q0); i++) {
+      const int j = (u << Q0) + i;
+      v[i] = __fmul_rn(map.flips[(size_t)round * D + j], buffer[slot(map.order[(size_t)round * D + j], row)]);
+    }
+    butterflies<Q0>(v);
+  }
+  __syncthreads();
+  if (mine) {
+#pragma unroll
+    for (int i = 0; i < (1 << Q0); i++) buffer[slot((u << Q0) + i, row)] = Q0 == M ? __fmul_rn(v[i], map.norm) : v[i];
+  }
+  __syncthreads();
+}
+
 __device__ __forceinline__ void rotate(float* buffer, const Map& map) {
   for (int round = 0; round < ROUNDS; round++) {
+    if constexpr (FUSED) {
+      gather_and_pass(buffer, map, round);
+      passes<Q0>(buffer, 0, map.norm);
+      continue;
+    }
     gather(buffer, map, round);
     if (M == 0) continue;
     passes<0>(buffer, 0, map.norm);
@@ -93,12 +120,21 @@ __device__ __forceinline__ void load_block(float* buffer, const float* x, const 
   __syncthreads();
 }
 
+// A thread a row sums in order, and conversions to float64 are slow: which warp has them differs from block to block,
+// so that a multiprocessor's four schedulers share them.
+__device__ __forceinline__ int summing_thread() {
+  return (int)threadIdx.x - 32 * (int)((blockIdx.x * 2654435761u) >> 30);
+}
+__device__ __forceinline__ double exactly(int level) {  // of |level| < 2^31, by the bits of 2^52 + 2^31 + level
+  return __dadd_rn(__hiloint2double(0x43300000, level ^ 0x80000000), -4503601774854144.0);
+}
+
 struct Book { const float* thresholds; const float* levels; };  // 2^CODE - 1 and 2^CODE
 
 // words (n, WORD_COUNT); sums (4, n) float64: |r|^2, <mu, r>, <R r, levels>, |levels|^2
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) encode_rows(
-    const float* x, int n, const float* mu, const __grid_constant__ Map map, const __grid_constant__ Book book,
-    double root_of_dim, uint32_t* words, double* sums) {
+    const float* x, int n, const float* mu, const double* exact_mu, const __grid_constant__ Map map,
+    const __grid_constant__ Book book, double root_of_dim, uint32_t* words, double* sums) {
   extern __shared__ float buffer[];
   int8_t* chosen = (int8_t*)(buffer + SLOTS);  // the level of every coordinate, slot by slot
   __shared__ float thresholds[1 << CODE], levels[1 << CODE], gains[R];
@@ -109,14 +145,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) encode_rows(
   }
   if (threadIdx.x < R) energies[threadIdx.x] = 0;
   load_block(buffer, x, mu, n);
-  const int base = blockIdx.x * R, row = threadIdx.x % R;
-  if (threadIdx.x < 2 * R) {  // one thread a row and sum
-    const bool norms = threadIdx.x < R;
+  const int base = blockIdx.x * R, row = threadIdx.x % R, summing = summing_thread();
+  if (summing >= 0 && summing < 2 * R) {  // one thread a row and sum
+    const bool norms = summing < R;
     double sum = 0.0;
 #pragma unroll 8
     for (int j = 0; j < D; j++) {
       const double r = (double)buffer[slot(j, row)];
-      sum = __fma_rn(r, norms ? r : (double)mu[j], sum);
+      sum = __fma_rn(r, norms ? r : exact_mu[j], sum);
     }
     if (norms) {
       const double gain = sum > 0.0 ? fmin(__ddiv_rn(root_of_dim, __dsqrt_rn(sum)), 3.4028234663852886e38) : 0.0;
@@ -160,21 +196,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) encode_rows(
   }
   atomicAdd(&energies[row], energy);
   __syncthreads();
-  if (threadIdx.x < R && base + row < n) {
+  if (summing >= 0 && summing < R && base + row < n) {
     double sum = 0.0;
 #pragma unroll 8
-    for (int j = 0; j < D; j++) sum = __fma_rn((double)buffer[slot(j, row)], (double)chosen[slot(j, row)], sum);
+    for (int j = 0; j < D; j++) sum = __fma_rn((double)buffer[slot(j, row)], exactly(chosen[slot(j, row)]), sum);
     sums[(size_t)2 * n + base + row] = sum;
     sums[(size_t)3 * n + base + row] = (double)energies[row];
   }
 }
 
-// queries: levels rint(y 127 / peak), peak = max |y|, of y = R (q - mu); gains = peak times `factor`
+// queries: levels rint(y 127 / peak) in float64, peak = max |y|, of y = R (q - mu); gains = peak times `factor`
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) prepare_queries(
     const float* q, int nq, const float* mu, const __grid_constant__ Map map, float factor, int width, int8_t* out,
     float* gains) {
   extern __shared__ float buffer[];
   __shared__ uint32_t peaks[R];
+  __shared__ double steps[R];
   if (threadIdx.x < R) peaks[threadIdx.x] = 0u;
   load_block(buffer, q, mu, nq);
   rotate(buffer, map);
@@ -183,10 +220,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) prepare_queries(
   for (int j = threadIdx.x / R; j < D; j += UNITS_APART) peak = fmaxf(peak, fabsf(buffer[slot(j, row)]));
   atomicMax(&peaks[row], __float_as_uint(peak));  // of floats >= 0 in the order of their bits
   __syncthreads();
+  if (threadIdx.x < R) {
+    const float most = __uint_as_float(peaks[threadIdx.x]);
+    steps[threadIdx.x] = most > 0.f ? __ddiv_rn(127.0, (double)most) : 0.0;
+  }
+  __syncthreads();
   for (int i = threadIdx.x; i < R * D; i += THREADS) {
     const int r = i / D, j = i % D;
-    const float most = __uint_as_float(peaks[r]), gain = most > 0.f ? __fdiv_rn(127.f, most) : 0.f;
-    if (base + r < nq) out[(size_t)(base + r) * width + j] = (int8_t)__float2int_rn(__fmul_rn(buffer[slot(j, r)], gain));
+    if (base + r < nq)
+      out[(size_t)(base + r) * width + j] = (int8_t)__double2int_rn(__dmul_rn((double)buffer[slot(j, r)], steps[r]));
   }
   if (threadIdx.x < R && base + threadIdx.x < nq)
     gains[base + threadIdx.x] = __fmul_rn(__uint_as_float(peaks[threadIdx.x]), factor);

@@ -93,6 +93,7 @@ struct Queue {
   __device__ __forceinline__ void take(const Scan& S, bool reached, float key, int row, int query) {  // by whole warps
     const bool hit = reached && is_hit(S, key, row, query);
     const uint32_t hits = __ballot_sync(~0u, hit);
+    if (!hits) return;
     if (hit) {
       const int at = held + __popc(hits & ((1u << (threadIdx.x & 31)) - 1u));
       if (at < PLACES) mine[at] = make_uint4(ordered(key), (uint32_t)row, (uint32_t)query, 0u);
