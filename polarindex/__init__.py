@@ -15,7 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polarindex.errors import FormatError, GpuError, LockedError, MissingDatasetError, MissingExtraError, NotFittedError
+    from polarindex.errors import (
+        FormatError,
+        GpuError,
+        LockedError,
+        MissingDatasetError,
+        MissingExtraError,
+        NotFittedError,
+    )
     from polarindex.indexes.filters import IdFilter
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex

@@ -22,11 +22,13 @@ LAYERS = [
     "quantizers",
     "indexes",
     "sweep",
+    "gpu",
     "bench",
     "cli",
     "__main__",
 ]
-OPTIONAL = {"faiss", "matplotlib", "plotly", "pyarrow", "safetensors", "scipy", "tomli", "torch", "yaml"}
+OPTIONAL = {"cuda", "cupy", "cupy_backends", "faiss", "matplotlib", "plotly", "pyarrow", "safetensors", "scipy"}
+OPTIONAL |= {"tomli", "torch", "yaml"}
 
 PACKAGE = Path(polarindex.__file__).parent
 MODULES = {

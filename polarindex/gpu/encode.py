@@ -22,7 +22,7 @@ from polarindex.rotations import HadamardRotation
 
 LONGEST = 8192  # coordinates: a row and its registers
 _THREADS = 256
-_BLOCKS = 3  # a multiprocessor: registers for 32 coordinates a thread
+_BLOCKS = 4  # a multiprocessor: registers for 32 coordinates a thread
 _BLOCK = 8192  # coordinates of a block's rows together
 _STEP_BYTES = 1 << 25  # of rows at a time
 

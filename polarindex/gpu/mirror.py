@@ -93,73 +93,76 @@ class Mirror:
     # --- following
 
     def _follow(self, cp: Any, arena: Arena) -> None:
-        names = [name for name in ("scales", "shifts", "ids") if name in arena.columns]
+        names: list[str] = [name for name in ("scales", "shifts", "ids") if name in arena.columns]
         fresh = self._held is None or self._stale.everything or set(names) != set(self._held.columns)
         numbers = np.empty(0, np.int64) if fresh else self._stale.numbers()
-        self._reserve(cp, arena, names, keep=0 if fresh else min(self._n, arena.n))
         start = 0 if fresh else min(self._n, arena.n)
+        self.reserve(cp, arena.n, {name: arena.columns[name].dtype for name in names}, keep=start)
         self._send_range(cp, arena, names, start, arena.n)
         self._send_some(cp, arena, names, numbers[numbers < start])
         self._n = arena.n
         self._stale.clear()
 
-    def _reserve(self, cp: Any, arena: Arena, names: list[str], keep: int) -> None:
-        """Room for the arena's rows; the first `keep` rows stay."""
+    def reserve(self, cp: Any, n: int, columns: dict[str, np.dtype[Any]], keep: int = 0) -> None:
+        """Room for n rows of these columns; the first `keep` rows stay."""
         held = self._held
-        if held and held.room >= arena.n and (keep or set(names) == set(held.columns)):
+        if held and held.room >= n and (keep or set(columns) == set(held.columns)):
             return
         if not keep:
             self._held = held = None  # so that the old room is free for the new
-        room = -(-(arena.n + arena.n // _SPARE) // TILE) * TILE
+        room = -(-(n + n // _SPARE) // TILE) * TILE
         tiles = cp.empty(room // TILE * self.layout.tile_bytes, np.uint8)
-        columns = {name: cp.empty(room, arena.columns[name].dtype) for name in names}
+        arrays = {name: cp.empty(room, dtype) for name, dtype in columns.items()}
         if held:
             used = -(-keep // TILE) * self.layout.tile_bytes
             tiles[:used] = held.tiles[:used]
-            for name, column in columns.items():
-                column[:keep] = held.columns[name][:keep]
-        self._held = _Held(room, tiles, columns)
+            for name, array in arrays.items():
+                array[:keep] = held.columns[name][:keep]
+        self._held = _Held(room, tiles, arrays)
 
     def _send_range(self, cp: Any, arena: Arena, names: list[str], start: int, stop: int) -> None:
         head = min(stop, -(-start // TILE) * TILE)
         self._send_some(cp, arena, names, np.arange(start, head))  # spans begin at whole panels
         for span in arena.spans(_STEP, head, stop):
-            self._pack(cp, span_words(self._quantizer, span), None, span.start)
+            self.pack(cp, self._packable(span_words(self._quantizer, span)), None, span.start)
             for name in names:
-                self._column(name)[span.start : span.start + span.rows] = cp.asarray(_flat(span.arrays[name]))
+                self.column(name)[span.start : span.start + span.rows] = cp.asarray(_flat(span.arrays[name]))
 
     def _send_some(self, cp: Any, arena: Arena, names: list[str], positions: Numbers) -> None:
         for begin in range(0, len(positions), _STEP):
             some = positions[begin : begin + _STEP]
             rows = cp.asarray(some)
             parts = [arena.take(f"codes{i}", some) for i in range(len(self._quantizer.parts))]
-            self._pack(cp, np.concatenate(parts, axis=1), rows, 0)
+            self.pack(cp, self._packable(np.concatenate(parts, axis=1)), rows, 0)
             for name in names:
-                self._column(name)[rows] = cp.asarray(_flat(arena.take(name, some)))
+                self.column(name)[rows] = cp.asarray(_flat(arena.take(name, some)))
 
-    def _column(self, name: str) -> Any:
+    def _packable(self, words: Words) -> Words:
+        """The words themselves, or at 8 bits those of the levels, whatever codes there are."""
+        if self.layout.bits < 8:
+            return words
+        levels = self._quantizer.stages[0].levels(words)[:, : self.layout.dims]
+        padded = np.zeros((len(levels), -(-self.layout.dims // 4) * 4), np.int8)
+        padded[:, : self.layout.dims] = levels
+        return padded.view(np.uint32)
+
+    def column(self, name: str) -> Any:
+        """What is held of a column, or of "tiles"."""
         held = self._held
-        return held.columns[name] if held else None
+        return None if held is None else held.tiles if name == "tiles" else held.columns[name]
 
-    def _pack(self, cp: Any, words: Words, rows: Any, first: int) -> None:
-        """Write rows of words (count, w) to their places in tiles: first, first + 1, ... or `rows`."""
-        stage, layout, held = self._quantizer.stages[0], self.layout, self._held
-        if held is None:
-            return
-        if layout.bits == 8:  # levels, whatever codes there are
-            levels = stage.levels(words)
-            padded = np.zeros((len(levels), -(-layout.dims // 4) * 4), np.int8)
-            padded[:, : layout.dims] = levels[:, : layout.dims]
-            words = padded.view(np.uint32)
-        sent = cp.asarray(np.ascontiguousarray(words))
-        count, width = words.shape
+    def pack(self, cp: Any, words: Any, rows: Any, first: int) -> None:
+        """Write rows of words (count, w), at 8 bits of levels, to their tiles as first, first + 1, ... or `rows`."""
+        layout = self.layout
+        sent = cp.ascontiguousarray(cp.asarray(words))
+        count, width = sent.shape
         plane = width // layout.bits if layout.bits < 8 else 0
         threads = count * layout.tile_bytes // TILE // 4
         macros = {"BITS": layout.bits, "DIM": layout.padded}
         numbers = (np.int32(width), np.int32(plane), np.int32(layout.dims), np.int32(count))
         where = (np.uint64(0) if rows is None else rows, np.int64(first))
         self.device.kernel(source("pack"), macros, "pack_rows")(
-            (-(-threads // 256),), (256,), (sent, *numbers, *where, held.tiles)
+            (-(-threads // 256),), (256,), (sent, *numbers, *where, self.column("tiles"))
         )
 
 

@@ -47,7 +47,8 @@ def _words(full: Array, bits: int, chunk: int) -> Array:
     """Words of fields of `bits` bits, 4 / bits a nibble; a chunk of fewer coordinates than 256 / bits has one p."""
     n, d = full.shape
     fields = 4 // bits
-    x = full.reshape(n // TILE, 4, 2, 8, d // chunk, chunk // (32 * fields), fields, 2, 4, 4)  # T, w, r, g, C, p, s, h, i, j
+    shape = n // TILE, 4, 2, 8, d // chunk, chunk // (32 * fields), fields, 2, 4, 4  # T, w, r, g, C, p, s, h, i, j
+    x = full.reshape(shape)
     x = x.transpose(0, 4, 1, 3, 8, 5, 2, 7, 9, 6)  # T, C, w, g, i, p, r, h, j, s
     nibbles = (x << (bits * np.arange(fields, dtype=np.uint8))).sum(axis=-1, dtype=np.uint8).reshape(-1, 2)
     return nibbles[:, 0] | nibbles[:, 1] << 4
@@ -56,7 +57,7 @@ def _words(full: Array, bits: int, chunk: int) -> Array:
 # --- codes.cuh
 
 
-def prmt(a: Array, b: Array, selector: Array) -> Array:
+def prmt(a: Any, b: Any, selector: Array) -> Array:
     """The byte shuffle: byte i of the result is byte (selector >> 4 i & 7) of the eight bytes b a, a the lower four."""
     eight = np.asarray(a, np.uint64) | np.asarray(b, np.uint64) << np.uint64(32)
     out = np.zeros(np.broadcast(eight, selector).shape, np.uint32)

@@ -62,7 +62,7 @@ class Chosen(NamedTuple):
 
     bits: Any
     tiles: Any
-    count: int
+    tile_count: int
 
 
 def chosen(cp: Any, allowed: NDArray[np.uint8] | None, n: int) -> Chosen:
@@ -101,7 +101,7 @@ class Search:
         self.shape = shape(device.card, rows.layout, self.nq, instruction)
         self._nqt = -(-self.nq // self.shape.queries)
         held = self._nqt * self.shape.queries
-        self._room, self._sample = room(k), sample(max(which.count, 1), k)
+        self._room, self._sample = room(k), sample(max(which.tile_count, 1), k)
         self._width = 4 * self._sample.tiles
         self.queries, self.gains = prepare(held)
         self._hold(held)
@@ -166,9 +166,9 @@ class Search:
         )
 
     def filter(self) -> None:
-        self._scan("scan_filter", self._which.count, 1, 0)
+        self._scan("scan_filter", self._which.tile_count, 1, 0)
         if self.shape.queued:
-            queues = self._groups(self._which.count) * self._nqt * self.shape.threads // 32
+            queues = self._groups(self._which.tile_count) * self._nqt * self.shape.threads // 32
             numbers = (np.int32(self._room), self.counts, self.hits)
             self._topk("bin_hits")((queues,), (128,), (self.queues, self.queued, *numbers))
 
@@ -292,7 +292,7 @@ def best_rows(
     step = max(1, _HIT_BYTES // (8 * room(k)))
     with device.use("searching") as cp:
         which = chosen(cp, allowed, rows.n)
-        for start in range(0, nq if which.count else 0, step):
+        for start in range(0, nq if which.tile_count else 0, step):
             part = slice(start, min(start + step, nq))
             search = Search(device, cp, rows, prepared(cp, part), part.stop - part.start, k, which)
             search.run()

@@ -1,10 +1,12 @@
-"""Every kernel compiles for every generation, with no registers spilled to speak of and no wgmma serialised; no card."""
+"""Every kernel compiles for every generation, with no registers spilled to speak of and no wgmma serialised.
+
+It needs NVRTC, not a card.
+"""
 
 from __future__ import annotations
 
 import re
 
-import numpy as np
 import pytest
 
 import polarindex as pi
@@ -40,7 +42,7 @@ def check_scan(card, layout, nq, instruction=None):
     assert int(SPILLS.search(filter_alone)[1]) <= FEW_BYTES, (form, said)
 
 
-@pytest.mark.parametrize(("instruction", "nq"), [("wgmma", 1), ("wgmma", 1024), ("mma", 256), ("dp4a", 1)])
+@pytest.mark.parametrize(("instruction", "nq"), [("wgmma", 1), ("mma", 16), ("dp4a", 1)])
 def test_the_scan_of_four_bits_compiles(instruction, nq):
     check_scan(CARDS[instruction], Layout(4, 1024), nq, instruction)
 
@@ -61,7 +63,9 @@ def test_every_shape_of_other_cards_compiles(card, bits, nq):
     check_scan(card, Layout(bits, 1024), nq)
 
 
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90a", "sm_120"])
+@pytest.mark.parametrize(
+    "architecture", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("sm_75", "sm_80", "sm_120")), "sm_90a"]
+)
 def test_what_surrounds_the_scan_compiles(architecture):
     for name in ("topk", "pack"):
         built(source(name), architecture, {"BITS": 3, "DIM": 128})
@@ -91,7 +95,7 @@ def test_a_text_that_does_not_compile_is_a_gpu_error_with_the_compilers_words():
         builder.build("void f() { g(); }", "sm_80", {}, cached=False)
 
 
-def test_without_a_gpu_the_cause_is_named(rng):
+def test_without_a_gpu_the_cause_is_named():
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     try:
         cupy.cuda.runtime.getDeviceCount()
@@ -111,4 +115,3 @@ def test_without_cupy_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(pi.MissingExtraError, match=r"polarindex\[gpu\]"):
         pi.gpu.GpuFlatIndex(8)
-    assert np.ones(1)[0] == 1

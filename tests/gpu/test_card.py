@@ -10,15 +10,16 @@ import pytest
 
 import polarindex as pi
 from polarindex.gpu import search as gpu_search
+from polarindex.gpu.build import build
 from polarindex.gpu.device import device
 from polarindex.gpu.layout import Layout
 from polarindex.gpu.search import Search, chosen, sent
-from polarindex.gpu.shapes import instructions, shape
+from polarindex.gpu.shapes import Sample, instructions, shape
 from polarindex.gpu.source import scan_source
 
 pytestmark = pytest.mark.gpu
 
-CASES = int(os.environ.get("POLARINDEX_GPU_CASES", "100"))
+CASES = range(*map(int, os.environ.get("POLARINDEX_GPU_CASES", "0:100").split(":")))
 WIDTHS = (1, 2, 3, 4, 8)
 
 
@@ -88,8 +89,6 @@ def warm(dims):
                 form = shape(card, layout, nq)
                 text = scan_source(form.instruction, form.queries)
                 wanted[text, tuple(sorted(form.macros(layout).items()))] = None
-    from polarindex.gpu.build import build
-
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda case: build(case[0], card.architecture, dict(case[1])), wanted))
 
@@ -97,7 +96,7 @@ def warm(dims):
 def test_random_indexes_answer_as_on_the_cpu():
     dims = (1, 17, 100, 128, 200, 256, 300, 960, 1024)
     warm(dims)
-    for case in range(CASES):
+    for case in CASES:
         rng = np.random.default_rng([7, case])
         n = int(rng.choice([1, 5, 63, 64, 65, 1000, 5000, 20_000]))
         dim, bits = int(rng.choice(dims)), int(rng.choice(WIDTHS))
@@ -118,19 +117,13 @@ def test_random_indexes_answer_as_on_the_cpu():
 def test_lists_that_overflow_change_no_result(kind, rng, monkeypatch):
     """Lists of 128 places, samples of one tile: nearly every list overflows, with many ties and with none."""
     monkeypatch.setattr(gpu_search, "room", lambda k: 128)
-    monkeypatch.setattr(gpu_search, "sample", lambda ntiles, k: gpu_search_sample(ntiles))
+    monkeypatch.setattr(gpu_search, "sample", lambda ntiles, k: Sample(1, ntiles))
     raised = []
     real = Search.raise_thresholds
     monkeypatch.setattr(Search, "raise_thresholds", lambda self: (raised.append(1), real(self)))
     cpu, gpu = pair(rng, 20_000, 96, kind, metric="ip")
     check(cpu, gpu, rows(rng, 20, 96, "plain"), 10)
     assert raised
-
-
-def gpu_search_sample(ntiles):
-    from polarindex.gpu.shapes import Sample
-
-    return Sample(1, ntiles)
 
 
 def test_rows_that_are_all_equal_come_by_their_ids(rng):
