@@ -24,6 +24,7 @@ from polarindex.gpu.flat import GpuFlatIndex
 from polarindex.gpu.layout import table_words
 from polarindex.gpu.mirror import Mirror
 from polarindex.gpu.search import Rows, Search, chosen
+from polarindex.indexes.flat import FlatIndex
 from polarindex.sweep.results import environment
 
 ROWS, K = 1_000_000, 10
@@ -108,7 +109,7 @@ def scan_rows(cp: Any, dim: int, bits: int, batches: tuple[int, ...], n: int, ra
         row["steps"]["best"] = timed(cp, search.best)
         row["hits"] = float(search.counts[:nq].mean())
         row["run"], row["graph"] = timed(cp, search.run), graphed(cp, search.run)
-        read = rows.tiles.nbytes + rows.scales.nbytes + rows.shifts.nbytes
+        read = n * (rows.layout.tile_bytes // 64 + 8)  # codes, scales and shifts
         row["of_copy_rate"] = read / (row["steps"]["filter"] / 1e3) / rate
         row["tops"] = 2 * n * rows.layout.padded * nq / row["steps"]["filter"] / 1e9
         found.append(row)
@@ -131,7 +132,13 @@ def coding_rows(cp: Any, n: int) -> list[dict[str, Any]]:
         begin = time.perf_counter()
         index.add(here)
         seconds = time.perf_counter() - begin
-        found.append({"dim": dim, "device_rows_s": n / there * 1e3, "add_rows_s": len(here) / seconds})
+        cpu = FlatIndex(dim)
+        cpu.add(here[:2048])
+        begin = time.perf_counter()
+        cpu.add(here)
+        host = len(here) / (time.perf_counter() - begin)
+        rates = {"device_rows_s": n / there * 1e3, "add_rows_s": len(here) / seconds, "add_on_host_rows_s": host}
+        found.append({"dim": dim, **rates})
         print(found[-1], flush=True)
     return found
 

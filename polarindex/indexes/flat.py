@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +39,6 @@ from polarindex.indexes.scan import best_rows, integer_queries, key_blocks, rows
 from polarindex.indexes.sharing import changing, reading
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.memory import require
-
-if TYPE_CHECKING:
-    from polarindex.gpu.flat import GpuFlatIndex
 
 _IDS = 8  # bytes a row, whether they are stored or only told
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
@@ -158,13 +155,13 @@ class FlatIndex(Index):
         """The constructor's arguments."""
         return self._common_parameters()
 
-    def to_gpu(self, device: int = 0) -> GpuFlatIndex:
-        """An index of its own with the same rows, searched on an NVIDIA GPU; needs the extra `gpu`.
+    def to_gpu(self, device: int = 0) -> FlatIndex:
+        """A polarindex.gpu.GpuFlatIndex of its own with the same rows, searched on an NVIDIA GPU; the extra `gpu`.
 
         MissingExtraError and GpuError say why that cannot be; nothing is computed on the CPU instead.
         """
-        found: type[GpuFlatIndex] = import_module("polarindex.gpu.flat").GpuFlatIndex  # it knows this class, not we it
-        return found.of(self, device)
+        there: FlatIndex = import_module("polarindex.gpu.flat").GpuFlatIndex.of(self, device)  # it knows us, not we it
+        return there
 
     # --- filling it
 

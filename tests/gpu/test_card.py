@@ -221,9 +221,15 @@ def test_a_full_memory_is_said(rng):
     pool = cp.get_default_memory_pool()
     pool.free_all_blocks()
     pool.set_limit(size=pool.total_bytes() + (1 << 20))
+    x = rng.standard_normal((200_000, 64)).astype(np.float32)
     try:
-        gpu.add(rng.standard_normal((200_000, 64)).astype(np.float32))
-        with pytest.raises(pi.GpuError, match="memory is full"):
-            gpu.search(np.ones(64), 5)
+        with pytest.raises(pi.GpuError, match="memory is full while coding rows"):
+            gpu.add(x)
+        assert len(gpu) == 100
+        cpu.add(x)
+        with pytest.raises(pi.GpuError, match="memory is full while copying rows"):
+            cpu.to_gpu().search(x[0], 5)
     finally:
         pool.set_limit(size=0)
+    gpu.add(x)  # what failed left the index as it was
+    check(cpu, gpu, x[:5], 5)
