@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from polarindex import checks
 from polarindex.errors import GpuError, MissingExtraError, first_line
@@ -105,6 +106,11 @@ class Device:
 def device(number: Any = 0) -> Device:
     """The GPU of a number, looked at once a process."""
     return Device(checks.integer(number, "device", low=0))
+
+
+def raw(structs: NDArray[Any]) -> NDArray[Any]:
+    """The same memory as plain bytes: CuPy takes .05 ms to look at the fields of a struct that a kernel is given."""
+    return structs.view(np.dtype((np.void, structs.itemsize)))
 
 
 def on_host(x: Any) -> Any:

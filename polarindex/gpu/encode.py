@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from polarindex.gpu.device import Device
+from polarindex.gpu.device import Device, raw
 from polarindex.gpu.source import source
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.scalar import ScalarQuantizer
@@ -73,8 +73,8 @@ class Coder:
                 cp.asarray(book.levels),
             ]
         pointers = [table.data.ptr for table in self._tables]
-        self._map = np.array([(*pointers[:2], starts[-1], norm)], _MAP)
-        self._book = np.array([tuple(pointers[2:])], _BOOK)
+        self._map = raw(np.array([(*pointers[:2], starts[-1], norm)], _MAP))
+        self._book = raw(np.array([tuple(pointers[2:])], _BOOK))
 
     def code(self, cp: Any, x: Any, mu: Any) -> Coded:
         """Codes of rows x (n, dim) float32 on the device against a centre mu (dim,) there; nothing waits."""

@@ -143,7 +143,8 @@ class GpuFlatIndex(FlatIndex):
             return keys, ids
         with self._mirror.current(self._arena) as rows:
             for group, allowed in groups:
-                prepared = self._prepared(queries[group], rows.layout.padded)
+                mine = queries if len(groups) == 1 else queries[group]
+                prepared = self._prepared(mine, rows.layout.padded)
                 keys[group], ids[group] = best_rows(self._mirror.device, rows, prepared, len(group), k, allowed)
         return self._coding.ordered(keys, ids, self._coding.constants(queries)), ids
 

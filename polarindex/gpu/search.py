@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from polarindex.gpu.device import Device
+from polarindex.gpu.device import Device, raw
 from polarindex.gpu.layout import TILE, Layout
 from polarindex.gpu.shapes import SORTED_K, Shape, room, sample, shape
 from polarindex.gpu.source import scan_source, source
@@ -106,6 +106,7 @@ class Search:
         self.queries, self.gains = prepare(held)
         self._hold(held)
         self.arguments = np.zeros(1, _SCAN)
+        self._raw = raw(self.arguments)
         self._fill()
 
     def _hold(self, held: int) -> None:
@@ -242,7 +243,7 @@ class Search:
         every = name == "scan_dots"
         told["tiles"] = 0 if every or self._which.tiles is None else self._which.tiles.data.ptr
         _kernel(self._device, self._rows.layout, form, name)(
-            (self._groups(ntiles) * self._nqt,), (form.threads,), (told,), shared_mem=form.shared
+            (self._groups(ntiles) * self._nqt,), (form.threads,), (self._raw,), shared_mem=form.shared
         )
 
     def _groups(self, ntiles: int) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -170,6 +173,56 @@ def test_arrays_of_the_gpu_are_taken(rng):
     check(cpu, gpu, q, 10)
     for there in (torch.from_numpy(q).cuda(), cp.asarray(q)):
         np.testing.assert_array_equal(gpu.search(there, 10)[1], cpu.search(q, 10, exact_scan=True)[1])
+
+
+def test_every_kind_of_filter_is_kept_to(rng):
+    cpu, gpu = pair(rng, 5000, 48, metric="cosine")
+    q = rng.standard_normal((4, 48)).astype(np.float32)
+    some = rng.choice(5000, 300, replace=False)
+    for filter in (some, pi.IdFilter(some), [None, some, pi.IdFilter(some[:5]), np.arange(0)], np.zeros(5000, bool)):
+        check(cpu, gpu, q, 10, filter=filter)
+
+
+def test_an_index_without_rows_finds_nothing():
+    distances, ids = pi.gpu.GpuFlatIndex(16).search(np.ones((2, 16)), 3)
+    assert (ids == -1).all() and np.isinf(distances).all()
+
+
+def test_copies_have_rows_and_a_device_copy_of_their_own(rng):
+    cpu, gpu = pair(rng, 1500, 40)
+    q = rng.standard_normal((4, 40)).astype(np.float32)
+    gpu.search(q, 5)
+    for other in (copy.copy(gpu), copy.deepcopy(gpu), pickle.loads(pickle.dumps(gpu))):
+        other.remove(other.ids[:700])
+        check(other.to_cpu(), other, q, 10)
+        other.add(-q)
+        check(other.to_cpu(), other, q, 10)
+    check(cpu, gpu, q, 10)
+
+
+def test_threads_search_while_rows_are_added(rng):
+    _, gpu = pair(rng, 2000, 32, metric="ip")
+    q = rng.standard_normal((8, 32)).astype(np.float32)
+    done = threading.Event()
+
+    def search():
+        count = 0
+        while not done.is_set() or count < 5:
+            _, ids = gpu.search(q, 10)
+            assert (ids >= 0).all() and all(len(set(row)) == 10 for row in ids.tolist())
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as pool:
+        searches = [pool.submit(search) for _ in range(3)]
+        try:
+            for _ in range(20):
+                gpu.add(rng.standard_normal((500, 32)).astype(np.float32))
+                gpu.remove(gpu.ids[:200])
+        finally:
+            done.set()
+        assert all(task.result() >= 5 for task in searches)
+    check(gpu.to_cpu(), gpu, q, 10)
 
 
 @pytest.mark.parametrize(("quantizer", "bits"), [("polarquant", 4), ("turboquant", 2), ("qjl", 1), ("eden", 6)])
