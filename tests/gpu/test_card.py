@@ -116,8 +116,9 @@ def test_random_indexes_answer_as_on_the_cpu():
             raise AssertionError(f"case {case}: n={n} dim={dim} kind={kind} nq={nq} k={k} {arguments}") from error
 
 
+@pytest.mark.parametrize("nq", [20, 150])  # hits by atomics, and by the warps' queues
 @pytest.mark.parametrize("kind", ["equal", "sorted", "plain"])
-def test_lists_that_overflow_change_no_result(kind, rng, monkeypatch):
+def test_lists_that_overflow_change_no_result(kind, nq, rng, monkeypatch):
     """Lists of 128 places, samples of one tile: nearly every list overflows, with many ties and with none."""
     monkeypatch.setattr(gpu_search, "room", lambda k: 128)
     monkeypatch.setattr(gpu_search, "sample", lambda ntiles, k: Sample(1, ntiles))
@@ -125,7 +126,7 @@ def test_lists_that_overflow_change_no_result(kind, rng, monkeypatch):
     real = Search.raise_thresholds
     monkeypatch.setattr(Search, "raise_thresholds", lambda self: (raised.append(1), real(self)))
     cpu, gpu = pair(rng, 20_000, 96, kind, metric="ip")
-    check(cpu, gpu, rows(rng, 20, 96, "plain"), 10)
+    check(cpu, gpu, rows(rng, nq, 96, "plain"), 10)
     assert raised
 
 
