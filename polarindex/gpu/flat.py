@@ -24,6 +24,7 @@ from polarindex.indexes.changes import Numbers
 from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ids import Ids
+from polarindex.indexes.plan import Planner
 
 
 class GpuFlatIndex(FlatIndex):
@@ -82,13 +83,15 @@ class GpuFlatIndex(FlatIndex):
             raise ValueError(f"quantizer={self.quantizer_name!r} has two stages; a GPU index scans codes of one")
         self._mirror = Mirror(self.quantizer, gpu(device).number)
         self._coding: GpuCoding = GpuCoding(self._coding, self._mirror.number)
+        self._planner = Planner(self._coding)
 
     def to_cpu(self) -> FlatIndex:
         """A FlatIndex of its own with the same rows."""
         other = FlatIndex.__new__(FlatIndex)
         state = self.__getstate__()
         del state["_mirror"]
-        state["_coding"] = state["_coding"].host()
+        state["_coding"] = coding = state["_coding"].host()
+        state["_planner"] = Planner(coding)
         other.__dict__.update(state)
         return other
 

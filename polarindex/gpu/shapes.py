@@ -15,7 +15,7 @@ from polarindex.gpu.layout import Layout
 _WGMMA_FEW = (8, 16, 32, 64)  # queries a block
 _WGMMA_MANY = {128: 1127.0, 144: 1130.0, 176: 1218.0, 208: 1254.0}  # with their int8 TOP/s at 1,024 dimensions
 _SHORT = 256  # dimensions up to which the work after the dot prevails: 128 queries are then best
-_NARROW = (1, 2, 3)  # bits whose decoded operands leave registers for 128 queries, three warpgroups, two chunks ahead
+_NARROW = (1, 2, 3)  # bits with many decoded operands: wgmma has 128 queries, three warpgroups, two chunks ahead
 _MMA = (8, 16, 32, 64, 128)
 _DP4A = (1, 2, 4)
 _QUEUED_FROM = 64  # queries a block
@@ -112,7 +112,8 @@ def _wgmma_cost(card: Card, queries: int, nq: int) -> float:
 
 
 def _mma(card: Card, layout: Layout, nq: int) -> Shape | None:
-    fitting = [queries for queries in _MMA if queries * (layout.padded + _LIMITS) <= card.shared]
+    counts = _MMA[:-1] if layout.bits in _NARROW else _MMA  # 128 queries leave too few registers
+    fitting = [queries for queries in counts if queries * (layout.padded + _LIMITS) <= card.shared]
     if not fitting:
         return None
     queries = next((count for count in fitting if count >= nq), fitting[-1])

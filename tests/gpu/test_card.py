@@ -116,6 +116,21 @@ def test_random_indexes_answer_as_on_the_cpu():
             raise AssertionError(f"case {case}: n={n} dim={dim} kind={kind} nq={nq} k={k} {arguments}") from error
 
 
+@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("instruction", ["mma", "dp4a"])
+def test_the_kernels_of_other_cards_answer_as_on_the_cpu(bits, instruction, rng, monkeypatch):
+    """In full: sample, threshold, filter and overflow, on a card that would take another one."""
+    if instruction not in instructions(device(0).card):
+        pytest.skip(f"{device(0).name} has no {instruction}")
+    monkeypatch.setattr(gpu_search, "shape", lambda card, layout, nq, _: shape(card, layout, nq, instruction))
+    for kind, metric, dim in (("skewed", "l2", 200), ("equal", "ip", 384)):
+        cpu, gpu = pair(rng, 9000, dim, kind, metric=metric, bits=bits)
+        for nq, k in ((1, 10), (7, 100), (40, 10), (150, 600)):
+            q = rows(rng, nq, dim, kind)
+            check(cpu, gpu, q, k)
+            check(cpu, gpu, q, k, filter=rng.random(9000) < 0.1)
+
+
 @pytest.mark.parametrize("nq", [20, 150])  # hits by atomics, and by the warps' queues
 @pytest.mark.parametrize("kind", ["equal", "sorted", "plain"])
 def test_lists_that_overflow_change_no_result(kind, nq, rng, monkeypatch):
