@@ -17,7 +17,7 @@ from benchmarks.kernel_tables import block, markdown
 from benchmarks.published import in_order
 from polarindex.bench.picture import plot
 from polarindex.bench.report import code_lines, list_lines
-from polarindex.bench.tables import number, sets, standing
+from polarindex.bench.tables import machine_line, number, sets, standing
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -121,6 +121,36 @@ def claims_table(result: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def gpu_table(result: dict[str, Any] | None) -> list[str]:
+    """Milliseconds of a search on a card: its scan, all of it, and PyTorch's brute force beside it."""
+    if result is None:
+        return [NOT_YET.format("gpu")]
+    brute = {(row["dim"], row["nq"]): row["ms"] for row in result["torch"] if "nq" in row}
+    int8 = next((row["int8_tops"] for row in result["torch"] if "int8_tops" in row), None)
+    rows = []
+    for row in result["scans"]:
+        beside = brute.get((row["dim"], row["nq"]))
+        rows.append([
+            f"{row['dim']:,}", f"{row['bits']}", f"{row['nq']:,}", f"{row['steps']['filter']:.3f}", f"{row['run']:.3f}",
+            f"{row['graph']:.3f}", f"{row['of_copy_rate']:.0%}", f"{row['tops']:,.0f}",
+            "" if beside is None else f"{beside:.2f}", "" if beside is None else f"{beside / row['run']:.1f}×",
+        ])  # fmt: skip
+    coded = ", ".join(f"{row['device_rows_s'] / 1e6:,.0f} million of {row['dim']:,}" for row in result["coding"])
+    added = ", ".join(
+        f"{row['add_rows_s'] / 1e6:.2g} million of {row['dim']:,} (without a GPU {row['add_on_host_rows_s'] / 1e6:.2g})"
+        for row in result["coding"]
+    )
+    head = ["d", "bits", "queries", "scan", "search", "graph", "copy", "TOP/s", "torch", ""]
+    return [
+        *markdown(head, rows),
+        "",
+        f"Rows coded a second from the device's memory: {coded} coordinates; by `add` from NumPy: {added}. "
+        f"{result['card']}: copies {result['copy_bytes_s'] / 1e12:.2f} TB/s (read and written)"
+        + (f", `torch._int_mm` of 8,192 cubed {int8:,.0f} TOP/s" if int8 else "")
+        + f". {machine_line({'caches': {}} | result['environment'])} Reproduce: `python -m benchmarks.gpu`",
+    ]
+
+
 def standing_table(result: dict[str, Any] | None) -> list[str]:
     """polarindex to the best other library, a set a row."""
     if result is None:
@@ -165,6 +195,8 @@ def made(name: str) -> list[str]:
         case "frontier":
             found = newest("frontier")
             return paragraphs(list_lines(in_order(found), "images/")) if found else [NOT_YET.format("frontier")]
+        case "gpu":
+            return gpu_table(newest("gpu"))
         case "standing":
             return standing_table(newest("frontier"))
     return readme() if name.startswith("benchmarks/report.py") else block(name, newest("kernels"))
@@ -176,7 +208,8 @@ def filled(text: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    names = ("README.md", *(f"docs/{page}.md" for page in ("benchmarks", "claims", "comparison", "guide/choosing")))
+    shown = "benchmarks", "claims", "comparison", "gpu", "guide/choosing"
+    names = ("README.md", *(f"docs/{page}.md" for page in shown))
     return {ROOT / name: (ROOT / name).read_text() for name in names}
 
 

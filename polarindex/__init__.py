@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from polarindex.convert import from_faiss, from_hnswlib, from_usearch
-    from polarindex.errors import FormatError, LockedError, MissingDatasetError, MissingExtraError, NotFittedError
+    from polarindex.errors import (
+        FormatError,
+        GpuError,
+        LockedError,
+        MissingDatasetError,
+        MissingExtraError,
+        NotFittedError,
+    )
     from polarindex.indexes.filters import IdFilter
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex
@@ -31,6 +38,7 @@ _HOMES = {
     "CELLS": "quantizers",
     "FlatIndex": "indexes.flat",
     "FormatError": "errors",
+    "GpuError": "errors",
     "IVFIndex": "indexes.ivf",
     "IdFilter": "indexes.filters",
     "LockedError": "errors",
@@ -51,6 +59,7 @@ __all__ = [
     "CELLS",
     "FlatIndex",
     "FormatError",
+    "GpuError",
     "IVFIndex",
     "IdFilter",
     "LockedError",
@@ -69,6 +78,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "gpu":
+        return import_module("polarindex.gpu")  # which sets itself here
     if name not in _HOMES:
         raise AttributeError(f"module 'polarindex' has no attribute {name!r}")
     value = getattr(import_module(f"polarindex.{_HOMES[name]}"), name)

@@ -19,6 +19,10 @@ class MissingExtraError(ImportError):
     """An optional dependency is not installed; the message names the extra to install."""
 
 
+class GpuError(RuntimeError):
+    """The GPU cannot do what was asked: there is none, its driver or kind does not fit, or its memory is full."""
+
+
 class MissingDatasetError(FileNotFoundError):
     """A data set is not on this machine; the message says how to get it."""
 

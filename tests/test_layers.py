@@ -26,13 +26,15 @@ LAYERS = [
     "records",
     "integrations",
     "sweep",
+    "gpu",
     "bench",
     "cli",
     "__main__",
 ]
 OPTIONAL = {
-    *("faiss", "haystack", "hnswlib", "joblib", "langchain_core", "llama_index", "matplotlib", "pandas", "plotly"),
-    *("polars", "pyarrow", "safetensors", "scipy", "sklearn", "tomli", "torch", "usearch", "yaml"),
+    *("cuda", "cupy", "cupy_backends", "faiss", "haystack", "hnswlib", "joblib", "langchain_core"),
+    *("llama_index", "matplotlib", "pandas", "plotly", "polars", "pyarrow", "safetensors", "scipy", "sklearn", "tomli"),
+    *("torch", "usearch", "yaml"),
 }
 ADAPTERS = {  # modules whose classes are a framework's, so that they import it; nothing imports them
     "polarindex.integrations.haystack": {"haystack"},

@@ -26,6 +26,7 @@ from polarindex.indexes.arena import Arena, Column, Positions
 from polarindex.indexes.originals import original_columns, pack_originals
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.quantizers import Quantizer
+from polarindex.quantizers.base import Encoded
 from polarindex.vectors import bounded_rows, mean_and_energy, squared_norms, unit_rows
 
 METRICS = ("l2", "ip", "cosine")
@@ -113,7 +114,10 @@ class Coding:
 
     def code_columns(self, rows: Floats, centre: Centre, start: int = 0) -> Columns:
         """Codes, scales and shifts of codable rows (n, dim) against a centre; `start` numbers the first in messages."""
-        encoded = self.quantizer.encode_rows(rows, integer=True, start=start, mu=centre.mu)
+        return self.columns_of(self.quantizer.encode_rows(rows, integer=True, start=start, mu=centre.mu))
+
+    def columns_of(self, encoded: Encoded) -> Columns:
+        """Codes, scales and shifts of encoded rows."""
         columns: Columns = {
             f"codes{i}": encoded.words[:, part.first : part.first + part.words]
             for i, part in enumerate(self.quantizer.parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -169,6 +170,14 @@ class FlatIndex(Index):
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return self._common_parameters()
+
+    def to_gpu(self, device: int = 0) -> FlatIndex:
+        """A polarindex.gpu.GpuFlatIndex of its own with the same rows, searched on an NVIDIA GPU; the extra `gpu`.
+
+        MissingExtraError and GpuError say why that cannot be; nothing is computed on the CPU instead.
+        """
+        there: FlatIndex = import_module("polarindex.gpu.flat").GpuFlatIndex.of(self, device)  # it knows us, not we it
+        return there
 
     # --- filling it
 

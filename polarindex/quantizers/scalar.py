@@ -88,8 +88,17 @@ class ScalarQuantizer(Quantizer):
             words,
             sums,
         )
+        return self.of_sums(words, sums, integer)
+
+    @property
+    def integer_book(self) -> _Book:
+        """The thresholds and levels that an index codes by."""
+        return self._books[True]
+
+    def of_sums(self, words: Words, sums: Doubles, integer: bool = True) -> Encoded:
+        """What words (n, w) and sums (4, n) float64 say, as kernels.encode fills them."""
         norms2, offsets, dots, energies = sums
-        scales, energies = self._scaled(norms2, dots, energies, book.unit)
+        scales, energies = self._scaled(norms2, dots, energies, self._books[integer].unit)
         return Encoded(words, scales[:, None], energies, offsets)
 
     def encode_in_lists(

@@ -1,0 +1,165 @@
+"""What the device computes, in NumPy: layout, decode, first look, thresholds, lists and their overflow.
+
+Convention: as in kernels/reference.py: slow, obviously right, the tests' oracle and never a fallback. Floats are
+            rounded where the kernels round. The integer dots themselves, and keys, are kernels.reference's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex.gpu.layout import TILE, Layout
+
+Array = NDArray[Any]
+
+SLACK = np.float32(2.0**-20)  # keys.cuh
+LOWEST = np.float32(np.finfo(np.float32).min)
+
+
+# --- layout.py, pack.cu
+
+
+def pack(layout: Layout, codes: Array) -> Array:
+    """Tiles (bytes,) uint8 of codes (n, dims) uint8; at 8 bits of levels, int8. What fills them up is code 0."""
+    n = -(-len(codes) // TILE) * TILE
+    full = np.zeros((n, layout.padded), np.uint8)
+    full[: len(codes), : layout.dims] = codes.view(np.uint8)
+    if layout.bits == 8:
+        return _bytes(full ^ 0x80)
+    if layout.bits == 3:
+        low, top = _words(full & 3, 2, layout.chunk_dims), _words(full >> 2, 1, layout.chunk_dims)
+        pieces = [x.reshape(n // TILE, layout.chunks, -1) for x in (low, top)]
+        return np.concatenate(pieces, axis=2).reshape(-1)
+    return _words(full, layout.bits, layout.chunk_dims)
+
+
+def _bytes(full: Array) -> Array:
+    """Word 2 h + r of a thread: byte j is that of coordinate 16 h + 4 i + j of the chunk."""
+    n, d = full.shape
+    x = full.reshape(n // TILE, 4, 2, 8, d // 32, 2, 4, 4)  # T, w, r, g, C, h, i, j
+    return np.ascontiguousarray(x.transpose(0, 4, 1, 3, 6, 5, 2, 7)).reshape(-1)
+
+
+def _words(full: Array, bits: int, chunk: int) -> Array:
+    """Words of fields of `bits` bits, 4 / bits a nibble; a chunk of fewer coordinates than 256 / bits has one p."""
+    n, d = full.shape
+    fields = 4 // bits
+    shape = n // TILE, 4, 2, 8, d // chunk, chunk // (32 * fields), fields, 2, 4, 4  # T, w, r, g, C, p, s, h, i, j
+    x = full.reshape(shape)
+    x = x.transpose(0, 4, 1, 3, 8, 5, 2, 7, 9, 6)  # T, C, w, g, i, p, r, h, j, s
+    nibbles = (x << (bits * np.arange(fields, dtype=np.uint8))).sum(axis=-1, dtype=np.uint8).reshape(-1, 2)
+    return nibbles[:, 0] | nibbles[:, 1] << 4
+
+
+# --- codes.cuh
+
+
+def prmt(a: Any, b: Any, selector: Array) -> Array:
+    """The byte shuffle: byte i of the result is byte (selector >> 4 i & 7) of the eight bytes b a, a the lower four."""
+    eight = np.asarray(a, np.uint64) | np.asarray(b, np.uint64) << np.uint64(32)
+    out = np.zeros(np.broadcast(eight, selector).shape, np.uint32)
+    for i in range(4):
+        chosen = (np.asarray(selector, np.uint32) >> np.uint32(4 * i)) & np.uint32(7)
+        byte = (eight >> (np.uint64(8) * chosen.astype(np.uint64))) & np.uint64(255)
+        out |= byte.astype(np.uint32) << np.uint32(8 * i)
+    return out
+
+
+def decode(layout: Layout, tiles: Array, table: Array) -> Array:
+    """Levels (n, padded) int8 of tiles, word by word as the kernels decode them; table (4,) uint32."""
+    raw = tiles.reshape(-1, layout.chunks, layout.chunk_bytes)
+    words = np.ascontiguousarray(raw[:, :, :2048]).view(np.uint32).reshape(len(raw), layout.chunks, 128, 4)
+    out = np.zeros((len(raw) * TILE, layout.padded), np.int8)
+    thread = np.arange(128)
+    first = 16 * (thread >> 5) + ((thread & 31) >> 2)
+    steps = layout.chunk_dims // 32
+    for step in range(steps):
+        for h in range(2):
+            for r in range(2):
+                values = _decoded(layout, raw, words, table, step, h, r)  # (T, C, 128) uint32
+                for j in range(4):
+                    level = ((values >> np.uint32(8 * j)) & np.uint32(255)).astype(np.uint8).view(np.int8)
+                    rows = TILE * np.arange(len(raw))[:, None, None] + (first + 8 * r)
+                    columns = layout.chunk_dims * np.arange(layout.chunks)[:, None] + 32 * step + 16 * h
+                    out[rows, columns + 4 * (thread & 3) + j] = level
+    return out
+
+
+def _decoded(layout: Layout, raw: Array, words: Array, table: Array, step: int, h: int, r: int) -> Array:
+    """Four levels a thread: of step `step`, half h, row g + 8 r."""
+    t0, t1, t2, t3 = (np.uint32(word) for word in table)
+    if layout.bits == 8:
+        return words[..., 2 * h + r] ^ np.uint32(0x80808080)
+    fields = 2 if layout.bits == 3 else 4 // layout.bits
+    word = words[..., 2 * (step // fields) + r] >> np.uint32(16 * h)
+    if layout.bits == 4:
+        full = words[..., 2 * step + r]
+        s7 = (full & np.uint32(0x77777777)) >> np.uint32(16 * h)
+        s8 = (((full >> np.uint32(1)) & np.uint32(0x44444444)) | np.uint32(0x32103210)) >> np.uint32(16 * h)
+        return prmt(prmt(t0, t1, s7), prmt(t2, t3, s7), s8)
+    mask = np.uint32(0x11111111 * ((1 << min(layout.bits, 2)) - 1))
+    shift = step % fields * min(layout.bits, 2)
+    selector = (words[..., 2 * (step // fields) + r] >> np.uint32(shift)) & mask
+    if layout.bits == 3:
+        top = np.ascontiguousarray(raw[:, :, 2048:]).view(np.uint32).reshape(*word.shape, 2)[..., r]
+        selector = selector | ((top >> np.uint32(step)) & np.uint32(0x11111111)) << np.uint32(2)
+    return prmt(t0, t1 if layout.bits == 3 else t0, selector >> np.uint32(16 * h))
+
+
+# --- keys.cuh
+
+
+def ordered(keys: Array) -> Array:
+    """float32 as uint32 of the same order; both zeros are one."""
+    bits = (keys.astype(np.float32) + np.float32(0)).view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
+
+
+def looks_near(dots: Array, gains: Array, scales: Array, shifts: Array, taus: Array) -> Array:
+    """The first look (nq, n): False only for keys below the threshold. Gains between 2^-60 and 2^60."""
+    loose_shifts = shifts + np.abs(shifts) * SLACK
+    loose_taus = (taus - np.abs(taus) * SLACK) - np.float32(2.0**-100)
+    per_gain = np.float32(1) / gains
+    limits = -loose_taus * per_gain
+    inner = (loose_shifts[None].astype(np.float64) * per_gain[:, None] + limits[:, None]).astype(np.float32)
+    both = dots.astype(np.float32).astype(np.float64) * scales[None] + inner
+    return np.asarray(both.astype(np.float32) >= 0)
+
+
+# --- topk.cu and search.py
+
+
+def thresholds(maxima: Array, k: int) -> Array:
+    """Of maxima (nq, m): the k-th largest with its lower 8 bits cleared, in the order of `ordered`; else LOWEST."""
+    if maxima.shape[1] < k:
+        return np.full(len(maxima), LOWEST)
+    found = -np.sort(-ordered(maxima).astype(np.int64), axis=1)[:, k - 1] & ~0xFF
+    return np.where(found >= 0x00800000, unordered(found.astype(np.uint32)), LOWEST)
+
+
+def unordered(keys: Array) -> Array:
+    """float32 of what `ordered` made of it."""
+    return np.where(keys >> 31, keys & np.uint32(0x7FFFFFFF), ~keys).astype(np.uint32).view(np.float32)
+
+
+def best(
+    keys: Array, ids: Array, k: int, room: int, sampled: Array, arrival: Array | None = None
+) -> tuple[Array, Array, int]:
+    """The k best ids and keys of one query's keys (n,), and how often its list, of `room` places, overflowed.
+
+    sampled : numbers of rows, a multiple of 16, whose maxima of 16 set the threshold
+    arrival : the order in which rows come to the list
+    """
+    maxima = keys[sampled].reshape(1, -1, 16).max(axis=2)
+    tau, tau_id, overflows = thresholds(maxima, k)[0], np.iinfo(np.int64).max, 0
+    order = np.arange(len(keys)) if arrival is None else arrival
+    while True:
+        hits = order[(keys[order] > tau) | ((keys[order] == tau) & (ids[order] <= tau_id))]
+        stored = hits[:room]
+        stored = stored[np.lexsort((ids[stored], -keys[stored]))]
+        if len(hits) <= room:
+            return ids[stored[:k]], keys[stored[:k]], overflows
+        tau, tau_id, overflows = keys[stored[k - 1]], ids[stored[k - 1]], overflows + 1

@@ -1,0 +1,143 @@
+// Thresholds from maxima, thresholds from hits, and the k best of the hits. One block a query.
+#define BLOCK 256
+#define HELD 16  // maxima a thread keeps in registers
+
+__device__ __forceinline__ int warp_sum(int c) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_add_sync(~0u, c);
+#else
+#pragma unroll
+  for (int o = 16; o; o >>= 1) c += __shfl_xor_sync(~0u, c, o);
+  return c;
+#endif
+}
+
+__device__ __forceinline__ int block_sum(int c, int* partial) {
+  c = warp_sum(c);
+  __syncthreads();
+  if ((threadIdx.x & 31) == 0) partial[threadIdx.x >> 5] = c;
+  __syncthreads();
+  int total = 0;
+  for (int i = 0; i < (int)blockDim.x / 32; i++) total += partial[i];
+  return total;
+}
+
+__device__ __forceinline__ float lowest() { return -3.402823466e38f; }  // finite: keys of -inf are never hits
+
+// tau = a lower bound of the k-th largest of m <= HELD * blockDim maxima, each of other rows, exact in its upper 24
+// bits; padded queries get +inf. Counters become 0.
+template <int THREADS> __device__ __forceinline__ void thresholds_(
+    const float* maxima, int m, int width, int k, int nq, float* taus, long long* tau_ids, int* counts) {
+  __shared__ int partial[2][THREADS / 32];
+  const float* mine = maxima + (size_t)blockIdx.x * width;
+  uint32_t keys[HELD];
+#pragma unroll
+  for (int i = 0; i < HELD; i++) {
+    const int j = threadIdx.x + i * THREADS;
+    keys[i] = j < m ? ordered(mine[j]) : 0u;
+  }
+  uint32_t found = 0;
+  for (int bit = 31; bit >= 8; bit--) {
+    const uint32_t tried = found | (1u << bit);
+    int c = 0;
+#pragma unroll
+    for (int i = 0; i < HELD; i++) c += keys[i] >= tried;
+    c = warp_sum(c);
+    if ((threadIdx.x & 31) == 0) partial[bit & 1][threadIdx.x >> 5] = c;
+    __syncthreads();
+    int total = 0;
+#pragma unroll
+    for (int i = 0; i < THREADS / 32; i++) total += partial[bit & 1][i];
+    if (total >= k) found = tried;
+  }
+  if (threadIdx.x == 0) {
+    const int q = blockIdx.x;
+    taus[q] = q >= nq ? __int_as_float(0x7f800000) : found >= 0x00800000u ? unordered(found) : lowest();
+    tau_ids[q] = 0x7fffffffffffffffll;
+    counts[q] = 0;
+  }
+}
+extern "C" __global__ void __launch_bounds__(256) thresholds(
+    const float* maxima, int m, int width, int k, int nq, float* taus, long long* tau_ids, int* counts) {
+  thresholds_<256>(maxima, m, width, k, nq, taus, tau_ids, counts);
+}
+extern "C" __global__ void __launch_bounds__(1024) thresholds_of_many(
+    const float* maxima, int m, int width, int k, int nq, float* taus, long long* tau_ids, int* counts) {
+  thresholds_<1024>(maxima, m, width, k, nq, taus, tau_ids, counts);
+}
+
+// Hits from the warps' queues to the queries' lists. One block a queue.
+extern "C" __global__ void __launch_bounds__(128) bin_hits(
+    const uint4* queues, const int* queued, int room, int* counts, uint64_t* hits) {
+  for (int i = threadIdx.x; i < queued[blockIdx.x]; i += 128) {
+    const uint4 hit = queues[(size_t)blockIdx.x * PLACES + i];
+    const int at = atomicAdd(counts + hit.z, 1);
+    if (at < room) hits[(size_t)hit.z * room + at] = ((uint64_t)hit.x << 32) | hit.y;
+  }
+}
+
+// A list overflowed: the threshold becomes the k-th of the stored hits, by key and id. It leaves out at least room - k
+// of what was stored, so that scanning again and again ends, whatever the order of rows and however many tie.
+extern "C" __global__ void __launch_bounds__(BLOCK) raise_thresholds(
+    const uint64_t* hits, const long long* ids, int room, int k, float* taus, long long* tau_ids, int* counts) {
+  __shared__ int partial[BLOCK / 32];
+  const int q = blockIdx.x, c = min(counts[q], room);
+  const uint64_t* mine = hits + (size_t)q * room;
+  if (c >= k) {
+    uint32_t key = 0;
+    int above = 0;  // hits with larger keys
+    for (int bit = 31; bit >= 0; bit--) {
+      const uint32_t tried = key | (1u << bit);
+      int reach = 0;
+      for (int i = threadIdx.x; i < c; i += BLOCK) reach += (uint32_t)(mine[i] >> 32) >= tried;
+      reach = block_sum(reach, partial);
+      if (reach >= k) key = tried; else above = reach;
+    }
+    long long id = 0;  // the largest id with fewer than k - above ties before it
+    for (int bit = 62; bit >= 0; bit--) {
+      const long long tried = id | (1ll << bit);
+      int before = 0;
+      for (int i = threadIdx.x; i < c; i += BLOCK) {
+        const uint32_t row = (uint32_t)mine[i];
+        before += (uint32_t)(mine[i] >> 32) == key && (ids ? ids[row] : (long long)row) < tried;
+      }
+      if (block_sum(before, partial) < k - above) id = tried;
+    }
+    if (threadIdx.x == 0) { taus[q] = unordered(key); tau_ids[q] = id; }
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) counts[q] = 0;
+}
+
+// The k best of each list, by key and id: bitonic sort of at most `room` hits, a power of two. Empty places: -inf and
+// the largest id.
+extern "C" __global__ void __launch_bounds__(BLOCK) best_hits(
+    const uint64_t* hits, const long long* ids, const int* counts, int room, int k, float* keys, long long* found) {
+  extern __shared__ long long names[];  // (room), then keys (room)
+  const int q = blockIdx.x, c = min(counts[q], room);
+  int m = 64;
+  while (m < c) m <<= 1;
+  uint32_t* order = (uint32_t*)(names + m);
+  for (int i = threadIdx.x; i < m; i += BLOCK) {
+    const uint64_t hit = i < c ? hits[(size_t)q * room + i] : 0ull;
+    order[i] = (uint32_t)(hit >> 32);
+    names[i] = i < c ? (ids ? ids[(uint32_t)hit] : (long long)(uint32_t)hit) : 0x7fffffffffffffffll;
+  }
+  __syncthreads();
+  for (int size = 2; size <= m; size <<= 1)
+    for (int stride = size >> 1; stride > 0; stride >>= 1) {
+      for (int i = threadIdx.x; i < m / 2; i += BLOCK) {
+        const int lo = 2 * i - (i & (stride - 1)), hi = lo + stride;
+        const uint32_t a = order[lo], b = order[hi];
+        const long long x = names[lo], y = names[hi];
+        const bool after = a < b || (a == b && x > y);  // lo comes after hi
+        if (after == ((lo & size) == 0)) { order[lo] = b; order[hi] = a; names[lo] = y; names[hi] = x; }
+      }
+      __syncthreads();
+    }
+  for (int i = threadIdx.x; i < k; i += BLOCK) {
+    const bool there = i < c;
+    keys[(size_t)q * k + i] = there ? unordered(order[i]) : minus_infinity();
+    found[(size_t)q * k + i] = there ? names[i] : 0x7fffffffffffffffll;
+  }
+}
