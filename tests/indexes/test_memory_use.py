@@ -50,8 +50,15 @@ def in_arrays():
     return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([arrays]).traces)
 
 
-@pytest.mark.parametrize("store", ["none", "float32"])
-@pytest.mark.parametrize("kind", ["flat", "ivf"])
+@pytest.mark.parametrize(
+    ("kind", "store"),
+    [
+        ("ivf", "float32"),
+        pytest.param("ivf", "none", marks=pytest.mark.slow),
+        pytest.param("flat", "none", marks=pytest.mark.slow),
+        pytest.param("flat", "float32", marks=pytest.mark.slow),
+    ],
+)
 def test_bytes_told_are_bytes_allocated(kind, store):
     """Within a twentieth, at each moment of an index's life; NumPy tells tracemalloc of every array's memory."""
     used(made(kind, store, 5000))

@@ -81,6 +81,7 @@ def points(page, plot: str) -> int:
     return page.evaluate(f"document.getElementById('{plot}').data.reduce((sum, trace) => sum + trace.x.length, 0)")
 
 
+@pytest.mark.slow
 def test_every_plot_is_drawn(shown):
     for plot, some in (("recall", 44), ("speed", 176), ("distortion", 44), ("build", 88)):
         assert points(shown, plot) >= some
@@ -88,10 +89,12 @@ def test_every_plot_is_drawn(shown):
     assert shown.locator("#table tbody tr").count() == 176
 
 
+@pytest.mark.slow
 def test_nothing_is_wider_than_the_screen(shown):
     assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+@pytest.mark.slow
 def test_a_filter_hides_a_method_everywhere(shown):
     before = points(shown, "recall")
     shown.locator("label.chip", has=shown.locator("input[value='qjl']")).click()
@@ -100,12 +103,14 @@ def test_a_filter_hides_a_method_everywhere(shown):
     assert "qjl" not in shown.locator("#table tbody").inner_text()
 
 
+@pytest.mark.slow
 def test_everything_hidden_is_no_error(shown):
     for box in shown.locator("input[name='bits']").all():
         box.evaluate("box => box.click()")
     assert shown.locator("#table tbody tr").count() == 0
 
 
+@pytest.mark.slow
 def test_the_table_sorts_and_searches(shown):
     shown.locator("th button", has_text="bytes").click()
     sizes = [float(text) for text in shown.locator("#table tbody tr td:nth-child(8)").all_inner_texts()]
@@ -117,6 +122,7 @@ def test_the_table_sorts_and_searches(shown):
     assert shown.locator("#table tbody tr").count() == 12
 
 
+@pytest.mark.slow
 def test_another_data_set_and_another_k_are_shown(shown):
     shown.locator("#dataset").select_option("second </script><b>")
     assert shown.locator("#heading").inner_text().startswith("second </script><b>: 10,000")
@@ -124,6 +130,7 @@ def test_another_data_set_and_another_k_are_shown(shown):
     assert "recall@1 " in shown.locator("#recall").inner_text() + " "
 
 
+@pytest.mark.slow
 def test_a_point_tells_what_it_is(shown):
     shown.locator("#recall").scroll_into_view_if_needed()
     shown.evaluate("Plotly.Fx.hover('recall', [{curveNumber: 0, pointNumber: 0}])")
@@ -132,6 +139,7 @@ def test_a_point_tells_what_it_is(shown):
     assert "106 bytes" in text
 
 
+@pytest.mark.slow
 def test_light_and_dark_can_be_changed(shown):
     before = shown.evaluate("getComputedStyle(document.body).backgroundColor")
     shown.locator("#theme").click()
