@@ -72,6 +72,7 @@ def test_json_prints_the_results_and_nothing_else(small, tmp_path):
     assert row.items() <= line.items()
 
 
+@pytest.mark.slow
 def test_options_reach_the_plan(small, tmp_path):
     options = (
         "--bits 1 --quantizers drive -k 5 --queries 7 --rows 1100 --threads 1 --seed 3 --no-peers --index ivf "

@@ -23,7 +23,7 @@ def passes(program, *options):
     return done.stdout
 
 
-@pytest.mark.parametrize("kind", [pytest.param("flat", marks=pytest.mark.slow), "ivf"])
+@pytest.mark.parametrize("kind", ["flat", pytest.param("ivf", marks=pytest.mark.slow)])
 def test_no_mutation_of_a_saved_index_does_harm(kind):
     assert "120 rounds" in passes("mutate.py", "--kind", kind, "--rounds", 120, "--cells", 1)
 

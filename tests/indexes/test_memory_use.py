@@ -223,6 +223,7 @@ def test_a_change_that_runs_out_of_memory_changes_nothing(kind, part, method, mo
         assert failed or first == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
 @pytest.mark.parametrize("store", ["none", "float32"])
 def test_an_update_is_the_same_as_removing_and_adding(kind, store):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-import fsspec
 import numpy as np
 import pytest
 
 pytest.importorskip("llama_index.core")
 
+import fsspec  # comes with llama_index
 from llama_index.core import MockEmbedding, StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.schema import ImageNode, IndexNode, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import (

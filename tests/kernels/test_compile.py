@@ -119,6 +119,7 @@ def without_cache_folders(copy):
     return {"HOME": str(blocker), "XDG_CACHE_HOME": str(blocker), "NUMBA_CACHE_DIR": str(blocker)}
 
 
+@pytest.mark.slow
 def test_a_second_process_reads_the_disk_cache(copy, tmp_path):
     places = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     first, second = run(copy, **places), run(copy, **places)

@@ -7,6 +7,7 @@ import sys
 
 import numba
 import numpy as np
+import pytest
 from numpy.testing import assert_array_equal
 
 from polarindex.kernels.candidates import shrink, tighten
@@ -112,6 +113,7 @@ def digest():
     return bits.hexdigest()
 
 
+@pytest.mark.isa
 def test_a_machine_without_simd_packs_the_same(told_without_simd):
     assert told_without_simd("test_lanes") == digest()
 

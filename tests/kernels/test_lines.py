@@ -239,13 +239,12 @@ print(",".join(kernels.available()), index.search(x[:7], 5)[1].tolist())
 """
 
 
+@pytest.mark.isa
 @pytest.mark.parametrize(
     ("target", "sets"),
     [
         ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, "generic"),
-        pytest.param(
-            {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2"}, "avx2,generic", marks=pytest.mark.isa
-        ),
+        ({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2"}, "avx2,generic"),
     ],
 )
 @pytest.mark.skipif("avx2" not in SETS, reason="names x86 processors")

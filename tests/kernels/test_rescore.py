@@ -176,6 +176,7 @@ def digest():
     return bits.hexdigest()
 
 
+@pytest.mark.isa
 def test_a_machine_without_simd_gives_the_same_bits(told_without_simd):
     assert told_without_simd("test_rescore") == digest()
 

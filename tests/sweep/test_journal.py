@@ -68,6 +68,7 @@ def test_a_row_that_failed_gives_way_to_one_that_did_not(tmp_path, opened):
     assert opened(tmp_path).results.rows == journal.results.rows == [row("a", 0.7)]
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_from_any_byte_where_it_was_killed(tmp_path, opened):
     journal = opened(tmp_path)
     journal.add(row("a"))
