@@ -170,8 +170,8 @@ class Records:
         if len(ids) and ids[-1] >= WITHOUT_VECTOR:
             with self._changing() as connection:
                 connection.execute(
-                    "DELETE FROM records WHERE id >= ?1 AND key IN (SELECT key FROM records WHERE id < ?1)",
-                    (WITHOUT_VECTOR,),
+                    "DELETE FROM records WHERE id >= ? AND key IN (SELECT key FROM records WHERE id < ?)",
+                    (WITHOUT_VECTOR, WITHOUT_VECTOR),
                 )
 
     # --- asking it
