@@ -37,6 +37,11 @@ METHODS = (
 )
 
 
+def versions(facts: dict[str, Any]) -> str:
+    """Of Python and every library that was measured."""
+    return ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+
+
 def table(result: dict[str, Any]) -> list[str]:
     """A Markdown table: methods down, bits across, each cell R10@10 and bytes a vector."""
     data, cells = result["dataset"], {(row["method"], row["bits"]): row for row in result["rows"]}
@@ -70,8 +75,8 @@ def lists_table(result: dict[str, Any] | None) -> list[str]:
         cells = [f"{row['lists']:.3f}, {row['flat']:.3f} ({row['bytes_per_vector']})" for row in data["results"]]
         lines.append(f"| {data['name']}, {data['rows']:,} × {data['dim']}, {data['metric']} | {' | '.join(cells)} |")
     facts = result["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    return [*lines, "", f"{result['queries']:,} queries. {facts['cpu']}; {versions}. Reproduce: `{result['command']}`"]
+    what = f"{facts['cpu']}; {versions(facts)}. Reproduce: `{result['command']}`"
+    return [*lines, "", f"{result['queries']:,} queries. {what}"]
 
 
 def storage_table(result: dict[str, Any] | None) -> list[str]:
@@ -89,12 +94,11 @@ def storage_table(result: dict[str, Any] | None) -> list[str]:
             rows.append(["", "one fsync, beside it", *(number(cell["bare"]) if cell else "" for cell in cells)])
     skipped = "".join(f" Not measured: {name}, {why}." for name, why in result["skipped"].items())
     facts = result["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return [
         *markdown(head, rows),
         "",
         f"Milliseconds, medians of {result['repeats']}, of a sync of five times as many.{skipped} {facts['cpu']}, "
-        f"{facts['cores']} cores; {versions}. {facts['date']}. Reproduce: `{result['command']}`",
+        f"{facts['cores']} cores; {versions(facts)}. {facts['date']}. Reproduce: `{result['command']}`",
     ]
 
 
@@ -113,11 +117,10 @@ def claims_table(result: dict[str, Any] | None) -> list[str]:
             rows.append([*head, "", "", "", f"not tried: {claim['not_tried']}"])
         rows.append(["", f"*{claim['setup']}*" + (f". {claim['remark']}" if claim["remark"] else ""), "", "", "", ""])
     facts = result["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return [
         *markdown(["paper", "claim", "figure", "printed", "here", "reproduced"], rows),
         "",
-        f"{facts['cpu']}; {versions}. {facts['date']}. Reproduce: `{result['command']}`",
+        f"{facts['cpu']}; {versions(facts)}. {facts['date']}. Reproduce: `{result['command']}`",
     ]
 
 
@@ -164,10 +167,9 @@ def standing_table(result: dict[str, Any] | None) -> list[str]:
 
 def footer(result: dict[str, Any]) -> str:
     facts = result["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
-        f"FAISS is trained on rows of the base set. {facts['cpu']}, {facts['threads']} thread; {versions}. Times and "
-        "all rows are in `benchmarks/results/`; `datasets/README.md` says how to get the files."
+        f"FAISS is trained on rows of the base set. {facts['cpu']}, {facts['threads']} thread; {versions(facts)}. "
+        "Times and all rows are in `benchmarks/results/`; `datasets/README.md` says how to get the files."
     )
 
 
