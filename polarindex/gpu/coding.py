@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from polarindex.checks import VectorSource
-from polarindex.gpu.device import device
+from polarindex.gpu.device import Device, device
 from polarindex.gpu.encode import Coder, Part, coder, steps
 from polarindex.indexes.coding import Centre, Coding, Columns
 from polarindex.indexes.originals import pack_originals
@@ -29,12 +29,24 @@ class GpuCoding(Coding):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what lies on the device."""
-        return {name: value for name, value in self.__dict__.items() if name != "coder"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("coder", "_others")}
 
     @cached_property
     def coder(self) -> Coder | None:
         """None where rows are coded on the host."""
         return coder(device(self.number), self.quantizer)
+
+    def coder_on(self, other: Device) -> Coder | None:
+        """The same for another GPU, whose tables are its own."""
+        if other.number == self.number:
+            return self.coder
+        if other.number not in self._others:
+            self._others[other.number] = coder(other, self.quantizer)
+        return self._others[other.number]
+
+    @cached_property
+    def _others(self) -> dict[int, Coder | None]:
+        return {}
 
     def coded(self, source: VectorSource, centre: Centre) -> Iterator[Columns]:
         if self.coder is None:

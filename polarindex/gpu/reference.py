@@ -163,3 +163,33 @@ def best(
         if len(hits) <= room:
             return ids[stored[:k]], keys[stored[:k]], overflows
         tau, tau_id, overflows = keys[stored[k - 1]], ids[stored[k - 1]], overflows + 1
+
+
+# --- streamed.py
+
+
+def best_by_parts(
+    keys: Array, ids: Array, k: int, room: int, parts: list[Array], sampled: Array, arrival: Array
+) -> tuple[Array, Array, int]:
+    """As `best`, of rows that are scanned part by part; also how often a part was scanned again.
+
+    parts : numbers of rows, each in one of them
+    sampled : numbers of rows of the first part, a multiple of 16
+    arrival : the order in which rows of a part come to the list
+    """
+    maxima = keys[sampled].reshape(1, -1, 16).max(axis=2)
+    tau, tau_id, overflows = thresholds(maxima, k)[0], np.iinfo(np.int64).max, 0
+    held = np.empty(0, np.int64)
+    for part in parts:
+        order = arrival[np.isin(arrival, part)]
+        while True:
+            hits = order[(keys[order] > tau) | ((keys[order] == tau) & (ids[order] <= tau_id))]
+            stored = np.concatenate([held, hits])[:room]
+            stored = stored[np.lexsort((ids[stored], -keys[stored]))]
+            if len(stored) >= k:
+                tau, tau_id, stored = keys[stored[k - 1]], ids[stored[k - 1]], stored[:k]
+            if len(held) + len(hits) <= room:
+                held = stored
+                break
+            held, overflows = stored[~np.isin(stored, part)], overflows + 1
+    return ids[held], keys[held], overflows

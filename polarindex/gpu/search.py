@@ -22,6 +22,7 @@ from polarindex.gpu.device import Device, raw
 from polarindex.gpu.layout import TILE, Layout
 from polarindex.gpu.shapes import SORTED_K, Shape, room, sample, shape
 from polarindex.gpu.source import scan_source, source
+from polarindex.gpu.tiles import Tiles
 from polarindex.indexes.lines import StageQueries
 from polarindex.kernels.limits import EMPTY_ID
 
@@ -45,7 +46,7 @@ class Rows(NamedTuple):
     """An index's rows on the device; CuPy arrays.
 
     tiles uint8; scales, shifts (>= n,) float32, shifts None for 0; ids (>= n,) int64, None where they are positions;
-    table (4,) uint32, on the host
+    table (4,) uint32, on the host; beyond: where tiles are that the device does not hold, None where it holds all
     """
 
     layout: Layout
@@ -55,14 +56,19 @@ class Rows(NamedTuple):
     shifts: Any
     ids: Any
     table: NDArray[np.uint32]
+    beyond: Tiles | None = None
 
 
 class Chosen(NamedTuple):
-    """Rows that may be returned: bits, a uint32 for 32 rows, and the tiles that have any; None for all."""
+    """Rows that may be returned: bits, a uint32 for 32 rows, and the tiles that have any; None for all.
+
+    numbers : `tiles` on the host
+    """
 
     bits: Any
     tiles: Any
     tile_count: int
+    numbers: NDArray[np.int32] | None = None
 
 
 def chosen(cp: Any, allowed: NDArray[np.uint8] | None, n: int) -> Chosen:
@@ -74,7 +80,7 @@ def chosen(cp: Any, allowed: NDArray[np.uint8] | None, n: int) -> Chosen:
     bits = np.packbits(allowed[:n], bitorder="little")
     packed[: len(bits)] = bits
     tiles = np.flatnonzero(packed.view(np.uint64)).astype(np.int32)
-    return Chosen(cp.asarray(packed.view(np.uint32)), cp.asarray(tiles), len(tiles))
+    return Chosen(cp.asarray(packed.view(np.uint32)), cp.asarray(tiles), len(tiles), tiles)
 
 
 # From how many queries are held, with those that fill up the last tile, to their levels (held, padded) int8 and gains
@@ -173,11 +179,12 @@ class Search:
             numbers = (np.int32(self._room), self.counts, self.hits)
             self._topk("bin_hits")((queues,), (128,), (self.queues, self.queued, *numbers))
 
-    def raise_thresholds(self) -> None:
+    def raise_thresholds(self, first: int = 0, stop: int | None = None) -> None:
+        """To the k-th of each list that has k; hits below leave it, and those of rows first .. stop - 1."""
+        lists = self.hits, self._ids, np.int32(self._room), np.int32(self.k)
+        dropped = np.int32(first), np.int32(self._rows.n if stop is None else min(stop, self._rows.n))
         self._topk("raise_thresholds")(
-            (self.nq,),
-            (_SORT_THREADS,),
-            (self.hits, self._ids, np.int32(self._room), np.int32(self.k), self.taus, self.tau_ids, self.counts),
+            (self.nq,), (_SORT_THREADS,), (*lists, *dropped, self.taus, self.tau_ids, self.counts)
         )
 
     def best(self) -> None:
@@ -252,8 +259,12 @@ class Search:
         return max(1, min(most, -(-ntiles // self.shape.tiles)))
 
     def _topk(self, name: str) -> Any:
+        return self._other("topk", name)
+
+    def _other(self, text: str, name: str) -> Any:
+        """A kernel that is not a scan."""
         layout = self._rows.layout
-        return self._device.kernel(source("topk"), {"BITS": layout.bits, "DIM": layout.padded}, name)
+        return self._device.kernel(source(text), {"BITS": layout.bits, "DIM": layout.padded}, name)
 
 
 def _kernel(device: Device, layout: Layout, form: Shape, name: str) -> Any:
@@ -284,10 +295,12 @@ def best_rows(
     nq: int,
     k: int,
     allowed: NDArray[np.uint8] | None,
+    kind: type[Search] = Search,
 ) -> tuple[Floats, Ids]:
-    """Keys (nq, k) float32 and ids (nq, k), best first, of 1 <= k <= n; empty places are -inf and EMPTY_ID.
+    """Keys (nq, k) float32 and ids (nq, k), best first, of k >= 1; empty places are -inf and EMPTY_ID.
 
     prepared : of CuPy and some of the queries
+    kind : the search that these rows want
     """
     keys, ids = np.full((nq, k), -np.inf, np.float32), np.full((nq, k), EMPTY_ID)
     step = max(1, _HIT_BYTES // (8 * room(k)))
@@ -295,7 +308,7 @@ def best_rows(
         which = chosen(cp, allowed, rows.n)
         for start in range(0, nq if which.tile_count else 0, step):
             part = slice(start, min(start + step, nq))
-            search = Search(device, cp, rows, prepared(cp, part), part.stop - part.start, k, which)
+            search = kind(device, cp, rows, prepared(cp, part), part.stop - part.start, k, which)
             search.run()
             keys[part], ids[part] = search.results()
     return keys, ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -171,12 +172,14 @@ class FlatIndex(Index):
         """The constructor's arguments."""
         return self._common_parameters()
 
-    def to_gpu(self, device: int = 0) -> FlatIndex:
+    def to_gpu(self, device: int | Sequence[int] = 0, memory: int | None = None) -> FlatIndex:
         """A polarindex.gpu.GpuFlatIndex of its own with the same rows, searched on an NVIDIA GPU; the extra `gpu`.
 
+        `device` and `memory` are that class's: one GPU or several, and bytes of each, past which codes are streamed.
         MissingExtraError and GpuError say why that cannot be; nothing is computed on the CPU instead.
         """
-        there: FlatIndex = import_module("polarindex.gpu.flat").GpuFlatIndex.of(self, device)  # it knows us, not we it
+        kind = import_module("polarindex.gpu.flat").GpuFlatIndex  # it knows us, not we it
+        there: FlatIndex = kind.of(self, device, memory)
         return there
 
     # --- filling it

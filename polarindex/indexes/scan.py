@@ -170,8 +170,8 @@ def best_rows(
     if len(ranges) == len(tiles) == 1:
         return task(_Part(tiles[0], *ranges[0], whole=True))
     results = run_all(task, [_Part(tile, *bounds) for tile in tiles for bounds in ranges], threads)
-    merged = [_merge(results[i : i + len(ranges)], k) for i in range(0, len(results), len(ranges))]
-    return np.concatenate([keys for keys, _ in merged]), np.concatenate([ids for _, ids in merged])
+    whole = [merged(results[i : i + len(ranges)], k) for i in range(0, len(results), len(ranges))]
+    return np.concatenate([keys for keys, _ in whole]), np.concatenate([ids for _, ids in whole])
 
 
 def rows_of(queries: list[list[StageQueries]], chosen: NDArray[np.int64] | slice) -> list[list[StageQueries]]:
@@ -197,7 +197,7 @@ def _parts(n: int, nq: int, threads: int) -> tuple[list[tuple[int, int]], list[s
     return [(at, min(at + step, n)) for at in range(0, max(n, 1), step)], tiles
 
 
-def _merge(
+def merged(
     results: list[tuple[Floats, NDArray[np.int64]]], k: int
 ) -> tuple[Floats, NDArray[np.int64]]:
     """The k best of several sorted lists of the same queries."""

@@ -67,7 +67,7 @@ def test_every_shape_of_other_cards_compiles(card, bits, nq):
     "architecture", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("sm_75", "sm_80", "sm_120")), "sm_90a"]
 )
 def test_what_surrounds_the_scan_compiles(architecture):
-    for name in ("topk", "pack"):
+    for name in ("topk", "pack", "send"):
         built(source(name), architecture, {"BITS": 3, "DIM": 128})
     built(source("encode"), architecture, _macros(100, 4, 32))
 

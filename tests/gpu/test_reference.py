@@ -96,6 +96,33 @@ def test_lists_of_any_length_give_the_best(seed, k, kind):
     assert overflows <= n  # it ends
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from(["plain", "ties", "sorted"]))
+def test_parts_in_turn_give_the_best_of_all(seed, k, kind):
+    rng = np.random.default_rng(seed)
+    n = 16 * int(rng.integers(4, 60))
+    keys = rng.normal(size=n).astype(np.float32)
+    if kind == "ties":
+        keys = rng.integers(0, 3, n).astype(np.float32)
+    if kind == "sorted":
+        keys.sort()
+    ids = rng.permutation(10 * n)[:n]
+    cuts = 16 * np.sort(rng.integers(1, n // 16, int(rng.integers(0, 5))))
+    parts = [part for part in np.split(np.arange(n), cuts) if len(part)]
+    sampled = parts[0][: 16 * int(rng.integers(1, len(parts[0]) // 16 + 1))]
+    found, scores, overflows = reference.best_by_parts(keys, ids, k, 2 * k, parts, sampled, rng.permutation(n))
+    order = np.lexsort((ids, -keys))[:k]
+    np.testing.assert_array_equal(found, ids[order])
+    np.testing.assert_array_equal(scores, keys[order])
+    assert overflows <= n
+
+
+def test_a_part_that_overflows_is_scanned_again_alone(rng):
+    keys = np.sort(rng.normal(size=4096)).astype(np.float32)
+    parts = np.split(np.arange(4096), 4)
+    _, _, overflows = reference.best_by_parts(keys, np.arange(4096), 10, 64, parts, np.arange(16), np.arange(4096))
+    assert overflows >= 4
+
+
 def test_a_list_that_overflows_is_raised_and_filtered_again(rng):
     keys = np.sort(rng.normal(size=4096)).astype(np.float32)
     _, _, overflows = reference.best(keys, np.arange(4096), 10, 64, np.arange(16))

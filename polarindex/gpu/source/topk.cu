@@ -76,15 +76,18 @@ extern "C" __global__ void __launch_bounds__(128) bin_hits(
   }
 }
 
-// A list overflowed: the threshold becomes the k-th of the stored hits, by key and id. It leaves out at least room - k
-// of what was stored, so that scanning again and again ends, whatever the order of rows and however many tie.
+// The threshold becomes the k-th of the stored hits, by key and id, if there are k; hits that do not reach it leave the
+// list, and those of rows first .. stop - 1, which a list that overflowed are to be scanned again. At least room - k of
+// what such a list held is then no hit, so that this ends, whatever the order of rows and however many tie.
 extern "C" __global__ void __launch_bounds__(BLOCK) raise_thresholds(
-    const uint64_t* hits, const long long* ids, int room, int k, float* taus, long long* tau_ids, int* counts) {
+    uint64_t* hits, const long long* ids, int room, int k, int first, int stop, float* taus, long long* tau_ids,
+    int* counts) {
   __shared__ int partial[BLOCK / 32];
   const int q = blockIdx.x, c = min(counts[q], room);
-  const uint64_t* mine = hits + (size_t)q * room;
+  uint64_t* mine = hits + (size_t)q * room;
+  uint32_t key = 0;
+  long long id = 0x7fffffffffffffffll;
   if (c >= k) {
-    uint32_t key = 0;
     int above = 0;  // hits with larger keys
     for (int bit = 31; bit >= 0; bit--) {
       const uint32_t tried = key | (1u << bit);
@@ -93,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) raise_thresholds(
       reach = block_sum(reach, partial);
       if (reach >= k) key = tried; else above = reach;
     }
-    long long id = 0;  // the largest id with fewer than k - above ties before it
+    id = 0;  // the largest id with fewer than k - above ties before it
     for (int bit = 62; bit >= 0; bit--) {
       const long long tried = id | (1ll << bit);
       int before = 0;
@@ -105,8 +108,30 @@ extern "C" __global__ void __launch_bounds__(BLOCK) raise_thresholds(
     }
     if (threadIdx.x == 0) { taus[q] = unordered(key); tau_ids[q] = id; }
   }
+  int kept = 0;
+  for (int begin = 0; begin < c; begin += BLOCK) {
+    const int i = begin + threadIdx.x;
+    uint64_t hit = 0;
+    bool stays = false;
+    if (i < c) {
+      hit = mine[i];
+      const uint32_t row = (uint32_t)hit, reached = (uint32_t)(hit >> 32);
+      stays = (row < (uint32_t)first || row >= (uint32_t)stop) &&
+              (reached > key || (reached == key && (ids ? ids[row] : (long long)row) <= id));
+    }
+    const uint32_t staying = __ballot_sync(~0u, stays);
+    __syncthreads();  // all have read their hits of this round, and the counts of the last
+    if ((threadIdx.x & 31) == 0) partial[threadIdx.x >> 5] = __popc(staying);
+    __syncthreads();
+    int at = kept + __popc(staying & ((1u << (threadIdx.x & 31)) - 1u));
+    for (int warp = 0; warp < BLOCK / 32; warp++) {
+      if (warp < (threadIdx.x >> 5)) at += partial[warp];
+      kept += partial[warp];
+    }
+    if (stays) mine[at] = hit;
+  }
   __syncthreads();
-  if (threadIdx.x == 0) counts[q] = 0;
+  if (threadIdx.x == 0) counts[q] = kept;
 }
 
 // The k best of each list, by key and id: bitonic sort of at most `room` hits, a power of two. Empty places: -inf and

@@ -1,0 +1,125 @@
+"""A search of more tiles than the device holds: part by part, each on its way while the one before it is scanned.
+
+    first part    a sample of it sets the thresholds
+    every part    hits that reach the thresholds are appended; the list is cut to its k best, whose last is the
+                  threshold of the next part
+    overflow      the hits of this part go, the threshold rises, and this part alone, still there, is scanned again
+
+Law:       results are those of one pass, bit for bit: a list holds every row so far that reaches its threshold, which
+           k rows reach (reference.best_by_parts, its tests).
+Copies:    by the copy engine, run by run of consecutive tiles; many short runs, which a filter leaves, by a kernel
+           that reads the host's memory. The host waits for a part's counts, by when its buffer is free for the next
+           but one.
+Not here:  the steps themselves (search.py); which parts (residence.py); the memory (tiles.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from polarindex.gpu.device import Device
+from polarindex.gpu.layout import TILE
+from polarindex.gpu.residence import RESIDENT, Part, parts, runs
+from polarindex.gpu.search import Chosen, Prepare, Rows, Search
+from polarindex.gpu.shapes import SORTED_K
+from polarindex.gpu.tiles import Lane, Tiles
+
+FEW_RUNS = 16  # a part, up to which each is a copy of its own: 3 us of the host's time
+_BLOCKS, _THREADS = 64, 256  # of `send_tiles`: 256 kB on their way
+
+
+class StreamedSearch(Search):
+    """A Search whose steps go over parts; `run` waits for each."""
+
+    def __init__(
+        self,
+        device: Device,
+        cp: Any,
+        rows: Rows,
+        prepare: Prepare,
+        nq: int,
+        k: int,
+        which: Chosen,
+        instruction: str | None = None,
+    ) -> None:
+        if rows.beyond is None:
+            raise ValueError("all tiles of these rows are on the device; Search scans them at once")
+        self._tiles: Tiles = rows.beyond
+        self._wanted = np.arange(which.tile_count, dtype=np.int32) if which.numbers is None else which.numbers
+        self._numbers = cp.asarray(self._wanted) if which.tiles is None else which.tiles
+        self._bits = which.bits
+        self.parts = parts(self._tiles.home, self._wanted)
+        super().__init__(device, cp, rows, prepare, nq, k, self._of(self.parts[0]), instruction)
+
+    def run(self) -> None:
+        """All parts, and the best of them."""
+        coming = [part for part in self.parts if part.block != RESIDENT]
+        lanes = {part: self._tiles.lanes[number % 2] for number, part in enumerate(coming)}
+        following = dict(zip(coming, coming[2:], strict=False))
+        self._cp.cuda.get_current_stream().synchronize()  # the other stream reads what this one has sent
+        try:
+            for part in coming[:2]:
+                self.send(part, lanes[part])
+            for part in self.parts:
+                self._turn_to(part, lanes.get(part))
+                if part is self.parts[0]:
+                    self.sample()
+                    self.threshold()
+                self._take_hits(part)
+                if part is not self.parts[-1]:
+                    self.raise_thresholds(0, 0)
+                if part in following:
+                    self.send(following[part], lanes[part])
+        finally:
+            self._tiles.stream.synchronize()
+        if self.k <= SORTED_K:
+            self.best()
+
+    def send(self, part: Part, lane: Lane) -> None:
+        """Copy the wanted tiles of a part to where they are in its block; nothing waits."""
+        cp, home, tile_bytes = self._cp, self._tiles.home, self._rows.layout.tile_bytes
+        address, first = self._tiles.address(part.block), home.first(part.block)
+        found = runs(self._wanted[part.start : part.stop])
+        with self._tiles.stream as stream:
+            if len(found) <= FEW_RUNS:
+                for start, count in found.tolist():
+                    at = (start - first) * tile_bytes
+                    cp.cuda.runtime.memcpyAsync(
+                        lane.address + at,
+                        address + at,
+                        count * tile_bytes,
+                        cp.cuda.runtime.memcpyHostToDevice,
+                        stream.ptr,
+                    )
+            else:
+                mine = self._numbers[part.start : part.stop]
+                numbers = mine, np.int32(len(mine)), np.int32(first)
+                self._other("send", "send_tiles")((_BLOCKS,), (_THREADS,), (np.uint64(address), lane.buffer, *numbers))
+            lane.filled.record(stream)
+
+    # ---
+
+    def _of(self, part: Part) -> Chosen:
+        return Chosen(self._bits, self._numbers[part.start : part.stop], part.stop - part.start)
+
+    def _turn_to(self, part: Part, lane: Lane | None) -> None:
+        """Let the steps scan this part, once it has come."""
+        self._which = self._of(part)
+        self.arguments["codes"] = self._tiles.origin(part.block, lane.address if lane else None)
+        if lane:
+            self._cp.cuda.get_current_stream().wait_event(lane.filled)
+
+    def _take_hits(self, part: Part) -> None:
+        """Append the hits of a part, all of them."""
+        home = self._tiles.home
+        first = TILE * home.first(part.block)
+        stop = TILE * (home.resident if part.block == RESIDENT else home.first(part.block + 1))
+        self.filter()
+        while int(self.counts.get()[: self.nq].max()) > self._room:
+            self.raise_thresholds(first, stop)
+            self.filter()
+
+    def raise_thresholds(self, first: int = 0, stop: int | None = None) -> None:
+        super().raise_thresholds(first, stop)
+        self.arguments["raised"] = 1
