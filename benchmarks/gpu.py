@@ -64,9 +64,9 @@ def copy_rate(cp: Any) -> float:
     return 2e3 * x.nbytes / timed(cp, lambda: cp.copyto(y, x))
 
 
-def coded(cp: Any, index: GpuFlatIndex, made: Coder, n: int) -> Rows:
-    """Random rows, coded and packed where they are."""
-    mirror, stage = Mirror(index.quantizer, index._mirror.number), index.quantizer.stages[0]
+def coded(cp: Any, index: GpuFlatIndex, made: Coder, n: int, memory: int | None = None) -> Rows:
+    """Random rows, coded and packed on the device, where `memory` holds their tiles, and copied from there."""
+    mirror, stage = Mirror(index.quantizer, 0, memory), index.quantizer.stages[0]
     mirror.reserve(cp, n, {"scales": np.dtype(np.float32), "shifts": np.dtype(np.float32)})
     mu = cp.zeros(index.dim, cp.float32)
     step = 1 << 17
@@ -77,8 +77,9 @@ def coded(cp: Any, index: GpuFlatIndex, made: Coder, n: int) -> Rows:
         mirror.pack(cp, words if mirror.layout.bits < 8 else levels(cp, stage, words), None, start)
         mirror.column("scales")[part] = (sums[0] / sums[2]).astype(cp.float32)
         mirror.column("shifts")[part] = (-sums[0]).astype(cp.float32)
-    columns = mirror.column("scales"), mirror.column("shifts")
-    return Rows(mirror.layout, n, mirror.column("tiles"), *columns, None, table_words(stage, mirror.layout))
+    cp.cuda.get_current_stream().synchronize()
+    columns, beyond = (mirror.column("scales"), mirror.column("shifts")), mirror.beyond
+    return Rows(mirror.layout, n, mirror.column("tiles"), *columns, None, table_words(stage, mirror.layout), beyond)
 
 
 def levels(cp: Any, stage: Any, words: Any) -> Any:

@@ -154,6 +154,57 @@ def gpu_table(result: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def streamed_table(result: dict[str, Any] | None) -> list[str]:
+    """Milliseconds of searches by what the device holds and by filters, beside the rate of plain copies."""
+    if result is None:
+        return [NOT_YET.format("gpu_streamed")]
+    held = list(dict.fromkeys(row["resident"] for row in result["streams"]))
+    found = {(row["resident"], row["nq"]): row for row in result["streams"]}
+    rows = [
+        [f"{nq:,}", *(_streamed(found[name, nq]) for name in held)]
+        for nq in dict.fromkeys(row["nq"] for row in result["streams"])
+    ]
+    filters = [[row["filter"], f"{row['sent'] / 1e6:,.0f}", _streamed(row)] for row in result["filters"]]
+    rates = [row["copy_bytes_s"] / 1e9 for row in result["streams"] if row["sent"]]
+    codes = result["rows"] * result["dim"] * result["bits"] / 8e9
+    return [
+        *markdown(["queries", *(f"holds {name}" for name in held)], rows),
+        "",
+        *markdown(["filter", "MB sent", "holds a tenth, 1 query"], filters),
+        "",
+        f"{result['rows']:,} rows of {result['dim']:,} coordinates, {result['bits']} bits, {codes:.1f} GB of codes, "
+        f"k = {result['k']}: milliseconds, and bytes sent a second in parts of the rate of a plain copy from the same "
+        f"pinned memory, {min(rates):.1f} to {max(rates):.1f} GB/s. {result['card']}. "
+        f"{machine_line({'caches': {}} | result['environment'])} Reproduce: `python -m benchmarks.gpu_streamed`",
+    ]
+
+
+def _streamed(row: dict[str, Any]) -> str:
+    return f"{row['ms']:.2f}" + (f" ({row['of_copy_rate']:.0%})" if row["of_copy_rate"] else "")
+
+
+def several_table(result: dict[str, Any] | None) -> list[str]:
+    """Milliseconds of `search` on some GPUs, and how many times as fast as on one."""
+    if result is None or not result["several"]:
+        return [NOT_YET.format("gpu_streamed")]
+    counts = list(dict.fromkeys(row["gpus"] for row in result["several"]))
+    rows = []
+    for streamed in (False, True):
+        found = {(row["gpus"], row["nq"]): row["ms"] for row in result["several"] if (row["streamed"] > 0) == streamed}
+        for nq in dict.fromkeys(nq for _, nq in found):
+            alone = found[1, nq]
+            cells = (f"{found[count, nq]:.2f} ({alone / found[count, nq]:.2f}×)" for count in counts if count > 1)
+            rows.append(["a quarter" if streamed else "everything", f"{nq:,}", f"{alone:.2f}", *cells])
+    head = ["GPUs hold", "queries", "one GPU", *(f"{count} GPUs" for count in counts if count > 1)]
+    return [
+        *markdown(head, rows),
+        "",
+        f"`search` from NumPy to NumPy, {result['several_rows']:,} rows of {result['several_dim']:,} coordinates, "
+        f"{result['bits']} bits, k = {result['k']}, milliseconds; the same answers. {result['card']}. "
+        f"{machine_line({'caches': {}} | result['environment'])} Reproduce: `python -m benchmarks.gpu_streamed`",
+    ]
+
+
 def standing_table(result: dict[str, Any] | None) -> list[str]:
     """polarindex to the best other library, a set a row."""
     if result is None:
@@ -199,6 +250,10 @@ def made(name: str) -> list[str]:
             return paragraphs(list_lines(in_order(found), "images/")) if found else [NOT_YET.format("frontier")]
         case "gpu":
             return gpu_table(newest("gpu"))
+        case "gpu-streamed":
+            return streamed_table(newest("gpu_streamed"))
+        case "gpu-several":
+            return several_table(newest("gpu_streamed"))
         case "standing":
             return standing_table(newest("frontier"))
     return readme() if name.startswith("benchmarks/report.py") else block(name, newest("kernels"))

@@ -117,7 +117,7 @@ class Mirror:
                 columns.get("shifts"),
                 columns.get("ids"),
                 table_words(self._quantizer.stages[0], self.layout),
-                held.tiles if held.tiles.home.block else None,
+                self.beyond,
             )
 
     # --- following
@@ -131,7 +131,7 @@ class Mirror:
         start = self.reserve(cp, n, {name: arena.columns[name].dtype for name in names}, keep=start)
         self._send_range(cp, arena, names, start, n)
         self._send_some(cp, arena, names, numbers[numbers < start])
-        if self._streams:
+        if self.beyond:
             cp.cuda.get_current_stream().synchronize()  # what is on the host is read by another stream
         self._n = n
         self._stale.clear()
@@ -151,7 +151,7 @@ class Mirror:
         row_bytes, limit = sum(dtype.itemsize for dtype in columns.values()), self._limit(cp)
         home = residence(n, row_bytes, self.layout.tile_bytes, limit)
         both = home.nbytes(row_bytes, self.layout.tile_bytes) + self.nbytes
-        if home.block or self._streams or both > limit:
+        if home.block or self.beyond or both > limit:
             keep = 0
         if not keep:
             self._held = held = None  # so that the old room is free for the new
@@ -168,8 +168,10 @@ class Mirror:
         return keep
 
     @property
-    def _streams(self) -> bool:
-        return self._held is not None and self._held.tiles.home.block > 0
+    def beyond(self) -> Tiles | None:
+        """Where tiles are, if some are not on the device."""
+        held = self._held
+        return held.tiles if held and held.tiles.home.block else None
 
     def _limit(self, cp: Any) -> int:
         """Bytes that may be held."""

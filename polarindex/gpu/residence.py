@@ -23,7 +23,7 @@ from polarindex.gpu.layout import TILE
 BUFFERS = 2  # one is filled while another is scanned
 RESIDENT = -1  # in place of a block's number
 _BLOCK_BYTES = 1 << 26  # 1.2 ms of a 55 GB/s bus, beside .1 ms that a part costs in calls
-_BUFFERS_SHARE = 4  # of what columns leave, buffers take no more than this part
+_BUFFERS_SHARE = 2  # of what columns leave, buffers take no more than this part
 _SPARE = 8  # an eighth more room than rows
 
 Numbers = NDArray[np.signedinteger[Any]]

@@ -61,10 +61,11 @@ def rng(request):
 
 
 def dots_on_device(gpu, queries, instruction=None):
-    with gpu._mirror.current(gpu._arena) as held, gpu._mirror.device.use("testing") as cp:
+    (mirror,) = gpu._copies
+    with mirror.current(gpu._arena) as held, mirror.device.use("testing") as cp:
         prepare = sent(cp, queries, held.layout.padded)
         which = chosen(cp, None, held.n)
-        return Search(gpu._mirror.device, cp, held, prepare, len(queries.levels), 1, which, instruction).dots()
+        return Search(mirror.device, cp, held, prepare, len(queries.levels), 1, which, instruction).dots()
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
@@ -114,6 +115,103 @@ def test_random_indexes_answer_as_on_the_cpu():
             check(cpu, gpu, q, k, filter=filter)
         except AssertionError as error:
             raise AssertionError(f"case {case}: n={n} dim={dim} kind={kind} nq={nq} k={k} {arguments}") from error
+
+
+def cards():
+    """Devices to put an index on: one, the same twice, and all there are."""
+    count = pytest.importorskip("cupy").cuda.runtime.getDeviceCount()
+    return [0, [0, 0], *([list(range(count))] if count > 1 else [])]
+
+
+def memory_for(n, layout, share):
+    """Bytes for the columns of n rows and a share of their tiles; two tiles at least."""
+    return (n + n // 8 + 64) * 16 + max(2, int(share * n / 64)) * layout.tile_bytes
+
+
+def test_random_indexes_that_are_streamed_or_on_several_devices_answer_as_on_the_cpu():
+    dims = (17, 128, 300)
+    warm(dims)
+    streamed = 0
+    for case in CASES:
+        rng = np.random.default_rng([11, case])
+        n = int(rng.choice([65, 1000, 5000, 20_000, 60_000]))
+        dim, bits = int(rng.choice(dims)), int(rng.choice(WIDTHS))
+        kind = str(rng.choice(["plain", "skewed", "equal", "sorted", "zero"]))
+        nq, k = int(rng.choice([1, 16, 130, 300])), int(rng.choice([1, 10, 100, 700]))
+        arguments = dict(metric=str(rng.choice(["l2", "ip"])), bits=bits, seed=case)
+        cpu, _ = pair(rng, n, dim, kind, **arguments)
+        devices = cards()
+        device = devices[int(rng.integers(len(devices)))]
+        share = float(rng.choice([0, 0.02, 0.3, 0.9]))
+        gpu = cpu.to_gpu(device, memory_for(n, Layout(bits, dim), share))
+        q = rows(rng, nq, dim, "plain" if kind == "zero" else kind)
+        try:
+            check(cpu, gpu, q, k)
+            check(cpu, gpu, q, k, filter=rng.random(n) < rng.choice([0.001, 0.02, 0.9]))
+            check(cpu, gpu, q[:3], k, filter=np.arange(n) // 100 % 7 == 3)
+        except AssertionError as error:
+            what = f"{n=} {dim=} {kind=} {nq=} {k=} {device=} {share=} {arguments}"
+            raise AssertionError(f"case {case}: {what}") from error
+        held = gpu.info()["device"]
+        streamed += any(one["streamed"] for one in (held if isinstance(held, list) else [held]))
+    assert streamed > len(CASES) // 2
+
+
+@pytest.mark.parametrize("kind", ["equal", "sorted", "plain"])
+def test_parts_that_overflow_change_no_result(kind, rng, monkeypatch):
+    monkeypatch.setattr(gpu_search, "room", lambda k: 128)
+    monkeypatch.setattr(gpu_search, "sample", lambda ntiles, k: Sample(1, ntiles))
+    cpu, _ = pair(rng, 20_000, 96, kind, metric="ip")
+    for nq in (20, 150):
+        gpu = cpu.to_gpu(memory=memory_for(20_000, Layout(4, 96), 0.2))
+        check(cpu, gpu, rows(rng, nq, 96, "plain"), 10)
+
+
+@pytest.mark.parametrize("device", range(3))
+def test_streamed_copies_follow_every_change(device, rng):
+    if device >= len(cards()):
+        pytest.skip("there is one GPU")
+    cpu, _ = pair(rng, 3000, 80)
+    gpu = cpu.to_gpu(cards()[device], 200_000)
+    q = rng.standard_normal((9, 80)).astype(np.float32)
+    for step in range(8):
+        x = rng.standard_normal((int(rng.integers(1, 1500)), 80)).astype(np.float32)
+        for index in (cpu, gpu):
+            index.add(x)
+        check(cpu, gpu, q, 20)
+        some = np.random.default_rng(step).choice(cpu.ids, len(cpu) // 4, replace=False)
+        for index in (cpu, gpu):
+            index.update(some[::2], -x[np.arange(len(some[::2])) % len(x)])
+            index.remove(some[1::2])
+        check(cpu, gpu, q, 20, filter=cpu.ids % 3 == 0)
+
+
+def test_large_blocks_are_streamed_whole_and_by_a_filter(rng):
+    """Blocks of many tiles, filters of few and of very many runs."""
+    n = 400_000
+    cpu, _ = pair(rng, n, 128, metric="ip")
+    gpu = cpu.to_gpu(memory=20_000_000)
+    q = rng.standard_normal((5, 128)).astype(np.float32)
+    check(cpu, gpu, q, 10)
+    for filter in (rng.random(n) < 0.0005, rng.random(n) < 0.02, np.arange(n) > n - 70_000):
+        check(cpu, gpu, q, 10, filter=filter)
+    held = gpu.info()["device"]
+    assert held["streamed"] > 10_000_000 and held["nbytes"] <= 20_000_000
+
+
+def test_memory_that_cannot_be_pinned_is_named(rng, monkeypatch):
+    cp = pytest.importorskip("cupy")
+    cpu, _ = pair(rng, 10_000, 128)
+    gpu = cpu.to_gpu(memory=200_000)
+
+    def refuse(nbytes):
+        return cp.cuda.runtime.hostAlloc(1 << 50, 0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cp.cuda, "PinnedMemory", refuse)
+        with pytest.raises(pi.GpuError, match="pinned memory cannot be had"):
+            gpu.search(np.ones(128), 5)
+    check(cpu, gpu, rng.standard_normal((2, 128)).astype(np.float32), 5)
 
 
 @pytest.mark.parametrize("bits", WIDTHS)

@@ -35,8 +35,8 @@ def test_what_the_device_holds_is_within_its_limit(n, row_bytes, tile_bytes, lim
         assert limit - home.nbytes(row_bytes, tile_bytes) < tile_bytes
 
 
-@pytest.mark.parametrize(("limit", "resident"), [(1 << 34, 0.98), (1 << 30, 0.5)])
-def test_buffers_take_little_of_a_large_limit_and_a_quarter_of_a_small_one(limit, resident):
+@pytest.mark.parametrize(("limit", "resident"), [(1 << 34, 0.99), (1 << 26, 0.5)])
+def test_buffers_take_little_of_a_large_limit_and_half_of_a_small_one(limit, resident):
     home = residence(10**9, 0, 32_768, limit)
     assert home.resident * 32_768 >= resident * limit
     assert home.block * 32_768 <= 1 << 26
