@@ -96,7 +96,7 @@ def parts(home: Residence, wanted: Numbers) -> list[Part]:
     return [Part(block, start, stop) for block, start, stop in pairs if start < stop]
 
 
-def runs(tiles: Numbers) -> NDArray[np.int64]:
-    """(m, 2): where each run of consecutive numbers begins, and how many it has."""
-    begins = np.flatnonzero(np.diff(tiles, prepend=tiles[:1] - 2) != 1)
-    return np.stack([tiles[begins], np.diff(begins, append=len(tiles))], axis=1).astype(np.int64)
+def runs(tiles: Numbers) -> list[tuple[int, int]]:
+    """Where each run of consecutive numbers begins, and how many it has; tiles (m,), ascending, m >= 1."""
+    cuts = [0, *(np.flatnonzero(tiles[1:] - tiles[:-1] != 1) + 1).tolist(), len(tiles)]
+    return [(int(tiles[a]), b - a) for a, b in zip(cuts, cuts[1:], strict=False)]

@@ -24,6 +24,7 @@ from polarindex.gpu.residence import RESIDENT, Part, parts, runs
 from polarindex.gpu.search import Chosen, Prepare, Rows, Search
 from polarindex.gpu.shapes import SORTED_K
 from polarindex.gpu.tiles import Lane, Tiles
+from polarindex.indexes.threads import go_on
 
 FEW_RUNS = 16  # a part, up to which each is a copy of its own: 3 us of the host's time
 _BLOCKS, _THREADS = 64, 256  # of `send_tiles`: 256 kB on their way
@@ -62,6 +63,7 @@ class StreamedSearch(Search):
             for part in coming[:2]:
                 self.send(part, lanes[part])
             for part in self.parts:
+                go_on()
                 self._turn_to(part, lanes.get(part))
                 if part is self.parts[0]:
                     self.sample()
@@ -80,10 +82,11 @@ class StreamedSearch(Search):
         """Copy the wanted tiles of a part to where they are in its block; nothing waits."""
         cp, home, tile_bytes = self._cp, self._tiles.home, self._rows.layout.tile_bytes
         address, first = self._tiles.address(part.block), home.first(part.block)
-        found = runs(self._wanted[part.start : part.stop])
+        wanted = self._wanted[part.start : part.stop]
+        few = np.count_nonzero(wanted[1:] - wanted[:-1] != 1) < FEW_RUNS
         with self._tiles.stream as stream:
-            if len(found) <= FEW_RUNS:
-                for start, count in found.tolist():
+            if few:
+                for start, count in runs(wanted):
                     at = (start - first) * tile_bytes
                     cp.cuda.runtime.memcpyAsync(
                         lane.address + at,
