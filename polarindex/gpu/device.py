@@ -49,10 +49,10 @@ def errors(doing: str) -> Iterator[None]:
 
 
 class Device:
-    """A GPU by its number. `use` makes it the current one of a thread."""
+    """A GPU by its number. `use` makes it the current one of a thread; `cp` is CuPy."""
 
     def __init__(self, number: int) -> None:
-        cp = cupy()
+        self.cp = cp = cupy()
         self.number = number
         try:
             count = cp.cuda.runtime.getDeviceCount()
@@ -76,10 +76,8 @@ class Device:
     @contextmanager
     def use(self, doing: str) -> Iterator[Any]:
         """CuPy, with this device as the current one and its errors in our words."""
-        with errors(doing):
-            cp = cupy()
-            with cp.cuda.Device(self.number):
-                yield cp
+        with errors(doing), self.cp.cuda.Device(self.number):
+            yield self.cp
 
     def kernel(self, text: str, macros: dict[str, int], name: str, shared: int = 0) -> Any:
         """A kernel, compiled and loaded at its first use: called with (grid,), (block,), arguments, shared_mem=."""

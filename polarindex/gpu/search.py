@@ -12,8 +12,8 @@ Not here:  where rows come from (mirror.py); keys to distances (indexes/coding.p
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,9 @@ def chosen(cp: Any, allowed: NDArray[np.uint8] | None, n: int) -> Chosen:
 # From how many queries are held, with those that fill up the last tile, to their levels (held, padded) int8 and gains
 # (held,) float32 on the device; the others are 0.
 Prepare = Callable[[int], tuple[Any, Any]]
+
+T = TypeVar("T")
+Turns = Generator[None, None, T]  # it pauses where it would wait for a device, and returns T
 
 
 class Search:
@@ -195,6 +198,11 @@ class Search:
             shared_mem=12 * self._room,
         )
 
+    def turns(self) -> Turns[None]:
+        """`run`, and a pause before its results are waited for."""
+        self.run()
+        yield
+
     def run(self) -> None:
         """All of it but an overflow; nothing waits."""
         self.sample()
@@ -290,25 +298,27 @@ def sent(cp: Any, queries: StageQueries, padded: int) -> Prepare:
 
 def best_rows(
     device: Device,
+    cp: Any,
     rows: Rows,
     prepared: Callable[[Any, slice], Prepare],
     nq: int,
     k: int,
     allowed: NDArray[np.uint8] | None,
     kind: type[Search] = Search,
-) -> tuple[Floats, Ids]:
+) -> Turns[tuple[Floats, Ids]]:
     """Keys (nq, k) float32 and ids (nq, k), best first, of k >= 1; empty places are -inf and EMPTY_ID.
+
+    The device is the current one whenever this goes on.
 
     prepared : of CuPy and some of the queries
     kind : the search that these rows want
     """
     keys, ids = np.full((nq, k), -np.inf, np.float32), np.full((nq, k), EMPTY_ID)
     step = max(1, _HIT_BYTES // (8 * room(k)))
-    with device.use("searching") as cp:
-        which = chosen(cp, allowed, rows.n)
-        for start in range(0, nq if which.tile_count else 0, step):
-            part = slice(start, min(start + step, nq))
-            search = kind(device, cp, rows, prepared(cp, part), part.stop - part.start, k, which)
-            search.run()
-            keys[part], ids[part] = search.results()
+    which = chosen(cp, allowed, rows.n)
+    for start in range(0, nq if which.tile_count else 0, step):
+        part = slice(start, min(start + step, nq))
+        search = kind(device, cp, rows, prepared(cp, part), part.stop - part.start, k, which)
+        yield from search.turns()
+        keys[part], ids[part] = search.results()
     return keys, ids

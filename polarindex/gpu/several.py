@@ -2,29 +2,31 @@
 
 Law:       what is found is what one device with all rows finds, bit for bit: each has its share (share.py), and the
            best of the best of each, by key and id, are the best of all.
-Threads:   one a device, in this process. Launches and waits release the GIL, and a search is a few dozen calls a
-           device; docs/gpu.md has what two bring. Processes would need the rows, and every change, in each of them."""
+Turns:     one thread gives all devices their work and then waits for each: calls return before the device is done. With
+           a thread a device, which hand the GIL to each other at every call, a search took 1 to 4 ms longer, and two
+           devices were no faster than one. Processes would need the rows, and every change, in each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polarindex.gpu.device import Device
 from polarindex.gpu.mirror import Mirror
-from polarindex.gpu.search import Floats, Ids, Prepare, Search, best_rows
+from polarindex.gpu.search import Floats, Ids, Prepare, Search, Turns, best_rows
 from polarindex.gpu.share import Share
 from polarindex.gpu.streamed import StreamedSearch
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.changes import Numbers
 from polarindex.indexes.filters import Group
 from polarindex.indexes.scan import merged
-from polarindex.indexes.threads import run_all
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.quantizers import Quantizer
+
+T = TypeVar("T")
 
 # From some queries, by their numbers, and a device: what best_rows takes of them there
 Prepared = Callable[[NDArray[np.int64], Device], Callable[[Any, slice], Prepare]]
@@ -59,21 +61,39 @@ class Copies:
     def best(self, arena: Arena, groups: list[Group], nq: int, k: int, prepared: Prepared) -> tuple[Floats, Ids]:
         """Keys (nq, k) float32 and ids (nq, k), best first; empty places are -inf and EMPTY_ID."""
         mirrors = [mirror for mirror in self if mirror.share.count(arena.n)]
-        found = run_all(lambda mirror: _best(mirror, arena, groups, nq, k, prepared), mirrors, len(mirrors))
+        found = in_turn([(mirror.device, _best(mirror, arena, groups, nq, k, prepared)) for mirror in mirrors])
         return found[0] if len(found) == 1 else merged(found, k)
+
+
+def in_turn(searches: list[tuple[Device, Turns[T]]]) -> list[T]:
+    """What all return: each goes on until it pauses, its device the current one, and then the next."""
+    going, results = dict(enumerate(searches)), {}
+    try:
+        while going:
+            for number, (device, search) in list(going.items()):
+                with device.use("searching"):
+                    try:
+                        next(search)
+                    except StopIteration as done:
+                        results[number] = done.value
+                        del going[number]
+    finally:
+        for _, search in searches:
+            search.close()
+    return [results[number] for number in range(len(searches))]
 
 
 def _best(
     mirror: Mirror, arena: Arena, groups: list[Group], nq: int, k: int, prepared: Prepared
-) -> tuple[Floats, Ids]:
+) -> Turns[tuple[Floats, Ids]]:
     """The best of one device's rows."""
     keys, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
     with mirror.current(arena) as rows:
         kind = Search if rows.beyond is None else StreamedSearch
         for group, allowed in groups:
             mask = None if allowed is None else mirror.share.of_mask(allowed, arena.n)
-            mine = prepared(group, mirror.device)
-            keys[group], ids[group] = best_rows(mirror.device, rows, mine, len(group), k, mask, kind)
+            mine, on = prepared(group, mirror.device), mirror.device
+            keys[group], ids[group] = yield from best_rows(on, on.cp, rows, mine, len(group), k, mask, kind)
     if rows.ids is None and mirror.share.of > 1:
         there = ids != EMPTY_ID
         ids[there] = mirror.share.positions(ids[there])

@@ -1,15 +1,15 @@
 """A search of more tiles than the device holds: part by part, each on its way while the one before it is scanned.
 
     first part    a sample of it sets the thresholds
-    every part    hits that reach the thresholds are appended; the list is cut to its k best, whose last is the
-                  threshold of the next part
+    every part    hits that reach the thresholds are appended
+    before lists  may overflow, their lengths are looked at; then they are cut to their k best, whose last is the
+                  threshold from there on
     overflow      the hits of this part go, the threshold rises, and this part alone, still there, is scanned again
 
 Law:       results are those of one pass, bit for bit: a list holds every row so far that reaches its threshold, which
            k rows reach (reference.best_by_parts, its tests).
 Copies:    by the copy engine, run by run of consecutive tiles; many short runs, which a filter leaves, by a kernel
-           that reads the host's memory. The host waits for a part's counts, by when its buffer is free for the next
-           but one.
+           that reads the host's memory.
 Not here:  the steps themselves (search.py); which parts (residence.py); the memory (tiles.py)."""
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ import numpy as np
 
 from polarindex.gpu.device import Device
 from polarindex.gpu.layout import TILE
-from polarindex.gpu.residence import RESIDENT, Part, parts, runs
-from polarindex.gpu.search import Chosen, Prepare, Rows, Search
+from polarindex.gpu.residence import BUFFERS, RESIDENT, Part, parts, runs
+from polarindex.gpu.search import Chosen, Prepare, Rows, Search, Turns
 from polarindex.gpu.shapes import SORTED_K
 from polarindex.gpu.tiles import Lane, Tiles
-from polarindex.indexes.threads import go_on
 
 FEW_RUNS = 16  # a part, up to which each is a copy of its own: 3 us of the host's time
 _BLOCKS, _THREADS = 64, 256  # of `send_tiles`: 256 kB on their way
 
 
 class StreamedSearch(Search):
-    """A Search whose steps go over parts; `run` waits for each."""
+    """A Search whose steps go over parts; `run` waits for them."""
 
     def __init__(
         self,
@@ -54,29 +53,36 @@ class StreamedSearch(Search):
         super().__init__(device, cp, rows, prepare, nq, k, self._of(self.parts[0]), instruction)
 
     def run(self) -> None:
-        """All parts, and the best of them."""
+        for _ in self.turns():
+            pass
+
+    def turns(self) -> Turns[None]:
+        """All parts, and the best of them, with a pause wherever it waits."""
         coming = [part for part in self.parts if part.block != RESIDENT]
-        lanes = {part: self._tiles.lanes[number % 2] for number, part in enumerate(coming)}
-        following = dict(zip(coming, coming[2:], strict=False))
+        lanes = {part: self._tiles.lanes[number % BUFFERS] for number, part in enumerate(coming)}
+        following = dict(zip(coming, coming[BUFFERS:], strict=False))
         self._cp.cuda.get_current_stream().synchronize()  # the other stream reads what this one has sent
+        self._most = 0
         try:
-            for part in coming[:2]:
+            for part in coming[:BUFFERS]:
                 self.send(part, lanes[part])
             for part in self.parts:
-                go_on()
-                self._turn_to(part, lanes.get(part))
+                lane = lanes.get(part)
+                self._turn_to(part, lane)
                 if part is self.parts[0]:
                     self.sample()
                     self.threshold()
-                self._take_hits(part)
-                if part is not self.parts[-1]:
-                    self.raise_thresholds(0, 0)
-                if part in following:
-                    self.send(following[part], lanes[part])
+                yield from self._take_hits(part)
+                if lane:
+                    lane.scanned.record()
+                if lane and part in following:
+                    self._tiles.stream.wait_event(lane.scanned)
+                    self.send(following[part], lane)
+            if self.k <= SORTED_K:
+                self.best()
+            yield
         finally:
             self._tiles.stream.synchronize()
-        if self.k <= SORTED_K:
-            self.best()
 
     def send(self, part: Part, lane: Lane) -> None:
         """Copy the wanted tiles of a part to where they are in its block; nothing waits."""
@@ -113,15 +119,21 @@ class StreamedSearch(Search):
         if lane:
             self._cp.cuda.get_current_stream().wait_event(lane.filled)
 
-    def _take_hits(self, part: Part) -> None:
+    def _take_hits(self, part: Part) -> Turns[None]:
         """Append the hits of a part, all of them."""
         home = self._tiles.home
         first = TILE * home.first(part.block)
         stop = TILE * (home.resident if part.block == RESIDENT else home.first(part.block + 1))
         self.filter()
+        self._most += TILE * (part.stop - part.start)  # that a list may hold
+        if self._most <= self._room:
+            return
+        yield
         while int(self.counts.get()[: self.nq].max()) > self._room:
             self.raise_thresholds(first, stop)
             self.filter()
+        self.raise_thresholds(0, 0)
+        self._most = self.k
 
     def raise_thresholds(self, first: int = 0, stop: int | None = None) -> None:
         super().raise_thresholds(first, stop)

@@ -66,11 +66,11 @@ class Tiles:
 
 
 class Lane:
-    """A buffer for a block, and the event of its being filled."""
+    """A buffer for a block, and the events of its being filled, and scanned."""
 
     def __init__(self, cp: Any, nbytes: int) -> None:
         self.buffer = cp.empty(nbytes, np.uint8)
-        self.filled = cp.cuda.Event(disable_timing=True)
+        self.filled, self.scanned = (cp.cuda.Event(disable_timing=True) for _ in range(2))
 
     @property
     def address(self) -> int:

@@ -1,8 +1,8 @@
 """A device in NumPy: CuPy's calls and the kernels' contracts on memory of the host, so that what drives them is tested.
 
 Addresses are real ones, of arrays, so an offset that is wrong reads other bytes or none. Hits arrive in random order.
-Copies of a stream are made as late as they may be, or at once, at random: who does not wait for an event, or fills a
-buffer that is still read, finds wrong bytes. The kernels are dp4a's: lists without queues.
+Copies of a stream are made as late as they may be, or at once, at random: who does not wait for an event finds wrong
+bytes. A copy to what may still be scanned is an error. The kernels are dp4a's: lists without queues.
 """
 
 from __future__ import annotations
@@ -43,12 +43,15 @@ class Array(np.ndarray):
 
 
 class Stream:
-    """Copies wait in it until they must be there; the null stream has none, for all else is done at once."""
+    """Copies wait in it until they must be there; the null stream has none, for all else is done at once.
+
+    seen : what of the null stream's clock this one has waited for
+    """
 
     ptr = 0
 
-    def __init__(self, device, non_blocking=True):
-        self._device, self.waiting = device, []
+    def __init__(self, device):
+        self._device, self.waiting, self.seen = device, [], 0
 
     def __enter__(self):
         self._device.streams.append(self)
@@ -61,17 +64,23 @@ class Stream:
         for copy in self.waiting:
             copy()
         self.waiting = []
+        if self is self._device.null:
+            self._device.known = self._device.clock
 
     def wait_event(self, event):
-        event.stream.synchronize()
+        for copy in event.stream.waiting:
+            copy()
+        event.stream.waiting = []
+        self.seen = max(self.seen, event.clock)
 
 
 class Event:
-    def __init__(self, disable_timing):
-        self.stream = None
+    def __init__(self, device):
+        self._device, self.stream, self.clock = device, None, 0
 
-    def record(self, stream):
-        self.stream = stream
+    def record(self, stream=None):
+        self.stream = stream or self._device.streams[-1]
+        self.clock = self._device.clock if self.stream is self._device.null else 0
 
 
 class Emulated:
@@ -86,6 +95,7 @@ class Emulated:
         self.number, self.name, self.card = number, "emulated", Card((7, 5), 3, 65_536)
         self.rng, self.sent, self.free, self.pinned = rng, 0, 1 << 40, 1 << 40
         self.launched = []
+        self.clock, self.known, self.reads = 0, 0, []  # scans; those the host has waited for; (start, stop, scan)
         self.null = Stream(self)
         self._entered = threading.local()  # .streams of a thread
         runtime = SimpleNamespace(
@@ -98,7 +108,7 @@ class Emulated:
         cuda = SimpleNamespace(
             runtime=runtime,
             Stream=lambda non_blocking: Stream(self),
-            Event=Event,
+            Event=lambda disable_timing: Event(self),
             get_current_stream=lambda: self.streams[-1],
             PinnedMemory=self._pin,
         )
@@ -137,11 +147,15 @@ class Emulated:
         return SimpleNamespace(ptr=held.ctypes.data, held=held)
 
     def _copy(self, to, start, size, kind, stream):
-        self._later(lambda: ctypes.memmove(to, start, size))
+        self._later(lambda: ctypes.memmove(to, start, size), to, size)
         self.sent += size if kind == 1 else 0
 
-    def _later(self, copy):
+    def _later(self, copy, to, size):
         stream = self.streams[-1]
+        unseen = [read for read in self.reads if read[2] > max(stream.seen, self.known)]
+        if stream is not self.null:
+            assert not any(start < to + size and to < stop for start, stop, _ in unseen), "written while it is scanned"
+        self.reads = unseen
         if stream is self.null or self.rng.integers(2):
             stream.synchronize()
             copy()
@@ -178,7 +192,7 @@ class Emulated:
                 at = (tile - int(first)) * size
                 ctypes.memmove(buffer.ctypes.data + at, int(address) + at, size)
 
-        self._later(copy)
+        self._later(copy, buffer.ctypes.data, buffer.nbytes)
         self.sent += int(count) * size
 
     def scan_maxima(self, layout, queries, told):
@@ -248,10 +262,13 @@ class Emulated:
         """(t, rows (64,), keys (nq, 64)) of each tile that is scanned; -inf where a row may not be returned."""
         gains = memory(S["gains"], S["nqt"] * queries, np.float32)
         levels_of_queries = memory(S["queries"], len(gains) * layout.padded, np.int8).reshape(len(gains), -1)
+        self.clock += 1
         listed = memory(S["tiles"], (S["ntiles"] - 1) * S["stride"] + 1, np.int32) if S["tiles"] else None
         for t in range(S["ntiles"]):
             tile = int(t * S["stride"]) if listed is None else int(listed[t * S["stride"]])
-            raw = memory(int(S["codes"]) + tile * layout.tile_bytes, layout.tile_bytes, np.uint8)
+            at = int(S["codes"]) + tile * layout.tile_bytes
+            raw = memory(at, layout.tile_bytes, np.uint8)
+            self.reads.append((at, at + layout.tile_bytes, self.clock))
             levels = reference.decode(layout, np.array(raw), S["table"])
             dots = (levels_of_queries.astype(np.int64) @ levels.T.astype(np.int64)).astype(np.int32)
             rows = TILE * tile + np.arange(TILE)

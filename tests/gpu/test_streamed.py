@@ -77,6 +77,15 @@ def test_lists_that_overflow_change_no_result(kind, rng, devices, monkeypatch):
     assert kind != "sorted" or max(again) > 64 * 24  # and blocks
 
 
+def test_what_a_list_keeps_takes_its_places_too(rng, devices, monkeypatch):
+    """Lists of 64 places, blocks of one tile whose rows are all better than those before, and ten that were kept."""
+    monkeypatch.setattr(gpu_search, "room", lambda k: 64)
+    cpu = pi.FlatIndex(24, metric="ip", center=False)
+    x = np.linspace(1, 9, 3000, dtype=np.float32)[:, None] * rng.standard_normal(24).astype(np.float32)
+    cpu.add(x)
+    check(cpu, cpu.to_gpu(memory=memory_for(3000, 24, 4, 6)), x[:3], 10)
+
+
 def test_tiles_that_a_filter_excludes_are_not_sent(rng, devices, monkeypatch):
     cpu, gpu = pair(rng, 6400, 16, 10)
     q = rng.standard_normal((2, 16)).astype(np.float32)
