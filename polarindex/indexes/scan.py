@@ -170,7 +170,7 @@ def best_rows(
     if len(ranges) == len(tiles) == 1:
         return task(_Part(tiles[0], *ranges[0], whole=True))
     results = run_all(task, [_Part(tile, *bounds) for tile in tiles for bounds in ranges], threads)
-    whole = [merged(results[i : i + len(ranges)], k) for i in range(0, len(results), len(ranges))]
+    whole = [merged(results[i : i + len(ranges)]) for i in range(0, len(results), len(ranges))]
     return np.concatenate([keys for keys, _ in whole]), np.concatenate([ids for _, ids in whole])
 
 
@@ -197,11 +197,8 @@ def _parts(n: int, nq: int, threads: int) -> tuple[list[tuple[int, int]], list[s
     return [(at, min(at + step, n)) for at in range(0, max(n, 1), step)], tiles
 
 
-def merged(
-    results: list[tuple[Floats, NDArray[np.int64]]], k: int
-) -> tuple[Floats, NDArray[np.int64]]:
-    """The k best of several sorted lists of the same queries."""
-    keys = np.concatenate([keys for keys, _ in results], axis=1)
-    ids = np.concatenate([ids for _, ids in results], axis=1)
-    order = np.lexsort((ids, -keys))[:, :k]
-    return np.take_along_axis(keys, order, 1), np.take_along_axis(ids, order, 1)
+def merged(results: list[tuple[Floats, NDArray[np.int64]]]) -> tuple[Floats, NDArray[np.int64]]:
+    """The k best of several lists of k, best first, of the same queries."""
+    keys, ids = np.empty_like(results[0][0]), np.empty_like(results[0][1])
+    kernels.merge_lists(np.stack([keys for keys, _ in results]), np.stack([ids for _, ids in results]), keys, ids)
+    return keys, ids

@@ -73,6 +73,7 @@ _FILES = {
     "rescore_rows": "rescore",
     "select": "topk",
     "sort_rows": "topk",
+    "merge_lists": "topk",
     "settle": "topk",
     "table_insert": "idtable",
     "table_find": "idtable",

@@ -410,6 +410,12 @@ def sort_rows(best_scores: Array, best_ids: Array) -> tuple[Array, Array]:
     return np.take_along_axis(best_scores, order, axis=1), np.take_along_axis(best_ids, order, axis=1)
 
 
+def merge_lists(lists: Array, names: Array) -> tuple[Array, Array]:
+    """Of lists (m, nq, k), the k first by (score descending, id ascending) a query."""
+    scores, ids = sort_rows(np.concatenate(list(lists), axis=1), np.concatenate(list(names), axis=1))
+    return scores[:, : lists.shape[2]], ids[:, : lists.shape[2]]
+
+
 def settle(keys: Array, ids: Array, constants: Array, negate: bool) -> tuple[Array, Array]:
     """Ids and distances: constant + key or constant - key in float64, rounded, then sorted; empty places have id -1."""
     exact = constants[:, None] + (-1 if negate else 1) * keys.astype(np.float64)

@@ -83,6 +83,27 @@ def sort_rows(best_scores, best_ids):
 
 
 @kernel
+def merge_lists(lists, names, best_scores, best_ids):
+    """The k best of each query's lists, best first: lists (m, nq, k) float32 and names (m, nq, k) int64 are so too.
+
+    Empty places are -inf and the largest id; best_scores and best_ids (nq, k) are filled.
+    """
+    k = best_ids.shape[1]
+    keys, idents = best_scores.reshape(-1), best_ids.reshape(-1)
+    for q in range(best_ids.shape[0]):
+        base = q * k
+        for i in range(k):  # a list backwards is a heap
+            keys[base + i], idents[base + i] = lists[0, q, k - 1 - i], names[0, q, k - 1 - i]
+        for m in range(1, lists.shape[0]):
+            for i in range(k):
+                score, ident = lists[m, q, i], names[m, q, i]
+                if score < keys[base] or (score == keys[base] and ident >= idents[base]):
+                    break
+                push(score, ident, keys, idents, base, k)
+        sort_heap(keys, idents, base, k)
+
+
+@kernel
 def settle(keys, ids, constants, negate, distances):
     """distances[q, i] = keys[q, i] + constants[q], or constants[q] - keys[q, i] with `negate`, in float64, rounded.
 

@@ -41,6 +41,12 @@ def pair(rng, n, dim, tiles, bits=4, kind="plain", **arguments):
     return cpu, cpu.to_gpu(memory=memory_for(n, dim, bits, tiles))
 
 
+def home(gpu):
+    """Where its tiles are."""
+    (mirror,) = gpu._copies
+    return mirror.beyond.home
+
+
 def streams(gpu):
     return gpu.info()["device"]["streamed"] > 0
 
@@ -78,12 +84,17 @@ def test_lists_that_overflow_change_no_result(kind, rng, devices, monkeypatch):
 
 
 def test_what_a_list_keeps_takes_its_places_too(rng, devices, monkeypatch):
-    """Lists of 64 places, blocks of one tile whose rows are all better than those before, and ten that were kept."""
+    """Lists of 64 places; blocks of one tile whose rows are all better than those before, of which ten were kept."""
     monkeypatch.setattr(gpu_search, "room", lambda k: 64)
-    cpu = pi.FlatIndex(24, metric="ip", center=False)
-    x = np.linspace(1, 9, 3000, dtype=np.float32)[:, None] * rng.standard_normal(24).astype(np.float32)
-    cpu.add(x)
-    check(cpu, cpu.to_gpu(memory=memory_for(3000, 24, 4, 6)), x[:3], 10)
+    lengths = np.full(3000, 0.1, np.float32)
+    for tiles in (5, 6, 7, 8):
+        lengths[: 64 * tiles] = np.linspace(1, 9, 64 * tiles)
+        x = lengths[:, None] * rng.standard_normal(24).astype(np.float32)
+        cpu = pi.FlatIndex(24, metric="ip", center=False)
+        cpu.add(x)
+        gpu = cpu.to_gpu(memory=memory_for(3000, 24, 4, 6) - 4 * 3392)  # there are no shifts
+        check(cpu, gpu, x[:3], 10)
+        assert home(gpu).block == 1
 
 
 def test_tiles_that_a_filter_excludes_are_not_sent(rng, devices, monkeypatch):
@@ -91,17 +102,17 @@ def test_tiles_that_a_filter_excludes_are_not_sent(rng, devices, monkeypatch):
     q = rng.standard_normal((2, 16)).astype(np.float32)
     gpu.search(q, 3)
     size = Layout(4, 16).tile_bytes
-    home = next(iter(gpu._copies))._held.tiles.home
+    resident = home(gpu).resident
     for few in (streamed.FEW_RUNS, 0):  # copies run by run, and by a kernel
         monkeypatch.setattr(streamed, "FEW_RUNS", few)
         allowed = np.zeros(6400, bool)
-        allowed[[64 * 20, 64 * 20 + 5, 64 * 21, 64 * 70, 64 * home.resident - 1]] = True  # one is resident
+        allowed[[64 * 20, 64 * 20 + 5, 64 * 21, 64 * 70, 64 * resident - 1]] = True  # one is resident
         devices[0].sent = 0
         check(cpu, gpu, q, 3, filter=allowed)
         assert devices[0].sent == 3 * size
     devices[0].sent = 0
     gpu.search(q, 3)
-    assert devices[0].sent == (100 - home.resident) * size  # all but the resident ones, once
+    assert devices[0].sent == (100 - resident) * size  # all but the resident ones, once
     assert "send_tiles" in devices[0].launched
 
 
@@ -126,12 +137,13 @@ def test_only_what_changed_is_packed_again(rng, devices):
     cpu, gpu = pair(rng, 6400, 24, 20)
     q = rng.standard_normal((3, 24)).astype(np.float32)
     check(cpu, gpu, q, 5)
-    tiles = next(iter(gpu._copies))._held.tiles
+    (mirror,) = gpu._copies
+    tiles = mirror.beyond
     for index in (cpu, gpu):
         index.update([1, 5000], q[:2])
         index.add(q)
     check(cpu, gpu, q, 5)
-    assert next(iter(gpu._copies))._held.tiles is tiles
+    assert mirror.beyond is tiles
 
 
 def test_memory_that_holds_everything_streams_nothing(rng, devices):
@@ -160,10 +172,10 @@ def test_what_is_held_is_counted_and_within_memory(rng, devices):
     assert before == cpu.nbytes
     gpu.search(np.ones(24), 5)
     held = gpu.info()["device"]
-    size, home = Layout(4, 24).tile_bytes, next(iter(gpu._copies))._held.tiles.home
+    size, there = Layout(4, 24).tile_bytes, home(gpu)
     assert held["nbytes"] <= memory_for(6400, 24, 4, 20)
-    assert held["nbytes"] == home.nbytes(8, size)
-    assert held["streamed"] == -(-(100 - home.resident) // home.block) * home.block * size
+    assert held["nbytes"] == there.nbytes(8, size)
+    assert held["streamed"] == -(-(100 - there.resident) // there.block) * there.block * size
     assert gpu.nbytes == before + held["streamed"]
 
 

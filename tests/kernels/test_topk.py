@@ -192,3 +192,21 @@ def test_distances_are_rounded_once():
     """In float64: 2^24 + 1 is kept until the one addition."""
     ids, distances = settled(np.array([[-1.0]], np.float32), np.array([[0]]), np.array([2.0**24 + 1]), True)
     assert distances.tolist() == [[2.0**24 + 2]]
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 64])
+@pytest.mark.parametrize("m", [1, 2, 5])
+def test_lists_are_merged_by_score_and_then_by_id(m, k, rng):
+    """With many ties, and empty places where a list is short."""
+    nq = 9
+    scores = rng.integers(0, 6, (m, nq, k)).astype(np.float32)
+    ids = rng.permuted(np.tile(np.arange(m * k), (nq, 1)), axis=1).reshape(nq, m, k).transpose(1, 0, 2).copy()
+    empty = np.arange(k) >= rng.integers(0, k + 1, (m, nq, 1))
+    scores[empty], ids[empty] = -np.inf, EMPTY_ID
+    lists = [reference.sort_rows(*one) for one in zip(scores, ids, strict=True)]
+    keys, names = (np.stack(parts) for parts in zip(*lists, strict=True))
+    found_scores, found_ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
+    kernels.merge_lists(keys, names, found_scores, found_ids)
+    expected = reference.merge_lists(keys, names)
+    np.testing.assert_array_equal(found_scores, expected[0])
+    np.testing.assert_array_equal(found_ids, expected[1])
