@@ -74,7 +74,7 @@ class StreamedSearch(Search):
                     self.threshold()
                 yield from self._take_hits(part)
                 if lane:
-                    lane.scanned.record()
+                    lane.scanned.record(self._cp.cuda.get_current_stream())
                 if lane and part in following:
                     self._tiles.stream.wait_event(lane.scanned)
                     self.send(following[part], lane)

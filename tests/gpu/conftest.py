@@ -78,8 +78,8 @@ class Event:
     def __init__(self, device):
         self._device, self.stream, self.clock = device, None, 0
 
-    def record(self, stream=None):
-        self.stream = stream or self._device.streams[-1]
+    def record(self, stream):
+        self.stream = stream
         self.clock = self._device.clock if self.stream is self._device.null else 0
 
 
