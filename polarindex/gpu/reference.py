@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex.gpu.layout import TILE, Layout
+from polarindex.gpu.shapes import FEW_K
 
 Array = NDArray[Any]
 
@@ -133,7 +134,14 @@ def looks_near(dots: Array, gains: Array, scales: Array, shifts: Array, taus: Ar
 
 
 def thresholds(maxima: Array, k: int) -> Array:
-    """Of maxima (nq, m): the k-th largest with its lower 8 bits cleared, in the order of `ordered`; else LOWEST."""
+    """Of maxima (nq, m): the k-th largest with its lower 8 bits cleared, in the order of `ordered`; else LOWEST.
+
+    For few k of the largest of every 256th.
+    """
+    if k <= FEW_K:
+        full = np.full((len(maxima), -(-maxima.shape[1] // 256) * 256), -np.inf, np.float32)
+        full[:, : maxima.shape[1]] = maxima
+        maxima = full.reshape(len(maxima), -1, 256).max(axis=1)
     if maxima.shape[1] < k:
         return np.full(len(maxima), LOWEST)
     found = -np.sort(-ordered(maxima).astype(np.int64), axis=1)[:, k - 1] & ~0xFF
@@ -145,24 +153,36 @@ def unordered(keys: Array) -> Array:
     return np.where(keys >> 31, keys & np.uint32(0x7FFFFFFF), ~keys).astype(np.uint32).view(np.float32)
 
 
+def tightened(tau: Any, keys: Array, k: int) -> np.float32:
+    """A threshold after the hits of some rows: the k-th of their keys, as `thresholds` has it, if they are as many."""
+    if len(keys) < k:
+        return np.float32(tau)
+    kth = np.sort(ordered(keys).astype(np.int64))[-k] & ~0xFF
+    return np.float32(max(tau, unordered(np.array([kth], np.uint32))[0]) if kth >= 0x00800000 else tau)
+
+
 def best(
-    keys: Array, ids: Array, k: int, room: int, sampled: Array, arrival: Array | None = None
+    keys: Array, ids: Array, k: int, room: int, sampled: Array, arrival: Array | None = None, first: int = 0
 ) -> tuple[Array, Array, int]:
     """The k best ids and keys of one query's keys (n,), and how often its list, of `room` places, overflowed.
 
     sampled : numbers of rows, a multiple of 16, whose maxima of 16 set the threshold
     arrival : the order in which rows come to the list
+    first : so many of them come first, and tighten the threshold for the others
     """
     maxima = keys[sampled].reshape(1, -1, 16).max(axis=2)
     tau, tau_id, overflows = thresholds(maxima, k)[0], np.iinfo(np.int64).max, 0
     order = np.arange(len(keys)) if arrival is None else arrival
+    early = order[:first][keys[order[:first]] >= tau]
+    tau = tightened(tau, keys[early[:room]], k)
+    hits = np.concatenate([early, order[first:][keys[order[first:]] >= tau]])
     while True:
-        hits = order[(keys[order] > tau) | ((keys[order] == tau) & (ids[order] <= tau_id))]
         stored = hits[:room]
         stored = stored[np.lexsort((ids[stored], -keys[stored]))]
         if len(hits) <= room:
             return ids[stored[:k]], keys[stored[:k]], overflows
         tau, tau_id, overflows = keys[stored[k - 1]], ids[stored[k - 1]], overflows + 1
+        hits = order[(keys[order] > tau) | ((keys[order] == tau) & (ids[order] <= tau_id))]
 
 
 # --- streamed.py
@@ -173,23 +193,29 @@ def best_by_parts(
 ) -> tuple[Array, Array, int]:
     """As `best`, of rows that are scanned part by part; also how often a part was scanned again.
 
+    Only where a list might overflow is it looked at and cut.
+
     parts : numbers of rows, each in one of them
     sampled : numbers of rows of the first part, a multiple of 16
     arrival : the order in which rows of a part come to the list
     """
     maxima = keys[sampled].reshape(1, -1, 16).max(axis=2)
     tau, tau_id, overflows = thresholds(maxima, k)[0], np.iinfo(np.int64).max, 0
-    held = np.empty(0, np.int64)
+    held, most = np.empty(0, np.int64), 0
     for part in parts:
-        order = arrival[np.isin(arrival, part)]
+        order, most = arrival[np.isin(arrival, part)], most + len(part)
         while True:
             hits = order[(keys[order] > tau) | ((keys[order] == tau) & (ids[order] <= tau_id))]
+            if most <= room:
+                held = np.concatenate([held, hits])
+                break
             stored = np.concatenate([held, hits])[:room]
             stored = stored[np.lexsort((ids[stored], -keys[stored]))]
             if len(stored) >= k:
                 tau, tau_id, stored = keys[stored[k - 1]], ids[stored[k - 1]], stored[:k]
             if len(held) + len(hits) <= room:
-                held = stored
+                held, most = stored, k
                 break
             held, overflows = stored[~np.isin(stored, part)], overflows + 1
+    held = held[np.lexsort((ids[held], -keys[held]))][:k]
     return ids[held], keys[held], overflows

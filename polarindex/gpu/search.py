@@ -2,7 +2,8 @@
 
     sample        the largest keys of every 16 rows of some tiles
     thresholds    the k-th largest of a query's maxima: each is another row's key, so it bounds the k-th best from below
-    filter        every row; those that reach the threshold are appended to the query's list
+    filter        every row; those that reach the threshold are appended to the query's list. Of many rows an eighth
+                  comes first, and its hits raise the threshold for the others: a third of the hits, which take time
     best          the list sorted by key and id
     overflow      a list was too short: the threshold becomes the k-th of what it holds, and all is filtered again
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from polarindex.gpu.device import Device, raw
 from polarindex.gpu.layout import TILE, Layout
-from polarindex.gpu.shapes import SORTED_K, Shape, room, sample, shape
+from polarindex.gpu.shapes import FEW_K, SORTED_K, Shape, room, sample, shape
 from polarindex.gpu.source import scan_source, source
 from polarindex.gpu.tiles import Tiles
 from polarindex.indexes.lines import StageQueries
@@ -31,11 +32,13 @@ Ids = NDArray[np.int64]
 
 _POINTERS = """codes scales shifts allowed tiles queries gains taus tau_ids ids counts hits maxima dots queues
     queued""".split()
-_NUMBERS = "n ntiles stride nqt room width raised".split()
+_NUMBERS = "n ntiles stride nqt room width raised skipped".split()
 _SCAN = np.dtype(  # struct Scan of source/keys.cuh
     [(name, np.uint64) for name in _POINTERS] + [("table", np.uint32, 4)] + [(name, np.int32) for name in _NUMBERS],
     align=True,
 )
+FIRST = 8  # one tile in so many is filtered first, where the others are at least so many:
+_FIRST_TILES = 512
 _HIT_BYTES = 1 << 28  # of lists at a time
 _SORT_THREADS = 256
 _HELD = 16  # maxima a thread of `thresholds`
@@ -168,19 +171,43 @@ class Search:
         self._scan("scan_maxima", self._sample.tiles, self._sample.stride, self._width)
 
     def threshold(self) -> None:
-        few = self._width <= _HELD * _SORT_THREADS
-        threads = _SORT_THREADS if few else 1024
-        numbers = map(np.int32, (self._width, self._width, self.k, self.nq))
-        self._topk("thresholds" if few else "thresholds_of_many")(
-            (len(self.taus),), (threads,), (self.maxima, *numbers, self.taus, self.tau_ids, self.counts)
-        )
+        held = len(self.taus)
+        numbers = [*map(np.int32, (self._width, self._width, self.k, self.nq))]
+        found = self.taus, self.tau_ids, self.counts
+        if self.k <= FEW_K:
+            few = -(-held // 4)
+            self._topk("thresholds_of_few")((few,), (128,), (self.maxima, *numbers, np.int32(held), *found))
+        elif self._width <= _HELD * _SORT_THREADS:
+            self._topk("thresholds")((held,), (_SORT_THREADS,), (self.maxima, *numbers, *found))
+        else:
+            self._topk("thresholds_of_many")((held,), (1024,), (self.maxima, *numbers, *found))
 
     def filter(self) -> None:
-        self._scan("scan_filter", self._which.tile_count, 1, 0)
+        tiles = self._which.tile_count
+        if not self.shape.queued or self.k > FEW_K or tiles < FIRST * _FIRST_TILES:
+            self._filter(tiles, 1, 0)
+            return
+        first = -(-tiles // FIRST)
+        self._filter(first, FIRST, 0)
+        numbers = map(np.int32, (self._room, self.k, self.nq))
+        self._topk("tighten_thresholds")((-(-self.nq // 4),), (128,), (self.hits, self.counts, *numbers, self.taus))
+        self._filter(tiles - first, 1, FIRST)
+
+    def filter_again(self) -> None:
+        """All rows, with thresholds that an overflow has raised."""
+        self._filter(self._which.tile_count, 1, 0)
+
+    def _filter(self, tiles: int, stride: int, skipped: int) -> None:
+        self.arguments["skipped"] = skipped
+        self._scan("scan_filter", tiles, stride, 0)
+        self.arguments["skipped"] = 0
         if self.shape.queued:
-            queues = self._groups(self._which.tile_count) * self._nqt * self.shape.threads // 32
-            numbers = (np.int32(self._room), self.counts, self.hits)
-            self._topk("bin_hits")((queues,), (128,), (self.queues, self.queued, *numbers))
+            groups = self._groups(tiles)
+            parts = max(1, min(groups, 2 * self._device.card.processors // self._nqt))
+            numbers = map(np.int32, (groups, self._nqt, self.shape.threads // 32, self.shape.queries, self._room))
+            self._topk("bin_hits")(
+                (parts * self._nqt,), (256,), (self.queues, self.queued, *numbers, self.counts, self.hits)
+            )
 
     def raise_thresholds(self, first: int = 0, stop: int | None = None) -> None:
         """To the k-th of each list that has k; hits below leave it, and those of rows first .. stop - 1."""
@@ -191,11 +218,12 @@ class Search:
         )
 
     def best(self) -> None:
+        lists = self.hits, self._ids, self.counts, np.int32(self._room), np.int32(self.k)
+        if self.k <= FEW_K:
+            self._topk("best_of_few")((-(-self.nq // 4),), (128,), (*lists, np.int32(self.nq), self.keys, self.ids))
+            return
         self._topk("best_hits")(
-            (self.nq,),
-            (_SORT_THREADS,),
-            (self.hits, self._ids, self.counts, np.int32(self._room), np.int32(self.k), self.keys, self.ids),
-            shared_mem=12 * self._room,
+            (self.nq,), (_SORT_THREADS,), (*lists, self.keys, self.ids), shared_mem=12 * self._room
         )
 
     def turns(self) -> Turns[None]:
@@ -219,7 +247,7 @@ class Search:
                 break
             self.arguments["raised"] = 1
             self.raise_thresholds()
-            self.filter()
+            self.filter_again()
             if self.k <= SORTED_K:
                 self.best()
         if self.k <= SORTED_K:

@@ -20,6 +20,7 @@ _MMA = (8, 16, 32, 64, 128)
 _DP4A = (1, 2, 4)
 _QUEUED_FROM = 64  # queries a block
 _LIMITS = 16  # bytes a query beside its levels: Limits of source/keys.cuh
+_STAGED = 1560  # bytes a warpgroup: Staged of source/scan_wgmma.cu
 _ALIGNED = 1024
 
 
@@ -61,8 +62,7 @@ class Shape(NamedTuple):
     def macros(self, layout: Layout) -> dict[str, int]:
         macros = {"BITS": layout.bits, "DIM": layout.padded, "NT": self.queries, "QUEUED": int(self.queued)}
         if self.instruction == "wgmma":
-            early = int(layout.padded <= _SHORT or self.queries < _QUEUED_FROM)
-            macros |= {"WG": self.tiles, "DEPTH": self.depth, "BLOCKS": self.blocks, "EARLY": early}
+            macros |= {"WG": self.tiles, "DEPTH": self.depth, "BLOCKS": self.blocks}
         return macros
 
 
@@ -88,7 +88,7 @@ def instructions(card: Card) -> list[str]:
 
 def _wgmma(card: Card, layout: Layout, nq: int) -> Shape | None:
     def need(queries: int) -> int:
-        return queries * (layout.padded + _LIMITS) + _ALIGNED
+        return queries * (layout.padded + _LIMITS) + _ALIGNED + 4 * _STAGED
 
     fitting = [queries for queries in (*_WGMMA_FEW, *_WGMMA_MANY) if need(queries) <= card.shared]
     if not fitting:
@@ -140,6 +140,7 @@ class Sample(NamedTuple):
 
 ROOM = 4096  # hits of a list that is sorted on the device
 SORTED_K = 512  # results a query, up to which it is
+FEW_K = 16  # results a query, up to which a warp finds a query's thresholds and results
 _SAMPLE_ROWS = 32_768
 _MOST_MAXIMA = 16_384
 

@@ -124,14 +124,17 @@ class StreamedSearch(Search):
         home = self._tiles.home
         first = TILE * home.first(part.block)
         stop = TILE * (home.resident if part.block == RESIDENT else home.first(part.block + 1))
-        self.filter()
+        if part is self.parts[0]:
+            self.filter()
+        else:
+            self.filter_again()  # the thresholds are good, and have ids
         self._most += TILE * (part.stop - part.start)  # that a list may hold
         if self._most <= self._room:
             return
         yield
         while int(self.counts.get()[: self.nq].max()) > self._room:
             self.raise_thresholds(first, stop)
-            self.filter()
+            self.filter_again()
         self.raise_thresholds(0, 0)
         self._most = self.k
 

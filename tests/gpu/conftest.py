@@ -226,6 +226,9 @@ class Emulated:
 
     thresholds_of_many = thresholds
 
+    def thresholds_of_few(self, layout, blocks, maxima, m, width, k, nq, held, taus, tau_ids, counts):
+        self.thresholds(layout, blocks, maxima, m, width, k, nq, taus, tau_ids, counts)
+
     def raise_thresholds(self, layout, blocks, hits, ids, room, k, first, stop, taus, tau_ids, counts):
         for q in range(blocks):
             stored = np.array(hits[q, : min(counts[q], room)])
@@ -237,6 +240,9 @@ class Emulated:
             kept = reference.ordered(keys[stays]).astype(np.uint64) << np.uint64(32) | rows[stays].astype(np.uint64)
             hits[q, : len(kept)] = self.rng.permutation(kept)
             counts[q] = len(kept)
+
+    def best_of_few(self, layout, blocks, hits, ids, counts, room, k, nq, keys, found):
+        self.best_hits(layout, int(nq), hits, ids, counts, room, k, keys, found)
 
     def best_hits(self, layout, blocks, hits, ids, counts, room, k, keys, found):
         for q in range(blocks):

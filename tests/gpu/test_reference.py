@@ -89,7 +89,8 @@ def test_lists_of_any_length_give_the_best(seed, k, kind):
         keys.sort()
     ids = rng.permutation(10 * n)[:n]
     sampled = np.arange(16 * int(rng.integers(1, n // 16 + 1)))
-    found, scores, overflows = reference.best(keys, ids, k, 2 * k, sampled, rng.permutation(n))
+    first = int(rng.choice([0, n // 8]))
+    found, scores, overflows = reference.best(keys, ids, k, 2 * k, sampled, rng.permutation(n), first)
     order = np.lexsort((ids, -keys))[:k]
     np.testing.assert_array_equal(found, ids[order])
     np.testing.assert_array_equal(scores, keys[order])
@@ -135,6 +136,15 @@ def test_a_threshold_is_a_lower_bound_of_the_kth_best(seed, k):
     maxima = (rng.normal(size=(3, 30)) * 10.0 ** rng.integers(-30, 30)).astype(np.float32)
     taus = reference.thresholds(maxima, k)
     assert (taus <= -np.sort(-maxima, axis=1)[:, k - 1]).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(0, 60))
+def test_a_tightened_threshold_is_a_lower_bound_too_and_no_lower_than_before(seed, k, count):
+    rng = np.random.default_rng(seed)
+    keys = (rng.normal(size=60) * 10.0 ** rng.integers(-30, 30)).astype(np.float32)
+    before = np.sort(keys)[-k]
+    tau = reference.tightened(before, keys[:count][keys[:count] >= before], k)
+    assert before <= tau <= np.sort(keys)[-k]
 
 
 @pytest.mark.parametrize("card", [H100, A100, TURING, SMALL])

@@ -14,7 +14,11 @@ struct Scan {
   float* maxima; int32_t* dots;                                    // the results of the other modes
   uint4* queues; int32_t* queued;                                  // (warps, PLACES), (warps): see Queue
   Table table; int n, ntiles, stride, nqt, room, width, raised;    // raised: ids are part of the thresholds
-  __device__ __forceinline__ int tile(int t) const { return tiles ? tiles[t * stride] : t * stride; }
+  int skipped;                                                     // not 0: tiles 0, skipped, 2 skipped, ... are left out
+  __device__ __forceinline__ int tile(int t) const {
+    const int at = skipped ? t + t / (skipped - 1) + 1 : t * stride;
+    return tiles ? tiles[at] : at;
+  }
 };
 
 #define FILTER 0   // hits of every row
@@ -88,6 +92,15 @@ __device__ __forceinline__ void list_hit(const Scan& S, uint32_t key, int row, i
 // Where queries are many, a warp writes its hits one after the other into a queue of its own, which `bin_hits` sorts
 // out: an atomic that returns where a hit goes would stall the warp for a microsecond, and with it the tensor cores.
 #define PLACES 512
+__device__ __forceinline__ uint32_t warp_or(uint32_t bits) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_or_sync(~0u, bits);
+#else
+#pragma unroll
+  for (int o = 16; o; o >>= 1) bits |= __shfl_xor_sync(~0u, bits, o);
+  return bits;
+#endif
+}
 struct Queue {
   uint4* mine; int held;
   __device__ __forceinline__ void take(const Scan& S, bool reached, float key, int row, int query) {  // by whole warps
@@ -103,35 +116,46 @@ struct Queue {
   }
 };
 
+// acc[4 j ...] of a j that is the same for a warp, by a jump: to choose among them lane by lane takes 5 instructions for each
+template <int J> __device__ __forceinline__ void pick(const int (&acc)[4 * J], int j, int (&x)[4]) {
+#define CASE(I) \
+  case I: \
+    if constexpr (I < J) { x[0] = acc[4 * (I)]; x[1] = acc[4 * (I) + 1]; x[2] = acc[4 * (I) + 2]; x[3] = acc[4 * (I) + 3]; } \
+    break;
+#define CASES(I) CASE(I) CASE(I + 1) CASE(I + 2) CASE(I + 3)
+  switch (j) { CASES(0) CASES(4) CASES(8) CASES(12) CASES(16) CASES(20) CASES(24) default: __builtin_unreachable(); }
+#undef CASES
+#undef CASE
+}
+
+// Signs of `glance` for j = 0, 1, ..., shifted in one by one -> bit j is set where a key may be a hit
+template <int J> __device__ __forceinline__ uint32_t marked(uint32_t below) { return __brev(~below) >> (32 - J); }
+
 // The hits among a thread's dots of rows row0 and row0 + 8 with columns 8 j + 2 tig and the next, acc[4 j ...], of those
 // j that are marked. One text for all j: were it beside each, the hot code would not fit in the instruction cache.
 template <int J> __device__ __forceinline__ void take_marked(
     const Scan& S, const Limits& L, uint32_t marks, const int (&acc)[4 * J], const Row& r0, const Row& r1, int row0,
     int query, Queue& queue) {
+  static_assert(J <= 28, "J");
   const int tig = threadIdx.x & 3;
+  for (uint32_t left = warp_or(marks); left; left &= left - 1u) {
+    const int j = __ffs(left) - 1, pair = 8 * j + 2 * tig;
+    int x[4];
+    pick<J>(acc, j, x);
+    const float2 gains = *(const float2*)(L.gains + pair), taus = *(const float2*)(L.taus + pair);
+    const float keys[4] = {key_of(x[0], gains.x, r0.scale, r0.shift), key_of(x[1], gains.y, r0.scale, r0.shift),
+                           key_of(x[2], gains.x, r1.scale, r1.shift), key_of(x[3], gains.y, r1.scale, r1.shift)};
+    uint32_t reached = (keys[0] >= taus.x) | (keys[1] >= taus.y) << 1 | (keys[2] >= taus.x) << 2 | (keys[3] >= taus.y) << 3;
+    if (!((marks >> j) & 1u)) reached = 0u;
+#pragma unroll 1
+    for (uint32_t each = warp_or(reached); each; each &= each - 1u) {
+      const int i = __ffs(each) - 1, row = row0 + 8 * (i >> 1), column = query + pair + (i & 1);
+      const float low = i & 1 ? keys[1] : keys[0], high = i & 1 ? keys[3] : keys[2], key = i & 2 ? high : low;
+      const bool hit = (reached >> i) & 1u;
 #if QUEUED
-  while (__any_sync(~0u, marks != 0u)) {
+      queue.take(S, hit, key, row, column);
 #else
-  while (marks) {
-#endif
-    const bool mine = marks != 0u;
-    const int j = mine ? __ffs(marks) - 1 : 0;
-    marks &= marks - 1u;
-    int x[4] = {acc[0], acc[1], acc[2], acc[3]};
-#pragma unroll
-    for (int i = 1; i < J; i++)
-      if (i == j) { x[0] = acc[4 * i]; x[1] = acc[4 * i + 1]; x[2] = acc[4 * i + 2]; x[3] = acc[4 * i + 3]; }
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const int column = 8 * j + 2 * tig + (i & 1);
-      const Row& r = i < 2 ? r0 : r1;
-      const float key = key_of(x[i], L.gains[column], r.scale, r.shift);
-      const int row = row0 + (i < 2 ? 0 : 8);
-      const bool reached = mine && key >= L.taus[column];
-#if QUEUED
-      queue.take(S, reached, key, row, query + column);
-#else
-      if (reached && is_hit(S, key, row, query + column)) list_hit(S, ordered(key), row, query + column);
+      if (hit && is_hit(S, key, row, column)) list_hit(S, ordered(key), row, column);
 #endif
     }
   }

@@ -69,7 +69,7 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
       const int part = half * 2 + m, row0 = tile * 64 + part * 16 + g;
       const Row r0 = row_of(S, row0, loaded[m].scale0, loaded[m].shift0, loaded[m].allowed);
       const Row r1 = row_of(S, row0 + 8, loaded[m].scale1, loaded[m].shift1, loaded[m].allowed);
-      uint32_t marks = 0;
+      uint32_t below_each = 0;
 #pragma unroll
       for (int j = 0; j < NT / 8; j++) {
         const int col = 8 * j + 2 * tig;
@@ -86,7 +86,7 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
           const float4 two = *(const float4*)(limits.first + col);
           const uint32_t below = glance(d[0], r0, two.x, two.y) & glance(d[1], r0, two.z, two.w) &
                                  glance(d[2], r1, two.x, two.y) & glance(d[3], r1, two.z, two.w);
-          marks |= (~below >> 31) << j;
+          below_each = __funnelshift_l(below, below_each, 1);
         } else {
           const float2 gains = *(const float2*)(limits.gains + col);
           const float k00 = key_of(d[0], gains.x, r0.scale, r0.shift), k01 = key_of(d[1], gains.y, r0.scale, r0.shift);
@@ -102,7 +102,7 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
           }
         }
       }
-      if (MODE == FILTER) take_marked<NT / 8>(S, limits, marks, acc[m], r0, r1, row0, qt * NT, queue);
+      if (MODE == FILTER) take_marked<NT / 8>(S, limits, marked<NT / 8>(below_each), acc[m], r0, r1, row0, qt * NT, queue);
     }
   }
 #if QUEUED

@@ -1,9 +1,77 @@
 // The scan by wgmma (compute capability 9.0): codes go from memory to registers to the tensor cores, queries stay in
 // shared memory. NT queries a block, WG warpgroups, each with tiles of its own; DEPTH chunks are loaded ahead.
 //
-// Wgmma<NT>, the matrix instruction of NT columns, is written by polarindex/gpu/shapes.py.
+// Wgmma<NT>, the matrix instruction of NT columns, is written by polarindex/gpu/source.py.
 constexpr int ABUF = DEPTH > 1 ? 2 : 1;
 static_assert(CHUNKS % DEPTH == 0, "DEPTH");
+
+#if QUEUED
+// Scales, shifts and bits of a warpgroup's tiles on their way, by copies that hold no registers: these are all taken by
+// dots. Three tiles, so that nobody writes what another warp, at most a tile behind, has yet to read.
+struct Staged { float scales[3][64], shifts[3][64]; uint32_t allowed[3][2]; };
+__device__ __forceinline__ void copy_word(void* to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from));
+}
+__device__ __forceinline__ void stage(Staged& staged, int at, const Scan& S, int tile, int thread) {
+  const int row = thread & 63;
+  if (thread < 64) copy_word(&staged.scales[at][row], S.scales + tile * 64 + row);
+  else if (S.shifts) copy_word(&staged.shifts[at][row], S.shifts + tile * 64 + row);
+  if (S.allowed && thread < 2) copy_word(&staged.allowed[at][thread], S.allowed + tile * 2 + thread);
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+__device__ __forceinline__ Loaded take_staged(const Staged& staged, int at, const Scan& S, int row, int group) {
+  asm volatile("cp.async.wait_group 1;" ::: "memory");                    // all but the next tile's
+  asm volatile("bar.sync %0, 128;" :: "r"(1 + group) : "memory");  // every warp's
+  Loaded l{staged.scales[at][row], staged.scales[at][row + 8], 0.f, 0.f, ~0u};
+  if (S.shifts) { l.shift0 = staged.shifts[at][row]; l.shift1 = staged.shifts[at][row + 8]; }
+  if (S.allowed) l.allowed = staged.allowed[at][row >> 5];
+  return l;
+}
+#endif
+
+// What becomes of the dots of the t-th tile, rows row0 and row0 + 8 this thread's, with the queries `query` and on
+template <int MODE> __device__ __forceinline__ void finish(
+    const Scan& S, const Limits& limits, const int (&acc)[NT / 2], const Row& r0, const Row& r1, int row0, int t, int query,
+    Queue& queue) {
+  const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, g = lane >> 2, tig = lane & 3;
+  uint32_t below_each = 0;
+#pragma unroll
+  for (int j = 0; j < NT / 8; j++) {
+    const int col = 8 * j + 2 * tig;
+    if (MODE == DOTS) {
+      int32_t* out = S.dots + (size_t)(query + col) * S.width + row0;
+      if (row0 < S.n) { out[0] = acc[4 * j]; out[S.width] = acc[4 * j + 1]; }
+      if (row0 + 8 < S.n) { out[8] = acc[4 * j + 2]; out[S.width + 8] = acc[4 * j + 3]; }
+      continue;
+    }
+    if (MODE == FILTER) {
+      const float4 two = *(const float4*)(limits.first + col);
+      const uint32_t below =
+          glance(acc[4 * j], r0, two.x, two.y) & glance(acc[4 * j + 1], r0, two.z, two.w) &
+          glance(acc[4 * j + 2], r1, two.x, two.y) & glance(acc[4 * j + 3], r1, two.z, two.w);
+      below_each = __funnelshift_l(below, below_each, 1);
+    } else {
+      const float2 gains = *(const float2*)(limits.gains + col);
+      const float k00 = key_of(acc[4 * j], gains.x, r0.scale, r0.shift);
+      const float k01 = key_of(acc[4 * j + 1], gains.y, r0.scale, r0.shift);
+      const float k10 = key_of(acc[4 * j + 2], gains.x, r1.scale, r1.shift);
+      const float k11 = key_of(acc[4 * j + 3], gains.y, r1.scale, r1.shift);
+      float m0 = fmaxf(k00, k10), m1 = fmaxf(k01, k11);
+#pragma unroll
+      for (int o = 4; o < 32; o <<= 1) {
+        m0 = fmaxf(m0, __shfl_xor_sync(~0u, m0, o)); m1 = fmaxf(m1, __shfl_xor_sync(~0u, m1, o));
+      }
+      if (g == 0) {
+        int q;  // opaque: else the addresses of all columns are kept in registers
+        asm volatile("add.s32 %0, %1, %2;" : "=r"(q) : "r"(query + 2 * tig), "r"(8 * j));
+        float* out = S.maxima + (size_t)q * S.width + t * 4 + warp;
+        out[0] = m0; out[S.width] = m1;
+      }
+    }
+  }
+  if (MODE == FILTER)
+    take_marked<NT / 8>(S, limits, marked<NT / 8>(below_each), acc, r0, r1, row0, query, queue);
+}
 
 template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
   extern __shared__ __align__(1024) uint8_t shared[];
@@ -36,7 +104,11 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
   }
   const int number = blockIdx.x * WG * 4 + (tid >> 5);
   Queue queue{S.queues + (size_t)number * PLACES, 0};
-#if EARLY
+#if QUEUED
+  Staged& staged = ((Staged*)(&limits + 1))[wg];
+  int at = 0;
+  if (t < S.ntiles) stage(staged, at, S, tile, thread);
+#else
   Loaded loaded = load_rows(S, tile * 64 + warp * 16 + g);
 #endif
   int acc[NT / 2];
@@ -45,10 +117,11 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
     const uint8_t* here = S.codes + (size_t)tile * CHUNKS * CHUNK;
     const uint8_t* there = S.codes + (size_t)next * CHUNKS * CHUNK;
     const int row0 = tile * 64 + warp * 16 + g;
-#if EARLY
-    const Loaded coming = load_rows(S, next * 64 + warp * 16 + g);
+#if QUEUED
+    const int after = at == 2 ? 0 : at + 1;
+    stage(staged, after, S, next, thread);
 #else
-    const Loaded loaded = load_rows(S, row0);
+    const Loaded coming = load_rows(S, next * 64 + warp * 16 + g);
 #endif
     uint32_t a[ABUF][STEPS][4];
 #pragma unroll 1
@@ -77,44 +150,15 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 #pragma unroll
     for (int i = 0; i < NT / 2; i++) asm volatile("" : "+r"(acc[i]) :: "memory");
+#if QUEUED
+    const Loaded loaded = take_staged(staged, at, S, warp * 16 + g, wg);
+#endif
     const Row r0 = row_of(S, row0, loaded.scale0, loaded.shift0, loaded.allowed);
     const Row r1 = row_of(S, row0 + 8, loaded.scale1, loaded.shift1, loaded.allowed);
-    uint32_t marks = 0;
-#pragma unroll
-    for (int j = 0; j < NT / 8; j++) {
-      const int col = 8 * j + 2 * tig;
-      if (MODE == DOTS) {
-        int32_t* out = S.dots + (size_t)(qt * NT + col) * S.width + row0;
-        if (row0 < S.n) { out[0] = acc[4 * j]; out[S.width] = acc[4 * j + 1]; }
-        if (row0 + 8 < S.n) { out[8] = acc[4 * j + 2]; out[S.width + 8] = acc[4 * j + 3]; }
-        continue;
-      }
-      if (MODE == FILTER) {
-        const float4 two = *(const float4*)(limits.first + col);
-        const uint32_t below = glance(acc[4 * j], r0, two.x, two.y) & glance(acc[4 * j + 1], r0, two.z, two.w) &
-                               glance(acc[4 * j + 2], r1, two.x, two.y) & glance(acc[4 * j + 3], r1, two.z, two.w);
-        marks |= (~below >> 31) << j;
-      } else {
-        const float2 gains = *(const float2*)(limits.gains + col);
-        const float k00 = key_of(acc[4 * j], gains.x, r0.scale, r0.shift);
-        const float k01 = key_of(acc[4 * j + 1], gains.y, r0.scale, r0.shift);
-        const float k10 = key_of(acc[4 * j + 2], gains.x, r1.scale, r1.shift);
-        const float k11 = key_of(acc[4 * j + 3], gains.y, r1.scale, r1.shift);
-        float m0 = fmaxf(k00, k10), m1 = fmaxf(k01, k11);
-#pragma unroll
-        for (int o = 4; o < 32; o <<= 1) {
-          m0 = fmaxf(m0, __shfl_xor_sync(~0u, m0, o)); m1 = fmaxf(m1, __shfl_xor_sync(~0u, m1, o));
-        }
-        if (g == 0) {
-          int q;  // opaque: else the addresses of all columns are kept in registers
-          asm volatile("add.s32 %0, %1, %2;" : "=r"(q) : "r"(qt * NT + 2 * tig), "r"(8 * j));
-          float* out = S.maxima + (size_t)q * S.width + t * 4 + warp;
-          out[0] = m0; out[S.width] = m1;
-        }
-      }
-    }
-    if (MODE == FILTER) take_marked<NT / 8>(S, limits, marks, acc, r0, r1, row0, qt * NT, queue);
-#if EARLY
+    finish<MODE>(S, limits, acc, r0, r1, row0, t, qt * NT, queue);
+#if QUEUED
+    at = after;
+#else
     loaded = coming;
 #endif
     tile = next;

@@ -12,6 +12,22 @@ __device__ __forceinline__ int warp_sum(int c) {
 #endif
 }
 
+__device__ __forceinline__ uint32_t warp_max(uint32_t x) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_max_sync(~0u, x);
+#else
+#pragma unroll
+  for (int o = 16; o; o >>= 1) x = max(x, __shfl_xor_sync(~0u, x, o));
+  return x;
+#endif
+}
+
+__device__ __forceinline__ long long warp_least(long long x) {
+#pragma unroll
+  for (int o = 16; o; o >>= 1) x = min(x, __shfl_xor_sync(~0u, x, o));
+  return x;
+}
+
 __device__ __forceinline__ int block_sum(int c, int* partial) {
   c = warp_sum(c);
   __syncthreads();
@@ -66,13 +82,83 @@ extern "C" __global__ void __launch_bounds__(1024) thresholds_of_many(
   thresholds_<1024>(maxima, m, width, k, nq, taus, tau_ids, counts);
 }
 
-// Hits from the warps' queues to the queries' lists. One block a queue.
-extern "C" __global__ void __launch_bounds__(128) bin_hits(
-    const uint4* queues, const int* queued, int room, int* counts, uint64_t* hits) {
-  for (int i = threadIdx.x; i < queued[blockIdx.x]; i += 128) {
-    const uint4 hit = queues[(size_t)blockIdx.x * PLACES + i];
-    const int at = atomicAdd(counts + hit.z, 1);
-    if (at < room) hits[(size_t)hit.z * room + at] = ((uint64_t)hit.x << 32) | hit.y;
+// The same for few k, by a warp a query: the maxima are made 256 first, the j-th the largest of j, j + 256, ... At k = 10
+// two of the k largest are seldom of one, and all others are a bound that lets 2 % more hits through.
+extern "C" __global__ void __launch_bounds__(128) thresholds_of_few(
+    const float* maxima, int m, int width, int k, int nq, int held, float* taus, long long* tau_ids, int* counts) {
+  const int q = blockIdx.x * 4 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (q >= held) return;
+  const float4* mine = (const float4*)(maxima + (size_t)q * width);
+  uint32_t keys[8] = {};
+  for (int i = 0; i < m / 4; i += 64)
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const int at = i + 32 * h + lane;
+      if (at >= m / 4) continue;
+      const float4 v = mine[at];
+      keys[4 * h] = max(keys[4 * h], ordered(v.x)); keys[4 * h + 1] = max(keys[4 * h + 1], ordered(v.y));
+      keys[4 * h + 2] = max(keys[4 * h + 2], ordered(v.z)); keys[4 * h + 3] = max(keys[4 * h + 3], ordered(v.w));
+    }
+  uint32_t found = 0;
+  for (int bit = 31; bit >= 8; bit--) {
+    const uint32_t tried = found | (1u << bit);
+    int c = 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++) c += keys[i] >= tried;
+    if (warp_sum(c) >= k) found = tried;
+  }
+  if (lane == 0) {
+    taus[q] = q >= nq ? __int_as_float(0x7f800000) : found >= 0x00800000u ? unordered(found) : lowest();
+    tau_ids[q] = 0x7fffffffffffffffll;
+    counts[q] = 0;
+  }
+}
+
+// Some rows are filtered, more are to come: the threshold becomes the k-th of the hits so far, if they are as many, exact
+// in its upper 24 bits. A warp a query; k is small, and so are the lists.
+extern "C" __global__ void __launch_bounds__(128) tighten_thresholds(
+    const uint64_t* hits, const int* counts, int room, int k, int nq, float* taus) {
+  const int q = blockIdx.x * 4 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (q >= nq || counts[q] < k) return;
+  const int c = min(counts[q], room);
+  const uint64_t* list = hits + (size_t)q * room;
+  uint32_t found = 0;
+  for (int bit = 31; bit >= 8; bit--) {
+    const uint32_t tried = found | (1u << bit);
+    int reach = 0;
+    for (int i = lane; i < c; i += 32) reach += (uint32_t)(list[i] >> 32) >= tried;
+    if (warp_sum(reach) >= k) found = tried;
+  }
+  if (lane == 0 && found >= 0x00800000u) taus[q] = fmaxf(taus[q], unordered(found));
+}
+
+// Hits from the warps' queues to the queries' lists. One block for some of the queues of a tile of `columns` queries: it
+// counts a query's hits first, so that one atomic makes room for all of them (one a hit: 27 us in place of 5).
+extern "C" __global__ void __launch_bounds__(256) bin_hits(
+    const uint4* queues, const int* queued, int groups, int nqt, int warps, int columns, int room, int* counts,
+    uint64_t* hits) {
+  __shared__ int held[256], first[256];
+  const int qt = blockIdx.x % nqt, part = blockIdx.x / nqt, parts = gridDim.x / nqt;
+  const int lane = threadIdx.x & 31, query = qt * columns;
+  if (threadIdx.x < columns) held[threadIdx.x] = 0;
+  __syncthreads();
+  for (int pass = 0; pass < 2; pass++) {
+    for (int u = threadIdx.x >> 5; u < (groups - part + parts - 1) / parts * warps; u += 8) {
+      const int queue = ((part + u / warps * parts) * nqt + qt) * warps + u % warps;
+      const uint4* mine = queues + (size_t)queue * PLACES;
+      for (int i = lane; i < queued[queue]; i += 32) {
+        const int column = (int)mine[i].z - query, at = atomicAdd(held + column, 1);
+        if (pass && first[column] + at < room)
+          hits[(size_t)mine[i].z * room + first[column] + at] = ((uint64_t)mine[i].x << 32) | mine[i].y;
+      }
+    }
+    __syncthreads();
+    if (pass == 0 && threadIdx.x < columns) {
+      const int count = held[threadIdx.x];
+      first[threadIdx.x] = count ? atomicAdd(counts + query + threadIdx.x, count) : 0;
+      held[threadIdx.x] = 0;
+    }
+    __syncthreads();
   }
 }
 
@@ -164,5 +250,39 @@ extern "C" __global__ void __launch_bounds__(BLOCK) best_hits(
     const bool there = i < c;
     keys[(size_t)q * k + i] = there ? unordered(order[i]) : minus_infinity();
     found[(size_t)q * k + i] = there ? names[i] : 0x7fffffffffffffffll;
+  }
+}
+
+// The same for k <= 32, by a warp a query: in every round the best that comes after the one before.
+extern "C" __global__ void __launch_bounds__(128) best_of_few(
+    const uint64_t* hits, const long long* ids, const int* counts, int room, int k, int nq, float* keys,
+    long long* found) {
+  const int q = blockIdx.x * 4 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (q >= nq) return;
+  const int c = min(counts[q], room);
+  const uint64_t* list = hits + (size_t)q * room;
+  const long long none = 0x7fffffffffffffffll;
+  uint32_t before = 0xffffffffu, mine = 0u;
+  long long name_before = -1, my_name = none;
+  for (int r = 0; r < k; r++) {
+    uint32_t best = 0u;
+    long long name = none;
+    for (int i = lane; i < c; i += 32) {
+      const uint64_t hit = list[i];
+      const uint32_t key = (uint32_t)(hit >> 32);
+      if (key > before || key < best) continue;
+      const long long id = ids ? ids[(uint32_t)hit] : (long long)(uint32_t)hit;
+      if ((key == before && id <= name_before) || (key == best && id >= name)) continue;
+      best = key;
+      name = id;
+    }
+    before = warp_max(best);
+    name_before = warp_least(best == before ? name : none);
+    if (before == 0u) break;
+    if (lane == r) { mine = before; my_name = name_before; }
+  }
+  if (lane < k) {
+    keys[(size_t)q * k + lane] = mine ? unordered(mine) : minus_infinity();
+    found[(size_t)q * k + lane] = my_name;
   }
 }
