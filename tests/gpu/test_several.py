@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -55,6 +56,25 @@ def test_every_device_follows_every_change(rng, devices):
             index.update(some[::2], -x[np.arange(len(some[::2])) % len(x)])
             index.remove(some[1::2])
         check(cpu, gpu, q, 20, filter=cpu.ids % 3 == 0)
+
+
+def test_threads_search_all_devices_while_rows_are_added(rng, devices):
+    cpu = pi.FlatIndex(24, metric="ip")
+    x = rng.standard_normal((900, 24)).astype(np.float32)
+    cpu.add(x[:300])
+    gpu = cpu.to_gpu([0, 1], 20_000)
+
+    def search():
+        _, ids = gpu.search(x[:2], 10)
+        return (ids >= 0).all() and all(len(set(row)) == 10 for row in ids.tolist())
+
+    with ThreadPoolExecutor(3) as pool:
+        searches = [pool.submit(search) for _ in range(9)]
+        for at in range(300, 900, 200):
+            gpu.add(x[at : at + 200])
+        assert all(one.result(60) for one in searches)
+    cpu.add(x[300:])
+    check(cpu, gpu, x[:3], 10)
 
 
 def test_rows_are_few_enough_for_one_device_alone(rng, devices):
