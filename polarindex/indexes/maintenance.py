@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks
-from polarindex.indexes.base import Index
 from polarindex.indexes.kmeans import OVERSIZE
 from polarindex.indexes.spilling import NOWHERE, Homes
 
@@ -64,7 +63,7 @@ def merge(index: IVFIndex, other: IVFIndex) -> None:
 
 def check_alike(index: IVFIndex, other: Any) -> None:
     """TypeError or ValueError where an index cannot merge with another."""
-    if not isinstance(other, Index) or other.kind != index.kind:  # on a GPU or not
+    if getattr(other, "kind", None) != index.kind:  # searched on a GPU or not
         raise TypeError(f"other must be an {type(index).__name__}, got {type(other).__name__}")
     mine, theirs = index._held.centroids, other._held.centroids
     wanted, given = index.parameters(), other.parameters()

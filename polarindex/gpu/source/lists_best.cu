@@ -79,7 +79,7 @@ __device__ __forceinline__ double energy_of(const Lists& S, const float* query) 
   return lanes_total(sums);
 }
 
-extern "C" __global__ void __launch_bounds__(FINDERS) best_rows(const __grid_constant__ Lists S) {
+extern "C" __global__ void __launch_bounds__(FINDERS, 3) best_rows(const __grid_constant__ Lists S) {
   extern __shared__ __align__(16) uint32_t words[];  // levels, DIM bytes; then what is held, where there is room for it
   __shared__ int2 queue[QUEUED_PAGES];               // pages, and offsets as their bits
   __shared__ Sums<FINDERS> sums;
