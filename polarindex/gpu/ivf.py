@@ -11,6 +11,7 @@ Not here:  the device's copy (lists.py); the search (probing.py)."""
 from __future__ import annotations
 
 import sys
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from polarindex.indexes.ids import Ids
 from polarindex.indexes.ivf import IVFIndex
 from polarindex.indexes.probing import Probes
 from polarindex.indexes.scan import integer_queries
+
+_AHEAD = 2  # parts of a batch that the device may have to do while the host copies others
 
 
 class GpuIVFIndex(IVFIndex):
@@ -165,13 +168,22 @@ class GpuIVFIndex(IVFIndex):
         distances, ids = np.empty((nq, task.k), np.float32), np.empty((nq, task.k), np.int64)
         with mirror.current(held, self._version) as listed, mirror.device.use("searching") as cp:
             allowed = None if task.allowed is None else cp.asarray(_bits(task.allowed))
-            step = most_queries(held.rows.nlist, int(listed.most[nprobe]), task.keep, nprobe, self.dim)
-            for start in range(0, nq, step):
-                part = slice(start, min(start + step, nq))
-                asked = self._asked(task, part, allowed)
-                search = ListSearch(mirror.device, cp, listed, mirror.coder, self.metric, asked)
-                search.run()
-                distances[part], ids[part] = search.results()
+            most = most_queries(held.rows.nlist, int(listed.most[nprobe]), task.keep, nprobe, self.dim)
+            step = -(-nq // -(-nq // most))
+            running: deque[tuple[slice, ListSearch]] = deque()
+            try:
+                for start in range(0, nq, step):
+                    part = slice(start, min(start + step, nq))
+                    asked = self._asked(task, part, allowed)
+                    search = ListSearch(mirror.device, cp, listed, mirror.coder, self.metric, asked)
+                    search.run()
+                    running.append((part, search))
+                    while len(running) > (_AHEAD if part.stop < nq else 0):
+                        done, search = running.popleft()
+                        distances[done], ids[done] = search.results()
+            finally:
+                if running:  # after an error: what is on its way still uses the host's memory
+                    cp.cuda.get_current_stream().synchronize()
         return distances, ids
 
     def _asked(self, task: Task, part: slice, allowed: Any) -> Asked:

@@ -279,6 +279,7 @@ class Pinned:
         self.nbytes = int(np.prod(shape)) * dtype.itemsize
         self._memory = cp.cuda.alloc_pinned_memory(max(self.nbytes, 1))
         self.array = np.frombuffer(self._memory, dtype, int(np.prod(shape))).reshape(shape)
+        self.dtype = dtype
 
     def __len__(self) -> int:
         return len(self.array)

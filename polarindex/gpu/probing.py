@@ -33,14 +33,20 @@ Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
 ITEM_PAGES = 32  # pages of a work item: each of a block's warps has two at a time
+_WARPS = 4  # a block
+_BLOCKS = 4  # a multiprocessor, by the registers they may have
 _MMA = (8, 16, 32)  # queries a block
 _DP4A = (1, 2, 4)
 _SHARED_KEYS = 48 << 10  # bytes of a query's centroid scores that are looked through in shared memory
 _SHARED_ROOM = 2048  # candidates of a query that are held there
 _LEAST_ROOM = 512  # enough for some rounds between two looks at how much is held
-_ROUND = 128  # candidates that a round may add
+_FINDERS = 128  # threads of a query's block, FINDERS of source/lists_best.cu
+_ROUND = 128  # candidates that a round may add, and more
 _HIT_BYTES, _PICK_BYTES = 16, 16
+_ALIGNED = 256
+_TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind
 _BATCH_BYTES = 1 << 29  # of what is worked out for the queries that are searched together
+_TOGETHER = 4096  # of these: while the device has some, the host copies the next
 
 _POINTERS = """codes scales shifts ids allowed pages firsts centres constants mu order originals original_scales given
     rows levels gains added scores numbers counts picks used tally pair_starts item_starts pairs maxima hit_keys
@@ -95,8 +101,8 @@ class ScanShape(NamedTuple):
     shared: int
 
     def macros(self, layout: Layout) -> dict[str, int]:
-        macros = {"BITS": layout.bits, "DIM": layout.padded, "MMA": int(self.mma), "ITEM_PAGES": ITEM_PAGES}
-        return macros | {"BLOCKS": 2 if 2 * self.shared <= 96 << 10 else 1}
+        shape = {"MMA": int(self.mma), "WARPS": _WARPS, "BLOCKS": _BLOCKS, "ITEM_PAGES": ITEM_PAGES}
+        return {"BITS": layout.bits, "DIM": layout.padded, **shape}
 
 
 def scan_shape(card: Card, layout: Layout, queries: float, mma: bool | None = None) -> ScanShape:
@@ -120,100 +126,122 @@ def most_queries(nlist: int, width: int, keep: int, nprobe: int, dim: int) -> in
     """Queries that are searched together, by what they need on the device."""
     hits = _HIT_BYTES * room_of(keep) if room_of(keep) > _SHARED_ROOM else 0
     each = 4 * nlist + nlist // 2 + 4 * width + hits + (4 + 2 * _PICK_BYTES) * nprobe + 16 * dim
-    return int(max(1, min(_BATCH_BYTES // each, (2**31 - 1) // max(nprobe, 1), 1 << 20)))
+    return int(max(1, min(_BATCH_BYTES // each, (2**31 - 1) // nprobe, _TOGETHER)))
 
 
 class ListSearch:
-    """Some queries against lists; the device is the current one."""
+    """Some queries against lists; the device is the current one. `run` it, then ask for its `results`."""
 
     def __init__(
         self, device: Device, cp: Any, listed: Listed, coder: Coder | None, metric: str, asked: Asked,
         mma: bool | None = None,
     ) -> None:  # fmt: skip
         self._device, self._cp, self._listed, self._asked = device, cp, listed, asked
+        self._coder, self._metric, self._mma = coder, metric, mma
         self.nq = len(asked.rows)
-        self._mma = mma
         self._nlist = len(listed.most) - 1
         self.shape = scan_shape(device.card, listed.layout, self.nq * asked.nprobe / self._nlist, mma)
-        self._held: dict[str, Any] = {}
-        self._tell(coder, metric)
-
-    def _tell(self, coder: Coder | None, metric: str) -> None:
-        """What the kernels are told, with room for what comes of the queries."""
-        cp, listed, asked, nq = self._cp, self._listed, self._asked, self.nq
-        rows = cp.asarray(np.ascontiguousarray(asked.rows))
-        given = rows if asked.given is asked.rows or not asked.exact else cp.asarray(np.ascontiguousarray(asked.given))
         self._stride = max(listed.layout.padded, listed.coarse_layout.padded)
-        factor = 2.0 if metric == "l2" else 1.0
-        levels, gains = self._integers(rows, coder, factor)
-        pairs = nq * asked.nprobe
-        width = int(listed.most[asked.nprobe])
-        out = cp.empty(12 * nq * asked.k, np.uint8)  # ids and distances: one copy to the host
-        self._out = out
-        held = {"rows": rows, "given": given, "levels": levels, "gains": gains, "distances": out[8 * nq * asked.k :]}
-        held |= {"found": out}
-        room = room_of(asked.keep)
-        sizes: dict[str, tuple[int, Any]] = {
-            "numbers": (pairs, np.int32),
-            "counts": (nq, np.int32),
-            "picks": (_PICK_BYTES * pairs, np.uint8),
-            "used": (nq, np.int32),
-            "pair_starts": (self._nlist + 1, np.int32),
-            "item_starts": (self._nlist + 1, np.int32),
-            "pairs": (_PICK_BYTES * pairs, np.uint8),
-            "maxima": (nq * width, np.float32),
-        }
-        coarse = listed.coarse
-        if asked.probed is None and coarse is not None:
-            sizes["scores"] = nq * coarse.size, np.float32
-        if room > _SHARED_ROOM:
-            sizes |= {"hit_keys": (nq * room, np.float32), "hit_ids": (nq * room, np.int64)}
-            sizes["hit_places"] = nq * room, np.int32
-        if metric != "l2" and not asked.exact:
-            sizes["added"] = nq, np.float64
-        held |= {name: cp.empty(size, dtype) for name, (size, dtype) in sizes.items()}
-        held["tally"] = cp.zeros(self._nlist, np.int32)
-        pages = listed.pages
-        held |= {"codes": pages.codes, "scales": pages.scales, "shifts": pages.shifts, "ids": pages.ids}
-        held |= {"pages": listed.numbers, "firsts": listed.firsts, "allowed": asked.allowed}
-        held |= {"centres": listed.centres, "constants": listed.constants, "mu": listed.mu}
-        told = self.arguments = np.zeros(1, _LISTS)
-        if asked.exact:
-            held |= {"originals": pages.originals, "original_scales": pages.original_scales}
-            array = getattr(pages.originals, "array", pages.originals)
-            told["kind"] = _KINDS[array.dtype]
-        if coarse is not None:
-            held["order"] = coarse.order
-            told["coarse"], told["centres_at"] = coarse.size, coarse.centres_at
-            told["groups"], told["group_size"] = coarse.groups, coarse.group_size
-        self._held = held
-        for name, array in held.items():
-            told[name] = pointer(array)
-        told["table"], told["nq"], told["dim"], told["stride"] = listed.table, nq, rows.shape[1], self._stride
-        told["nlist"], told["nprobe"], told["look"], told["gap"] = self._nlist, asked.nprobe, asked.look, asked.gap
-        told["width"], told["keep"], told["k"], told["room"] = width, asked.keep, asked.k, room
-        told["metric"] = METRIC_NUMBERS[metric]
-        self._raw = raw(told)
+        self._twice = metric == "cosine" and asked.exact  # queries are wanted as given, and of unit length
+        self._sizes = self._room()
+        starts = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in self._sizes.values())])
+        self._work: Any = cp.empty(int(starts[-1]), np.uint8)
+        self._starts = dict(zip(self._sizes, starts.tolist(), strict=False))
+        self._stream = cp.cuda.get_current_stream()
+        self._going: list[Any] = []  # pinned memory until it was read
+        self._levels: Any = None
+        self._out = cp.cuda.alloc_pinned_memory(self._sizes["out"])
+        self._done = cp.cuda.Event(disable_timing=True)
+        self.arguments = self._told()
+        self._raw = raw(self.arguments)
 
-    def _integers(self, rows: Any, coder: Coder | None, factor: float) -> tuple[Any, Any]:
-        """Levels (nq, stride) int8 and gains (nq,) float32."""
-        cp, integers = self._cp, self._asked.integers
-        if integers is None:
-            if coder is None:
-                raise RuntimeError("nobody prepares the queries")
-            return coder.queries(cp, rows, self._listed.mu, factor, self._stride, self.nq)
-        levels = np.zeros((self.nq, self._stride), np.int8)
-        levels[:, : integers.levels.shape[1]] = integers.levels
-        return cp.asarray(levels), cp.asarray(integers.gains)
+    def _room(self) -> dict[str, int]:
+        """Bytes of what is worked out, by name."""
+        asked, nq, nlist, room = self._asked, self.nq, self._nlist, room_of(self._asked.keep)
+        pairs, queries, coarse = nq * asked.nprobe, 4 * nq * asked.rows.shape[1], self._listed.coarse
+        sizes = {"rows": queries, "numbers": 4 * pairs, "counts": 4 * nq, "picks": _PICK_BYTES * pairs, "used": 4 * nq}
+        sizes |= {"tally": 4 * nlist, "pair_starts": 4 * nlist + 4, "item_starts": 4 * nlist + 4}
+        sizes |= {"pairs": _PICK_BYTES * pairs, "maxima": 4 * nq * int(self._listed.most[asked.nprobe])}
+        sizes["out"] = 12 * nq * asked.k  # ids, then distances
+        if self._twice:
+            sizes["given"] = queries
+        if asked.probed is None and coarse is not None:
+            sizes["scores"] = 4 * nq * coarse.size
+        if room > _SHARED_ROOM:
+            sizes |= {"hit_keys": 4 * nq * room, "hit_ids": 8 * nq * room, "hit_places": 4 * nq * room}
+        if self._metric != "l2" and not asked.exact:
+            sizes["added"] = 8 * nq
+        if asked.integers is not None:
+            sizes |= {"levels": nq * self._stride, "gains": 4 * nq}
+        return sizes
+
+    def _told(self) -> NDArray[Any]:
+        """What all kernels are told but for the queries' levels."""
+        listed, asked, nq = self._listed, self._asked, self.nq
+        pages, coarse, told = listed.pages, listed.coarse, np.zeros(1, _LISTS)
+        for name in self._sizes:
+            if name != "out":
+                told[name] = self._at(name)
+        told["found"], told["distances"] = self._at("out"), self._at("out") + 8 * nq * asked.k
+        if not self._twice:
+            told["given"] = told["rows"]
+        for name in ("codes", "scales", "shifts", "ids"):
+            told[name] = pointer(getattr(pages, name))
+        for name in ("firsts", "centres", "constants", "mu"):
+            told[name] = pointer(getattr(listed, name))
+        told["pages"], told["allowed"] = pointer(listed.numbers), pointer(asked.allowed)
+        if asked.exact:
+            told["originals"], told["original_scales"] = pointer(pages.originals), pointer(pages.original_scales)
+            told["kind"] = _KINDS[pages.originals.dtype]
+        if coarse is not None:
+            told["order"], told["coarse"], told["centres_at"] = pointer(coarse.order), coarse.size, coarse.centres_at
+            told["groups"], told["group_size"] = coarse.groups, coarse.group_size
+        told["table"], told["nq"], told["dim"], told["stride"] = listed.table, nq, asked.rows.shape[1], self._stride
+        told["nlist"], told["nprobe"], told["look"], told["gap"] = self._nlist, asked.nprobe, asked.look, asked.gap
+        told["width"], told["metric"] = listed.most[asked.nprobe], METRIC_NUMBERS[self._metric]
+        told["keep"], told["k"], told["room"] = asked.keep, asked.k, room_of(asked.keep)
+        return told
+
+    def _at(self, name: str) -> int:
+        """Where something is on the device."""
+        return int(self._work.data.ptr) + self._starts[name]
+
+    def _send(self, name: str, array: NDArray[Any]) -> None:
+        """Copy an array there; nothing waits."""
+        memory = self._cp.cuda.alloc_pinned_memory(array.nbytes)
+        np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)[...] = array
+        self._cp.cuda.runtime.memcpyAsync(self._at(name), memory.ptr, array.nbytes, _TO_DEVICE, self._stream.ptr)
+        self._going.append(memory)
 
     # --- the steps
+
+    def prepare(self) -> None:
+        """Queries, and their levels, on the device."""
+        asked, integers = self._asked, self._asked.integers
+        self._send("rows", asked.rows)
+        if self._twice:
+            self._send("given", asked.given)
+        if integers is not None:
+            levels = np.zeros((self.nq, self._stride), np.int8)
+            levels[:, : integers.levels.shape[1]] = integers.levels
+            self._send("levels", levels)
+            self._send("gains", integers.gains)
+            return
+        if self._coder is None:
+            raise RuntimeError("nobody rounds the queries")
+        start = self._starts["rows"]
+        rows = self._work[start : start + self._sizes["rows"]].view(np.float32).reshape(asked.rows.shape)
+        factor = 2.0 if self._metric == "l2" else 1.0
+        made = self._coder.queries(self._cp, rows, self._listed.mu, factor, self._stride, self.nq)
+        self.arguments["levels"], self.arguments["gains"] = map(pointer, made)
+        self._levels = made
 
     def choose(self) -> None:
         """The lists of every query."""
         asked, coarse = self._asked, self._listed.coarse
         if asked.probed is not None:
-            self._held["numbers"].set(np.ascontiguousarray(asked.probed.numbers).reshape(-1))
-            self._held["counts"].set(asked.probed.counts)
+            self._send("numbers", asked.probed.numbers)
+            self._send("counts", asked.probed.counts)
             return
         if coarse is None:
             raise RuntimeError("nobody chooses the lists")
@@ -222,7 +250,7 @@ class ListSearch:
         layout = self._listed.coarse_layout
         form = scan_shape(self._device.card, layout, self.nq, self._mma)
         grid = -(-self.nq // form.queries), -(-coarse.size // (PANEL * ITEM_PAGES))
-        self._scan(form, layout, "scan_centroids")(grid, (256,), (raw(told),), shared_mem=form.shared)
+        self._scan(form, layout, "scan_centroids")(grid, (32 * _WARPS,), (raw(told),), shared_mem=form.shared)
         seen, keys = 4 * -(-coarse.groups // 32), 4 * self._nlist
         fits = seen + keys <= _SHARED_KEYS
         self._probe("choose_lists")(
@@ -231,8 +259,9 @@ class ListSearch:
 
     def place(self) -> None:
         """Offsets, and the queries of every list."""
-        if "added" in self._held:
-            self._probe("add_constants")((-(-self.nq // 64),), (64,), (self._raw, self._held["added"]))
+        if "added" in self._sizes:
+            self._probe("add_constants")((-(-self.nq // 64),), (64,), (self._raw, np.uint64(self._at("added"))))
+        self._cp.cuda.runtime.memsetAsync(self._at("tally"), 0, self._sizes["tally"], self._stream.ptr)
         self._probe("place_picks")((self.nq,), (128,), (self._raw,))
         numbers = np.int32(self.shape.queries), np.int32(ITEM_PAGES)
         self._probe("start_lists")((1,), (1024,), (self._raw, *numbers))
@@ -240,9 +269,9 @@ class ListSearch:
 
     def scan(self) -> None:
         """The largest key of every page and query."""
-        blocks = self._device.card.processors * 4
+        blocks = self._device.card.processors * _BLOCKS
         self._scan(self.shape, self._listed.layout, "scan_lists")(
-            (blocks,), (256,), (self._raw,), shared_mem=self.shape.shared
+            (blocks,), (32 * _WARPS,), (self._raw,), shared_mem=self.shape.shared
         )
 
     def best(self) -> None:
@@ -251,22 +280,28 @@ class ListSearch:
         shared = layout.padded + (_HIT_BYTES * room if room <= _SHARED_ROOM else 0)
         macros = {"BITS": layout.bits, "DIM": layout.padded}
         self._device.kernel(lists_source("best"), macros, "best_rows", shared)(
-            (self.nq,), (256,), (self._raw,), shared_mem=shared
+            (self.nq,), (_FINDERS,), (self._raw,), shared_mem=shared
         )
 
     def run(self) -> None:
         """All of it; nothing waits."""
+        self.prepare()
         self.choose()
         self.place()
         self.scan()
         self.best()
+        size = self._sizes["out"]
+        self._cp.cuda.runtime.memcpyAsync(self._out.ptr, self._at("out"), size, _TO_HOST, self._stream.ptr)
+        self._done.record(self._stream)
+        self._work = self._levels = None  # what comes next on this stream may use the memory
 
     def results(self) -> tuple[Floats, Ids]:
         """Distances and ids (nq, k) after `run`, on the host; where there are no more rows, +-inf and -1."""
-        out = self._out.get()
-        ids = 8 * self.nq * self._asked.k
+        self._done.synchronize()
+        self._going.clear()
         shape = self.nq, self._asked.k
-        return out[ids:].view(np.float32).reshape(shape), out[:ids].view(np.int64).reshape(shape)
+        ids = np.frombuffer(self._out, np.int64, self.nq * self._asked.k).reshape(shape)
+        return np.frombuffer(self._out, np.float32, ids.size, offset=ids.nbytes).reshape(shape), ids
 
     def _scan(self, form: ScanShape, layout: Layout, name: str) -> Any:
         return self._device.kernel(lists_source("scan", form.queries), form.macros(layout), name, form.shared)

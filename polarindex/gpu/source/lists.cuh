@@ -84,9 +84,14 @@ __device__ __forceinline__ float list_key(int dot, float gain, float scale, floa
 
 template <int THREADS> struct Sums { int partial[2][THREADS / 32]; };
 
+// The sum of c over a block; `turn` is odd and even in turns, so that one barrier is enough
 template <int THREADS> __device__ __forceinline__ int block_total(int c, Sums<THREADS>& sums, int turn) {
+#if __CUDA_ARCH__ >= 800
+  c = __reduce_add_sync(~0u, c);
+#else
 #pragma unroll
   for (int o = 16; o; o >>= 1) c += __shfl_xor_sync(~0u, c, o);
+#endif
   if ((threadIdx.x & 31) == 0) sums.partial[turn & 1][threadIdx.x >> 5] = c;
   __syncthreads();
   int total = 0;
@@ -101,17 +106,35 @@ struct Limit {
   __device__ __forceinline__ bool has(uint32_t k, int n) const { return k > key || (k == key && n <= number); }
 };
 
-// The limit of the `wanted` <= n best of key(0) .. key(n - 1), ties to the smaller number(i)
-template <int THREADS, class Key, class Number> __device__ __forceinline__ Limit limit_of(
+// The limit of the `wanted` <= n best of key(0) .. key(n - 1), ties to the smaller number(i). Up to HELD a thread are kept
+// in registers.
+template <int THREADS, int HELD, class Key, class Number> __device__ __forceinline__ Limit limit_of(
     int n, int wanted, Key key, Number number, Sums<THREADS>& sums) {
   uint32_t found = 0;
   int reached = n, above = 0;
-  for (int bit = 31; bit >= 0 && reached != wanted; bit--) {
-    const uint32_t tried = found | (1u << bit);
-    int c = 0;
-    for (int i = threadIdx.x; i < n; i += THREADS) c += key(i) >= tried;
-    c = block_total(c, sums, bit);
-    if (c >= wanted) { found = tried; reached = c; } else above = c;
+  if (n <= HELD * THREADS) {
+    uint32_t mine[HELD];
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+      const int at = threadIdx.x + i * THREADS;
+      mine[i] = at < n ? key(at) : 0u;
+    }
+    for (int bit = 31; bit >= 0 && reached != wanted; bit--) {
+      const uint32_t tried = found | (1u << bit);
+      int c = 0;
+#pragma unroll
+      for (int i = 0; i < HELD; i++) c += mine[i] >= tried;
+      c = block_total(c, sums, bit);
+      if (c >= wanted) { found = tried; reached = c; } else above = c;
+    }
+  } else {
+    for (int bit = 31; bit >= 0 && reached != wanted; bit--) {
+      const uint32_t tried = found | (1u << bit);
+      int c = 0;
+      for (int i = threadIdx.x; i < n; i += THREADS) c += key(i) >= tried;
+      c = block_total(c, sums, bit);
+      if (c >= wanted) { found = tried; reached = c; } else above = c;
+    }
   }
   if (reached == wanted) return Limit{found, 0x7fffffff};
   __syncthreads();
@@ -137,6 +160,7 @@ __device__ __forceinline__ double lanes_total(const double (&sums)[2]) {
 // take(j, block) for the coordinates j of a lane, in blocks of sixteen; what is left is in the last lanes
 template <class Take> __device__ __forceinline__ void each_coordinate(int dim, Take take) {
   const int lane = threadIdx.x & 15, whole = dim / 16, rest = dim % 16;
+#pragma unroll 4
   for (int block = 0; block < whole; block++) take(16 * block + lane, block & 1);
   if (lane >= 16 - rest) take(dim - 16 + lane, whole & 1);
 }

@@ -4,7 +4,7 @@
 // The keep-th largest of the pages' maxima bounds the keep-th best key from below, so only pages that reach it are read:
 // about `keep` of them, and more where many keys are equal. What is held is cut to the best `keep` when its room is
 // short, and the bound is raised; so neither ties nor the order of rows need more room.
-#define FINDERS 256
+#define FINDERS 128
 #define WARPS (FINDERS / 32)
 #define QUEUED_PAGES 512
 #define LAST_ID 0x7fffffffffffffffll
@@ -79,7 +79,7 @@ __device__ __forceinline__ double energy_of(const Lists& S, const float* query) 
   return lanes_total(sums);
 }
 
-extern "C" __global__ void __launch_bounds__(FINDERS, 3) best_rows(const __grid_constant__ Lists S) {
+extern "C" __global__ void __launch_bounds__(FINDERS, 6) best_rows(const __grid_constant__ Lists S) {
   extern __shared__ __align__(16) uint32_t words[];  // levels, DIM bytes; then what is held, where there is room for it
   __shared__ int2 queue[QUEUED_PAGES];               // pages, and offsets as their bits
   __shared__ Sums<FINDERS> sums;
@@ -99,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(FINDERS, 3) best_rows(const __grid_
   float tau = -3.402823466e38f;  // finite: keys of -inf are no rows
   __syncthreads();
   if (total >= S.keep) {
-    const Limit limit = limit_of<FINDERS>(
+    const Limit limit = limit_of<FINDERS, 8>(
         total, S.keep, [&](int i) { return ordered(maxima[i]); }, [](int i) { return i; }, sums);
     tau = fmaxf(tau, unordered(max(limit.key, 0x00800000u)));  // what is less is -inf
   }

@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(CHOOSERS) choose_lists(const __grid
     for (int i = tid; i < (S.groups + 31) / 32; i += CHOOSERS) seen[i] = 0;
     __syncthreads();
     auto key = [&](int g) { return ordered(centres[g]); };
-    const Limit limit = limit_of<CHOOSERS>(S.groups, S.look, key, [](int g) { return g; }, sums);
+    const Limit limit = limit_of<CHOOSERS, 1>(S.groups, S.look, key, [](int g) { return g; }, sums);
     for (int g = tid; g < S.groups; g += CHOOSERS)
       if (limit.has(key(g), g)) atomicOr(seen + (g >> 5), 1u << (g & 31));
   }
@@ -47,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(CHOOSERS) choose_lists(const __grid
   if ((tid & 31) == 0) atomicMax(&best, mine);
   __syncthreads();
   const float floor = __fsub_rn(unordered(best), S.gap);
-  const Limit limit = limit_of<CHOOSERS>(
+  const Limit limit = limit_of<CHOOSERS, 16>(
       S.nlist, S.nprobe, [&](int i) { return keys[i]; }, [&](int i) { return order[i]; }, sums);
   for (int i = tid; i < S.nlist; i += CHOOSERS)
     if (keys[i] >= limit.key && limit.has(keys[i], order[i]) && unordered(keys[i]) >= floor)

@@ -2,9 +2,7 @@
 // as pages of 8-bit codes, against all queries: their scores. A block has NT queries at a time, in shared memory.
 //
 // Given at compile time: NT; MMA: whether mma.sync multiplies (compute capability 8.0 and later, NT a multiple of 8) or
-// dp4a (NT up to 4); ITEM_PAGES; BLOCKS a multiprocessor.
-#define WARPS 8
-
+// dp4a (NT up to 4); WARPS a block, BLOCKS a multiprocessor; ITEM_PAGES.
 struct Asked { float gains[NT]; float offsets[NT]; int queries[NT]; int starts[NT]; };
 
 struct Rows16 { float scale0, shift0, scale1, shift1; };  // of a lane's rows g and g + 8 of a page
