@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,8 @@ class GpuIVFIndex(IVFIndex):
     GPU (CUDA tensors of PyTorch, CuPy arrays); results are NumPy arrays. A file is that of an IVFIndex: `save` here,
     `polarindex.load(path).to_gpu()` there. `search` does not use num_threads, and reads codes in full whatever
     scan_bits and exact_scan say. Stored originals lie on the device too, or in pinned host memory where they would
-    leave less than 1 GiB of the device's. Everything that is not `search`, or made of searches, runs on the host.
+    leave less than 1 GiB of the device's. Everything runs on the host that is not `search` or made of searches, as are
+    `tune`, which times those of the device, and `knn_graph`.
     """
 
     def __init__(
@@ -110,8 +112,15 @@ class GpuIVFIndex(IVFIndex):
 
     # --- arrays of the GPU
 
-    def fit(self, x: Any, *arguments: Any, centroids: Any = None, **options: Any) -> IVFIndex:
-        return super().fit(on_host(x), *arguments, centroids=on_host(centroids), **options)
+    def fit(
+        self,
+        x: Any,
+        n: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        centroids: Any = None,
+    ) -> IVFIndex:
+        return super().fit(on_host(x), n, progress, centroids=on_host(centroids))
 
     def add(self, x: Any, ids: Any = None) -> Ids:
         return super().add(on_host(x), on_host(ids))

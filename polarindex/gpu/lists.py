@@ -128,7 +128,10 @@ class ListMirror:
     @property
     def nbytes(self) -> int:
         """Bytes on the device."""
-        arrays = [*(self._pages or ()), *((self._listed.numbers, self._listed.centres) if self._listed else ())]
+        listed = self._listed
+        arrays = [*(self._pages or ()), *((listed.numbers, listed.firsts, listed.centres) if listed else ())]
+        if listed and listed.coarse:
+            arrays += [listed.coarse.codes, listed.coarse.scales, listed.coarse.shifts, listed.coarse.order]
         return sum(array.nbytes for array in arrays if array is not None and not isinstance(array, Pinned))
 
     def note(self, ids: Numbers | range) -> None:
@@ -157,7 +160,7 @@ class ListMirror:
         if before is None or self._stale.everything or self._centroids is not centroids:
             self._pages, self._room, self._sent, before = None, 0, np.empty(0, np.int64), None
         ids = _ids_by_place(rows)
-        changed = self._changed_pages(held, ids)
+        changed = self._changed_pages(ids)
         self._reserve(cp, rows.places // PANEL)
         for at in range(0, len(changed), _STEP):
             self._send(cp, rows, changed[at : at + _STEP], ids)
@@ -189,14 +192,12 @@ class ListMirror:
     def _stage(self) -> Stage:
         return self._coding.quantizer.stages[0]
 
-    def _changed_pages(self, held: Held, ids: Ids) -> Ids:
-        """Pages whose rows are not those that were sent."""
+    def _changed_pages(self, ids: Ids) -> Ids:
+        """Pages whose rows are not those that were sent, of `ids` by place."""
         known = min(len(self._sent), len(ids))
-        differs = (ids[:known] != self._sent[:known]).reshape(-1, PANEL).any(axis=1)
-        noted = held.ids.positions(self._stale.numbers()) if known else np.empty(0, np.int64)
-        noted = noted[(noted >= 0) & (noted < known)]
-        differs[noted // PANEL] = True
-        return np.concatenate([np.flatnonzero(differs), np.arange(known // PANEL, len(ids) // PANEL)])
+        differs = (ids[:known] != self._sent[:known]) | np.isin(ids[:known], self._stale.numbers())
+        changed = np.flatnonzero(differs.reshape(-1, PANEL).any(axis=1))
+        return np.concatenate([changed, np.arange(known // PANEL, len(ids) // PANEL)])
 
     def _reserve(self, cp: Any, pages: int) -> None:
         """Room for so many pages; those that there are stay."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,10 +13,12 @@ import polarindex as pi
 from polarindex import kernels
 from polarindex.codes import PANEL
 from polarindex.gpu import lists_reference as twin
+from polarindex.gpu import probing
 from polarindex.gpu.layout import TILE, Layout
-from polarindex.gpu.lists import _ids_by_place
+from polarindex.gpu.lists import ListMirror, _ids_by_place
 from polarindex.gpu.probing import ITEM_PAGES, most_queries, room_of, scan_shape
 from polarindex.gpu.shapes import Card
+from polarindex.gpu.source import lists_source
 from polarindex.indexes.coarse import _coded_scores
 from polarindex.indexes.grouping import Groups
 from polarindex.indexes.originals import score_rows
@@ -193,5 +197,51 @@ def test_there_is_room_for_what_is_kept_and_a_round(keep):
         assert 1 <= most_queries(4000, width, keep, 32, 128)
 
 
+@given(seeds)
+def test_pages_that_are_not_sent_again_are_as_they_were(seed):
+    """Whatever rows were added, removed, updated and moved: what a copy keeps is what the host has."""
+    rng = np.random.default_rng(seed)
+    index = pi.IVFIndex(8, nlist=6, seed=1).fit(rng.normal(size=(60, 8)))
+    mirror = ListMirror(index._coding, "none", 0)
+    index._note = mirror.note  # as GpuIVFIndex does
+    index.add(rng.normal(size=(int(rng.integers(1, 400)), 8)))
+    mirror.note_everything()
+    for _ in range(3):
+        mirror._sent = _ids_by_place(index._held.rows)
+        mirror._stale.clear()
+        before = words_by_page(index)
+        for _ in range(int(rng.integers(1, 4))):
+            some = rng.permutation(index.ids)[: int(rng.integers(0, len(index) + 1))]
+            match rng.integers(4):
+                case 0:
+                    index.remove(some)
+                case 1:
+                    index.update(some[:50], rng.normal(size=(len(some[:50]), 8)))
+                case 2:
+                    index.add(rng.normal(size=(int(rng.integers(1, 90)), 8)))
+                case 3:
+                    index.upsert(some[:9] + rng.integers(2), rng.normal(size=(len(some[:9]), 8)))
+        after = words_by_page(index)
+        kept = np.setdiff1d(np.arange(len(after)), mirror._changed_pages(_ids_by_place(index._held.rows)))
+        assert (kept < len(before)).all()
+        np.testing.assert_array_equal(after[kept], before[kept])
+
+
+def words_by_page(index):
+    """Words of all places, 0 where no row is."""
+    rows = index._held.rows
+    words = rows.rows(np.arange(rows.places))
+    words[_ids_by_place(rows) == EMPTY_ID] = 0
+    return words.reshape(-1, PANEL, rows.width)
+
+
+def test_what_kernels_are_told_is_what_they_read():
+    """The struct of the kernels' text has the fields of the host's, in their order."""
+    text = re.sub(r"//[^\n]*", "", lists_source("probe").split("struct Lists {")[1].split("};")[0])
+    kinds = r"(?:const |u?int8_t|u?int32_t|float|double|long long|void|Pick|Pair|Table|int|\s|\*)+"
+    fields = [name.strip() for line in text.split(";") for name in re.sub(f"^{kinds} ", "", line.strip()).split(",")]
+    assert [name.split()[-1].lstrip("*") for name in fields if name] == list(probing._LISTS.names)
+
+
 def test_a_blocks_warps_share_an_item_evenly():
-    assert ITEM_PAGES % 16 == 0  # eight warps, two pages each
+    assert ITEM_PAGES % (2 * probing._WARPS) == 0  # two pages each
