@@ -82,6 +82,7 @@ class GpuIVFIndex(IVFIndex):
         device: int = 0,
     ) -> None:
         super().__init__(dim, metric, bits, quantizer, nlist, seed, center, store, spill, scan_bits)
+        _check(self)
         self._attach(device)
 
     @classmethod
@@ -94,7 +95,6 @@ class GpuIVFIndex(IVFIndex):
         return other
 
     def _attach(self, device: int) -> None:
-        _check(self)
         self._mirror = ListMirror(self._coding, self.store, gpu(device).number)
 
     def to_cpu(self) -> IVFIndex:
@@ -163,9 +163,7 @@ class GpuIVFIndex(IVFIndex):
         if checked_query_bits(query_bits) != 8:
             raise ValueError(f"query_bits={query_bits} is for the CPU's index; a GPU index has queries of 8 bits")
         checks.flag(exact_scan, "exact_scan")
-        return super()._searched(
-            q, k, nprobe, gap, filter, rerank, num_threads, True, query_bits, return_error
-        )  # fmt: skip
+        return super()._searched(q, k, nprobe, gap, filter, rerank, num_threads, True, query_bits, return_error)
 
     def _way(self, bits: int) -> Way:
         return Way(self._on_device, lambda keep, nprobe: sys.maxsize, threads=1)
@@ -185,8 +183,8 @@ class GpuIVFIndex(IVFIndex):
                     part = slice(start, min(start + step, nq))
                     asked = self._asked(task, part, allowed)
                     search = ListSearch(mirror.device, cp, listed, mirror.coder, self.metric, asked)
-                    search.run()
                     running.append((part, search))
+                    search.run()
                     while len(running) > (_AHEAD if part.stop < nq else 0):
                         done, search = running.popleft()
                         distances[done], ids[done] = search.results()

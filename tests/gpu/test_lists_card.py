@@ -129,7 +129,7 @@ def test_random_lists_answer_as_on_the_cpu(monkeypatch):
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_dp4a_answers_as_on_the_cpu(bits, rng, monkeypatch):
     """On a card that would take mma."""
-    monkeypatch.setattr(probing, "scan_shape", lambda card, layout, asked, _: scan_shape(card, layout, asked, False))
+    monkeypatch.setattr(probing, "scan_shape", lambda card, layout, asked: scan_shape(card, layout, asked, False))
     for metric, dim in (("l2", 200), ("ip", 384)):
         cpu, gpu = pair(rng, 4000, dim, "skewed", metric=metric, bits=bits, nlist=30)
         for nq, k in ((1, 10), (40, 100), (150, 300)):
