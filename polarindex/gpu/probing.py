@@ -37,6 +37,7 @@ ITEM_PAGES = 32  # pages of a work item: each of a block's warps has two at a ti
 # loads wait for. Milliseconds of 3,334 queries and 24 of 1,024 lists of 300,000 rows of 128 coordinates, on an H200:
 # .186, and .197 as 8 warps and 2 blocks. 64 queries a block gain nothing: .182.
 _WARPS, _BLOCKS = 4, 4
+_NARROW = (1, 2)  # bits with many decoded operands, for which 16 queries and more need the registers of a fourth block
 _MMA = (8, 16, 32)  # queries a block
 _DP4A = (1, 2, 4)
 _SHARED_KEYS = 48 << 10  # bytes of a query's centroid scores that are looked through in shared memory
@@ -96,14 +97,15 @@ class Asked(NamedTuple):
 
 
 class ScanShape(NamedTuple):
-    """How lists are scanned: queries a block, by mma.sync or dp4a, and its bytes of shared memory."""
+    """How lists are scanned: queries a block, by mma.sync or dp4a, its shared bytes, and blocks a multiprocessor."""
 
     queries: int
     mma: bool
     shared: int
+    blocks: int
 
     def macros(self, layout: Layout) -> dict[str, int]:
-        shape = {"MMA": int(self.mma), "WARPS": _WARPS, "BLOCKS": _BLOCKS, "ITEM_PAGES": ITEM_PAGES}
+        shape = {"MMA": int(self.mma), "WARPS": _WARPS, "BLOCKS": self.blocks, "ITEM_PAGES": ITEM_PAGES}
         return {"BITS": layout.bits, "DIM": layout.padded, **shape}
 
 
@@ -115,7 +117,8 @@ def scan_shape(card: Card, layout: Layout, queries: float, mma: bool | None = No
         fitting = [count for count in (_MMA if with_mma else _DP4A) if count * layout.padded <= card.shared - 4096]
         if fitting:
             found = next((count for count in fitting if count >= queries), fitting[-1])
-            return ScanShape(found, with_mma, found * layout.padded)
+            blocks = _BLOCKS - (layout.bits in _NARROW and found >= 16)
+            return ScanShape(found, with_mma, found * layout.padded, blocks)
     raise ValueError(f"rows of {layout.padded} coordinates do not fit in the {card.shared} bytes of a block")
 
 
@@ -270,7 +273,7 @@ class ListSearch:
 
     def scan(self) -> None:
         """The largest key of every page and query."""
-        blocks = self._device.card.processors * _BLOCKS
+        blocks = self._device.card.processors * self.shape.blocks
         self._scan(self.shape, self._listed.layout, "scan_lists")(
             (blocks,), (32 * _WARPS,), (self._raw,), shared_mem=self.shape.shared
         )
