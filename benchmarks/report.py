@@ -178,7 +178,7 @@ def gpu_lists_table(result: dict[str, Any] | None) -> list[str]:
         f"{result['data']}, {result['n']:,} × {result['dim']}, {result['metric']}; {result['nlist']:,} lists, "
         f"{result['bits']} bits, {result['store']} originals, {_setting(result['setting'])}: recall@{result['k']} "
         f"{result['recall']:.4f} of {result['queries']:,} queries, {same}.{also} {result['card']}, "
-        f"{result['device']['nbytes'] / 1e6:,.0f} MB of its memory. {machine_line(facts | {'caches': {}})} "
+        f"{result['device']['nbytes'] / 1e6:,.0f} MB of its memory. {machine_line(facts | {'threads': result['threads']})} "
         f"Reproduce: `{result['command']}`",
     ]
 
