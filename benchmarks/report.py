@@ -163,7 +163,7 @@ def gpu_lists_table(result: dict[str, Any] | None) -> list[str]:
     for nq, rate in result["gpu"].items():
         beside = [cell for cpu in cpus for cell in _beside(rate, cpu.get(nq))]
         rows.append([f"{int(nq):,}", f"{rate:,.0f}", *beside])
-    own, facts = result.get("own"), result["environment"]
+    own, facts = result.get("own"), result["environment"] | {"threads": result["threads"]}
     also = ""
     if own:
         most = max(own["gpu"], key=int)
@@ -178,7 +178,7 @@ def gpu_lists_table(result: dict[str, Any] | None) -> list[str]:
         f"{result['data']}, {result['n']:,} × {result['dim']}, {result['metric']}; {result['nlist']:,} lists, "
         f"{result['bits']} bits, {result['store']} originals, {_setting(result['setting'])}: recall@{result['k']} "
         f"{result['recall']:.4f} of {result['queries']:,} queries, {same}.{also} {result['card']}, "
-        f"{result['device']['nbytes'] / 1e6:,.0f} MB of its memory. {machine_line(facts | {'threads': result['threads']})} "
+        f"{result['device']['nbytes'] / 1e6:,.0f} MB of its memory. {machine_line(facts)} "
         f"Reproduce: `{result['command']}`",
     ]
 
