@@ -205,6 +205,45 @@ def several_table(result: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def gpu_lists_table(result: dict[str, Any] | None) -> list[str]:
+    """Queries a second of an inverted file on a card and on the CPU, batches down."""
+    if result is None:
+        return [NOT_YET.format("gpu_lists")]
+    cpus = [result["cpu_one_thread"], result["cpu_all_threads"]]
+    rows = []
+    for nq, rate in result["gpu"].items():
+        beside = [cell for cpu in cpus for cell in _beside(rate, cpu.get(nq))]
+        rows.append([f"{int(nq):,}", f"{rate:,.0f}", *beside])
+    own, facts = result.get("own"), result["environment"] | {"threads": result["threads"]}
+    also = ""
+    if own:
+        most = max(own["gpu"], key=int)
+        also = (
+            f" With {_setting(own['setting'])}, recall {own['recall']:.4f}: {own['gpu'][most]:,.0f} in batches of "
+            f"{int(most):,}."
+        )
+    same = "the same distances and ids on both" if result["equal"] else "**the answers differ**"
+    return [
+        *markdown(["queries", "GPU", "CPU, one thread", "", f"CPU, {result['threads']} threads", ""], rows),
+        "",
+        f"{result['data']}, {result['n']:,} × {result['dim']}, {result['metric']}; {result['nlist']:,} lists, "
+        f"{result['bits']} bits, {result['store']} originals, {_setting(result['setting'])}: recall@{result['k']} "
+        f"{result['recall']:.4f} of {result['queries']:,} queries, {same}.{also} {result['card']}, "
+        f"{result['device']['nbytes'] / 1e6:,.0f} MB of its memory. {machine_line(facts)} "
+        f"Reproduce: `{result['command']}`",
+    ]
+
+
+def _beside(rate: float, other: float | None) -> list[str]:
+    """Another's rate, and how many times it `rate` is."""
+    return ["", ""] if other is None else [f"{other:,.0f}", f"{rate / other:.1f}×"]
+
+
+def _setting(setting: dict[str, Any]) -> str:
+    gap = "" if setting["gap"] is None else f", gap {setting['gap']:,.0f}"
+    return f"nprobe {setting['nprobe']}{gap}, rerank {setting['rerank']}"
+
+
 def standing_table(result: dict[str, Any] | None) -> list[str]:
     """polarindex to the best other library, a set a row."""
     if result is None:
@@ -254,6 +293,8 @@ def made(name: str) -> list[str]:
             return streamed_table(newest("gpu_streamed"))
         case "gpu-several":
             return several_table(newest("gpu_streamed"))
+        case "gpu_lists":
+            return gpu_lists_table(newest("gpu_lists"))
         case "standing":
             return standing_table(newest("frontier"))
     return readme() if name.startswith("benchmarks/report.py") else block(name, newest("kernels"))

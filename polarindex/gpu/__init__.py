@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["GpuFlatIndex"]
+__all__ = ["GpuFlatIndex", "GpuIVFIndex"]
+
+_MODULES = {"GpuFlatIndex": "flat", "GpuIVFIndex": "ivf"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'polarindex.gpu' has no attribute {name!r}")
-    from polarindex.gpu.flat import GpuFlatIndex
-
-    globals()[name] = GpuFlatIndex
-    return GpuFlatIndex
+    globals()[name] = found = getattr(import_module(f"polarindex.gpu.{_MODULES[name]}"), name)
+    return found
 
 
 def __dir__() -> list[str]:

@@ -25,6 +25,13 @@ def source(name: str) -> str:
     return "\n".join(["#define NT 1", _text("types.cuh"), _text("codes.cuh"), _text("keys.cuh"), _text(f"{name}.cu")])
 
 
+@cache
+def lists_source(name: str, queries: int = 8) -> str:
+    """What searches lists: "probe", "scan", by so many queries a block, or "best"."""
+    headers = map(_text, ("types.cuh", "codes.cuh", "keys.cuh", "lists.cuh"))
+    return "\n".join([f"#define NT {queries}", *headers, _text(f"lists_{name}.cu")])
+
+
 def _text(name: str) -> str:
     return files("polarindex.gpu").joinpath("source", name).read_text(encoding="utf-8")
 

@@ -59,7 +59,7 @@ class Seen(NamedTuple):
     told: Told  # what `about` has addresses of
 
 
-class _Task(NamedTuple):
+class Task(NamedTuple):
     """Some queries of a search."""
 
     given: Floats
@@ -72,6 +72,28 @@ class _Task(NamedTuple):
     first: bool  # whether these are the best by the first planes of their codes
     allowed: NDArray[np.uint8] | None
     bits: int
+
+
+class Way(NamedTuple):
+    """How an index answers its tasks.
+
+    answer : distances and ids (nq, k) of a task
+    most : queries a task, of how many candidates are kept and how many lists are probed
+    threads : that tasks are for, where it is not the caller who says; None for the machine's
+    told : whether a kernel that was told of the index answers, so that the next search need not check its arguments
+    """
+
+    answer: Callable[[Task], tuple[Floats, Ids]]
+    most: Callable[[int, int], int]
+    threads: int | None = None
+    told: bool = False
+
+
+def way_on_host(index: IVFIndex, bits: int) -> Way:
+    """In registers, where a kernel reads the codes for queries of so many bits, or in steps."""
+    in_registers = index._held.scan.in_registers(bits)
+    answer = partial(_in_registers if in_registers else _in_steps, index)
+    return Way(answer, partial(most_queries, index), told=in_registers)
 
 
 def answered_at_once(
@@ -136,18 +158,15 @@ def answered(
     distances, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
     keep = max(1, min(max(factor, 1) * k, len(index)))
     groups = filter_groups(filter, nq, index._id_map, len(index), index._version)
-    in_registers = index._held.scan.in_registers(bits)
-    answer = partial(_in_registers if in_registers else _in_steps, index)
-
-    def most(probes: Probes) -> int:
-        return most_queries(index, keep, probes.nprobe)
+    way = index._way(bits)
+    threads = way.threads or threads
 
     def find(members: Ids | None, allowed: Allowed, probes: Probes) -> None:
         tasks = []
-        for part in _parts(nq if members is None else len(members), most(probes), threads):
+        for part in _parts(nq if members is None else len(members), way.most(keep, probes.nprobe), threads):
             mine: Any = part if members is None else members[part]
-            tasks.append(_Task(given[mine], queries[mine], mine, probes, k, keep, bool(factor), first, allowed, bits))
-        for task, (found, names) in zip(tasks, run_all(answer, tasks, threads or available_cores()), strict=True):
+            tasks.append(Task(given[mine], queries[mine], mine, probes, k, keep, bool(factor), first, allowed, bits))
+        for task, (found, names) in zip(tasks, run_all(way.answer, tasks, threads or available_cores()), strict=True):
             distances[task.where], ids[task.where] = found, names
 
     nprobe, gap = arguments[1:3]
@@ -162,7 +181,7 @@ def answered(
         short = group[ids[group, min(k, max(count, 1)) - 1] < 0]
         if count and len(short) and wider.nprobe < index._held.rows.nlist:
             find(short, allowed, Probes(index._held.rows.nlist, wider.gap))
-    if in_registers:
+    if way.told:
         _remember(index, arguments, probes, keep, bool(factor), first)
     return distances, ids
 
@@ -188,14 +207,14 @@ def _remember(
     )
 
 
-def _in_registers(index: IVFIndex, task: _Task) -> tuple[Floats, Ids]:
+def _in_registers(index: IVFIndex, task: Task) -> tuple[Floats, Ids]:
     shape = len(task.queries), task.k
     out = np.empty(shape, np.float32), np.empty(shape, np.int64)
     index._held.scan.answer(task.given, task.probes, task.keep, task.exact, task.allowed, out, task.first)
     return out
 
 
-def _in_steps(index: IVFIndex, task: _Task) -> tuple[Floats, Ids]:
+def _in_steps(index: IVFIndex, task: Task) -> tuple[Floats, Ids]:
     held = index._held
     centred = task.queries - held.centroids.mu
     keys, ids = held.scan.best_in_steps(centred, task.probes, task.keep, task.allowed, task.bits, task.first)

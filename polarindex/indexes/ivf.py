@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from polarindex import checks, kernels
 from polarindex.checks import LARGEST_ID
 from polarindex.errors import NotFittedError
 from polarindex.indexes import maintenance, tuning
-from polarindex.indexes.answers import Seen, answered, answered_at_once
+from polarindex.indexes.answers import Seen, Way, answered, answered_at_once, way_on_host
 from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
 from polarindex.indexes.copies import Copies
 from polarindex.indexes.grouping import Groups, checked_groups, one_group
@@ -113,6 +114,14 @@ class IVFIndex(Index):
     def _to_copy(self) -> dict[str, Any]:
         """Without what searches remember: in a copy its addresses would be those of other memory."""
         return {**super()._to_copy(), "_seen": {}}
+
+    def to_gpu(self, device: int = 0) -> IVFIndex:
+        """A polarindex.gpu.GpuIVFIndex of its own with the same rows, searched on an NVIDIA GPU; the extra `gpu`.
+
+        MissingExtraError and GpuError say why that cannot be; nothing is computed on the CPU instead.
+        """
+        there: IVFIndex = import_module("polarindex.gpu.ivf").GpuIVFIndex.of(self, device)  # it knows us, not we it
+        return there
 
     # --- what is in it
 
@@ -659,6 +668,10 @@ class IVFIndex(Index):
         if return_error:
             results += (self._errors(queries, ids, bool(factor) and self.store != "none"),)
         return tuple(part[0] for part in results) if source.single else results
+
+    def _way(self, bits: int) -> Way:
+        """How queries of so many bits are answered."""
+        return way_on_host(self, bits)
 
     def _changed(self) -> None:
         """Rows are others now: what was remembered of them would keep their old memory."""

@@ -63,7 +63,7 @@ def merge(index: IVFIndex, other: IVFIndex) -> None:
 
 def check_alike(index: IVFIndex, other: Any) -> None:
     """TypeError or ValueError where an index cannot merge with another."""
-    if not isinstance(other, type(index)):
+    if getattr(other, "kind", None) != index.kind:  # searched on a GPU or not
         raise TypeError(f"other must be an {type(index).__name__}, got {type(other).__name__}")
     mine, theirs = index._held.centroids, other._held.centroids
     wanted, given = index.parameters(), other.parameters()

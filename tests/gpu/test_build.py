@@ -13,8 +13,9 @@ import polarindex as pi
 from polarindex.gpu import build as builder
 from polarindex.gpu.encode import _macros
 from polarindex.gpu.layout import Layout
+from polarindex.gpu.probing import scan_shape
 from polarindex.gpu.shapes import Card, shape
-from polarindex.gpu.source import scan_source, source
+from polarindex.gpu.source import lists_source, scan_source, source
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC's bindings are not installed")
 try:
@@ -24,6 +25,7 @@ except pi.MissingExtraError as error:
 
 H100 = Card((9, 0), 132, 232_448)
 CARDS = {"wgmma": H100, "mma": Card((8, 0), 108, 166_912), "dp4a": Card((7, 5), 40, 65_536)}
+ARCHITECTURES = ("sm_75", "sm_80", "sm_120")
 FEW_BYTES = 48  # once a tile, outside the loop over its chunks
 SPILLS = re.compile(r"(\d+) bytes spill stores")
 
@@ -64,12 +66,42 @@ def test_every_shape_of_other_cards_compiles(card, bits, nq):
 
 
 @pytest.mark.parametrize(
-    "architecture", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("sm_75", "sm_80", "sm_120")), "sm_90a"]
+    "architecture", [*(pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES), "sm_90a"]
 )
 def test_what_surrounds_the_scan_compiles(architecture):
     for name in ("topk", "pack", "send"):
         built(source(name), architecture, {"BITS": 3, "DIM": 128})
+    built(source("pack"), architecture, {"BITS": 3, "DIM": 128, "UNIT_ROWS": 16})
+    said = built(lists_source("probe"), architecture, {"BITS": 8, "DIM": 128})
+    assert not any(map(int, SPILLS.findall(said))), said
     built(source("encode"), architecture, _macros(100, 4, 32))
+
+
+def check_lists(architecture, layout, queries):
+    """The scan of lists or of centroids, whichever reads such codes, and what comes before and after it."""
+    mma = architecture != "sm_75"
+    form = scan_shape(H100 if mma else CARDS["dp4a"], layout, queries)
+    assert form.mma == mma
+    said = built(lists_source("scan", form.queries), architecture, form.macros(layout))
+    for name in ("scan_lists", *(["scan_centroids"] if layout.bits == 8 else [])):
+        alone = said.split(f"Compiling entry function '{name}'")[1]
+        assert int(SPILLS.search(alone)[1]) <= FEW_BYTES, (form, said)
+    said = built(lists_source("best"), architecture, {"BITS": layout.bits, "DIM": layout.padded})
+    assert int(SPILLS.search(said)[1]) == 0, said
+
+
+@pytest.mark.parametrize(("bits", "queries"), [(4, 32), (8, 8)])
+def test_the_search_of_lists_compiles(bits, queries):
+    check_lists("sm_90a", Layout(bits, 128), queries)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "sm_90a"])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("dim", [128, 1024])
+@pytest.mark.parametrize("queries", [1, 16, 32])
+def test_every_shape_of_the_search_of_lists_compiles(architecture, bits, dim, queries):
+    check_lists(architecture, Layout(bits, dim), queries)
 
 
 def test_a_kernel_is_compiled_once_and_then_read(tmp_path, monkeypatch):
@@ -102,6 +134,8 @@ def test_without_a_gpu_the_cause_is_named():
     except cupy.cuda.runtime.CUDARuntimeError:
         with pytest.raises(pi.GpuError, match="no GPU can be used"):
             pi.FlatIndex(8).to_gpu()
+        with pytest.raises(pi.GpuError, match="no GPU can be used"):
+            pi.IVFIndex(8).to_gpu()
     else:
         pytest.skip("there is a GPU")
 
@@ -115,3 +149,5 @@ def test_without_cupy_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(pi.MissingExtraError, match=r"polarindex\[gpu\]"):
         pi.gpu.GpuFlatIndex(8)
+    with pytest.raises(pi.MissingExtraError, match=r"polarindex\[gpu\]"):
+        pi.gpu.GpuIVFIndex(8)

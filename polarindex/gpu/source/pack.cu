@@ -12,6 +12,10 @@ __device__ __forceinline__ uint32_t code_at(const uint32_t* row, int coordinate,
 #endif
 }
 
+#ifndef UNIT_ROWS
+#define UNIT_ROWS 64  // rows whose chunks follow each other: of a tile, or 16 of a page of lists.cuh
+#endif
+
 // words (count, width) of the rows rows[i], or first + i where rows is null; at 8 bits they are int8 levels
 extern "C" __global__ void __launch_bounds__(256) pack_rows(
     const uint32_t* words, int width, int plane_words, int dims, int count, const long long* rows, long long first,
@@ -22,10 +26,11 @@ extern "C" __global__ void __launch_bounds__(256) pack_rows(
   const int which = (int)(i / WORDS), word = (int)(i % WORDS);
   const uint32_t* from = words + (size_t)which * width;
   const long long row = rows ? rows[which] : first + which;
-  const int w = (int)(row & 63) >> 4, r = (int)(row & 15) >> 3, g = (int)row & 7;
+  constexpr int UNIT_CHUNK = CHUNK / 64 * UNIT_ROWS;
+  const int w = (int)(row % UNIT_ROWS) >> 4, r = (int)(row & 15) >> 3, g = (int)row & 7;
   constexpr int PER = CHUNK / 64 / 4;  // words of a row in a chunk
   const int chunk = word / PER, rest = word % PER;
-  uint8_t* at = tiles + ((size_t)(row >> 6) * CHUNKS + chunk) * CHUNK;
+  uint8_t* at = tiles + ((size_t)(row / UNIT_ROWS) * CHUNKS + chunk) * UNIT_CHUNK;
   uint32_t out = 0;
 #if BITS == 8
   const int tig = rest >> 1, h = rest & 1;
@@ -40,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(256) pack_rows(
   const bool top = rest >= 8;  // 8 words of the lower two bits, then 4 of the third
   const int tig = top ? rest - 8 : rest >> 1, p = top ? 0 : rest & 1;
   const int fields = top ? 4 : 2;
-  at += top ? 2048 + (w * 32 + g * 4 + tig) * 8 + r * 4 : (w * 32 + g * 4 + tig) * 16 + (p * 2 + r) * 4;
+  at += top ? 32 * UNIT_ROWS + (w * 32 + g * 4 + tig) * 8 + r * 4 : (w * 32 + g * 4 + tig) * 16 + (p * 2 + r) * 4;
 #else
   const int tig = rest >> 1, p = rest & 1;
   constexpr int fields = 4 / BITS;
