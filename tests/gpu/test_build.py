@@ -11,7 +11,7 @@ import pytest
 
 import polarindex as pi
 from polarindex.gpu import build as builder
-from polarindex.gpu.encode import _macros
+from polarindex.gpu.encode import form_of
 from polarindex.gpu.layout import Layout
 from polarindex.gpu.shapes import Card, shape
 from polarindex.gpu.source import scan_source, source
@@ -69,7 +69,9 @@ def test_every_shape_of_other_cards_compiles(card, bits, nq):
 def test_what_surrounds_the_scan_compiles(architecture):
     for name in ("topk", "pack"):
         built(source(name), architecture, {"BITS": 3, "DIM": 128})
-    built(source("encode"), architecture, _macros(100, 4, 32))
+    for dim in (100, 1024):
+        said = built(source("encode"), architecture, form_of(dim).macros(CARDS["dp4a"], 4))
+        assert all(int(count) <= FEW_BYTES for count in SPILLS.findall(said)), said
 
 
 def test_a_kernel_is_compiled_once_and_then_read(tmp_path, monkeypatch):
