@@ -23,7 +23,7 @@ from polarindex.quantizers.scalar import ScalarQuantizer
 from polarindex.rotations import HadamardRotation
 
 LONGEST = 8192  # coordinates: 15 bits for a slot
-_STEP_BYTES = 1 << 25  # of rows at a time
+_STEP_BYTES = 1 << 24  # of rows at a time: at 2 MiB the launches cost half of the rate from pinned memory
 _COPIED_BYTES = 1 << 21  # by one core at a time
 _LANES = 3  # parts under way: one copied, one coded, one read by the caller
 _PINNED = 1  # cudaMemoryTypeHost
@@ -45,14 +45,9 @@ def coder(device: Device, quantizer: Quantizer) -> Coder | None:
     if not isinstance(quantizer, ScalarQuantizer) or quantizer.dim > LONGEST:
         return None
     rotation = quantizer.stage.map
-    if not isinstance(rotation, HadamardRotation) or form_of(quantizer.dim).shared > device.card.shared:
+    if not isinstance(rotation, HadamardRotation) or Form.of(quantizer.dim).shared > device.card.shared:
         return None
     return Coder(device, quantizer, rotation)
-
-
-def form_of(dim: int) -> Form:
-    """How rows are laid over warps."""
-    return Form(dim, 1)
 
 
 class Part(NamedTuple):
@@ -73,7 +68,7 @@ class Coder:
 
     def __init__(self, device: Device, quantizer: ScalarQuantizer, rotation: HadamardRotation) -> None:
         self._device, self._quantizer = device, quantizer
-        self._form = form_of(quantizer.dim)
+        self._form = Form.of(quantizer.dim)
         self._macros = self._form.macros(device.card, quantizer.bits)
         book = quantizer.integer_book
         with device.use("coding rows") as cp:

@@ -94,9 +94,11 @@ class Mirror:
 
     def _follow(self, cp: Any, arena: Arena) -> None:
         names: list[str] = [name for name in ("scales", "shifts", "ids") if name in arena.columns]
-        fresh = self._held is None or self._stale.everything or set(names) != set(self._held.columns)
-        numbers = np.empty(0, np.int64) if fresh else self._stale.numbers()
-        start = 0 if fresh else min(self._n, arena.n)
+        held = None if self._stale.everything else self._held
+        numbers = np.empty(0, np.int64) if held is None else self._stale.numbers()
+        start = 0 if held is None else min(self._n, arena.n)
+        if held and "ids" in names and "ids" not in held.columns:  # since the first removal
+            held.columns["ids"] = self._sent_column(cp, arena, "ids", start, held.room)
         self.reserve(cp, arena.n, {name: arena.columns[name].dtype for name in names}, keep=start)
         self._send_range(cp, arena, names, start, arena.n)
         self._send_some(cp, arena, names, numbers[numbers < start])
@@ -119,6 +121,13 @@ class Mirror:
             for name, array in arrays.items():
                 array[:keep] = held.columns[name][:keep]
         self._held = _Held(room, tiles, arrays)
+
+    def _sent_column(self, cp: Any, arena: Arena, name: str, stop: int, room: int) -> Any:
+        """A column of the rows before `stop`, new on the device."""
+        there = cp.empty(room, arena.columns[name].dtype)
+        for span in arena.spans(_STEP, 0, stop):
+            there[span.start : span.start + span.rows] = cp.asarray(_flat(span.arrays[name]))
+        return there
 
     def _send_range(self, cp: Any, arena: Arena, names: list[str], start: int, stop: int) -> None:
         head = min(stop, -(-start // TILE) * TILE)

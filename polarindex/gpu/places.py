@@ -1,12 +1,13 @@
 """How the device rotates a row: its lanes, its passes, and where each coordinate lies between them.
 
-    blocked     what a round reads, in any order: coordinates in the blocks that the lanes of one access write, each in the
-                place that its colour says
+    read        where a round reads, in any order: the coordinates that lanes write in one access are a block, and each
+                has the place in it that its colour says
     between     what one pass leaves for the next, a slot free after every 2^Q0: source/encode.cu knows where
-Law:       two coordinates that lanes read in one access, or write in one, have different colours. A block has as many
-           colours as lanes, and blocks and accesses are the two sides of a graph whose edges are the coordinates: Koenig's
-           theorem says that the colours suffice. A round of 1,024 coordinates in their own order would take 3.5 times
-           as long to read, for its order is random and the memory has 32 banks.
+Law:       coordinates that are read in one access, or written in one, have different colours, and so different banks.
+           Blocks and accesses are the two sides of a graph whose edges are the coordinates; a node has no more edges
+           than an access has lanes, and by Koenig's theorem so many colours suffice.
+Why:       a round's order is random: with coordinates in their own order, 32 lanes would find 3.5 of each other in
+           the fullest of 32 banks, and wait for them.
 Tables:    16 bits a coordinate: the slot, and in the highest bit whether its sign is flipped when it is written. They
            come eight by eight, as the kernel loads them.
 Not here:  the order and the signs (rotations.py)."""
@@ -26,9 +27,11 @@ from polarindex.rotations import HadamardRotation
 ROUNDS = 3
 WARP = 32
 FLIPPED = 1 << 15
+SLOT = FLIPPED - 1
 # Levels of the transform in each pass, by log2 of its size: 32 coordinates in a lane's registers, where they suffice
 PASSES = [(0,), (1,), (2,), (3,), (4,), (5,), (3, 3), (4, 3), (4, 4), (5, 4), (5, 5), (5, 6), (6, 6), (5, 4, 4)]
-_WARPS = 24  # a multiprocessor: registers for 32 coordinates a thread
+_PAIRED = range(64, 2048)  # coordinates of rows of which a lane has two: what it knows of places serves both
+_WARPS = {1: 24, 2: 8}  # a multiprocessor, by rows of a lane: registers for 32 coordinates of each, and none spilled
 _BLOCK_BYTES = 72 << 10  # of a block of several warps
 
 Places = NDArray[np.uint16]
@@ -44,6 +47,11 @@ class Form:
 
     dim: int
     side: int
+
+    @staticmethod
+    def of(dim: int) -> Form:
+        """The one that is used."""
+        return Form(dim, 2 if dim in _PAIRED else 1)
 
     @property
     def size(self) -> int:
@@ -101,7 +109,7 @@ class Form:
     def blocks(self, card: Card) -> int:
         """Of a multiprocessor."""
         room = card.shared // (self.shared + 2048)
-        return max(1, min(room, _WARPS // self.side // self.warps))
+        return max(1, min(room, _WARPS[self.side] // self.warps))
 
     def macros(self, card: Card, bits: int) -> dict[str, int]:
         passes = dict(zip(("Q0", "Q1", "Q2"), (*self.passes, 0, 0), strict=False))
@@ -150,7 +158,7 @@ class Form:
 
 
 class Tables(NamedTuple):
-    """What source/encode.cu calls Map, but the norm; each a row of uint16, in the order in which the kernel loads it."""
+    """What source/encode.cu calls Map, but the norm; uint16, in the order in which the kernel loads them."""
 
     start: Places
     reads: Places
@@ -213,28 +221,39 @@ def _coloured(form: Form, order: Numbers) -> Numbers:
 
 
 def coloured(left: Numbers, right: Numbers, colours: int) -> Numbers:
-    """A colour for every edge (left, right), no two alike at one node; no node has more edges than there are colours."""
-    edges: list[list[list[int]]] = [
-        [[-1] * colours for _ in range(int(side.max(initial=-1)) + 1)] for side in (left, right)
-    ]
+    """A colour for every edge (left, right), no two alike at a node; no node has more edges than there are colours."""
     ends = left.tolist(), right.tolist()
-    of = [-1] * len(left)
+    at = [[[_NONE] * colours for _ in range(max(side, default=-1) + 1)] for side in ends]  # the edge of a node's colour
+    of = [_NONE] * len(left)
     for edge in range(len(of)):
-        mine, other = edges[0][ends[0][edge]].index(-1), edges[1][ends[1][edge]].index(-1)
-        colour, side, blocked = mine, 1, edges[1][ends[1][edge]][mine]
-        path = []
-        while blocked >= 0:  # a path of the two colours, which are then exchanged
-            path.append(blocked)
-            side, colour = 1 - side, mine + other - colour
-            blocked = edges[side][ends[side][blocked]][colour]
-        for turned in path:
-            for s in (0, 1):
-                if edges[s][ends[s][turned]][of[turned]] == turned:
-                    edges[s][ends[s][turned]][of[turned]] = -1
-            of[turned] = mine + other - of[turned]
-            for s in (0, 1):
-                edges[s][ends[s][turned]][of[turned]] = turned
-        of[edge] = mine
-        for s in (0, 1):
-            edges[s][ends[s][edge]][mine] = edge
+        nodes = [at[side][ends[side][edge]] for side in (0, 1)]
+        mine, other = (node.index(_NONE) for node in nodes)
+        for turned in _path(at, ends, nodes[1][mine], mine, other):
+            _put(at, ends, of, turned, mine + other - of[turned])
+        _put(at, ends, of, edge, mine)
     return np.array(of, np.int64)
+
+
+_NONE = -1
+_Nodes = list[list[list[int]]]
+_Ends = tuple[list[int], list[int]]
+
+
+def _path(at: _Nodes, ends: _Ends, edge: int, colour: int, other: int) -> list[int]:
+    """The edges from one of a right node's on whose colours are `colour` and `other` by turns."""
+    path, side = [], 1
+    while edge != _NONE:
+        path.append(edge)
+        side, colour, other = 1 - side, other, colour
+        edge = at[side][ends[side][edge]][colour]
+    return path
+
+
+def _put(at: _Nodes, ends: _Ends, of: list[int], edge: int, colour: int) -> None:
+    """Give an edge a colour, and what it had to nobody, unless that is already another's."""
+    for side in (0, 1):
+        node = at[side][ends[side][edge]]
+        if of[edge] != _NONE and node[of[edge]] == edge:
+            node[of[edge]] = _NONE
+        node[colour] = edge
+    of[edge] = colour

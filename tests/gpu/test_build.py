@@ -11,8 +11,8 @@ import pytest
 
 import polarindex as pi
 from polarindex.gpu import build as builder
-from polarindex.gpu.encode import form_of
 from polarindex.gpu.layout import Layout
+from polarindex.gpu.places import Form
 from polarindex.gpu.shapes import Card, shape
 from polarindex.gpu.source import scan_source, source
 
@@ -70,7 +70,7 @@ def test_what_surrounds_the_scan_compiles(architecture):
     for name in ("topk", "pack"):
         built(source(name), architecture, {"BITS": 3, "DIM": 128})
     for dim in (100, 1024):
-        said = built(source("encode"), architecture, form_of(dim).macros(CARDS["dp4a"], 4))
+        said = built(source("encode"), architecture, Form.of(dim).macros(CARDS["dp4a"], 4))
         assert all(int(count) <= FEW_BYTES for count in SPILLS.findall(said)), said
 
 
