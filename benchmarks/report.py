@@ -144,7 +144,7 @@ def gpu_table(result: dict[str, Any] | None) -> list[str]:
         for row in result["coding"]
     )
     pinned = ", ".join(
-        f"{row['pinned_rows_s'] / 1e6:.2g} million of {row['dim']:,} ({row['pinned_of_pcie']:.0%} of the rate of a copy)"
+        f"{row['pinned_rows_s'] / 1e6:.2g} million of {row['dim']:,} ({row['pinned_of_pcie']:.0%} of a copy)"
         for row in result["coding"]
         if "pinned_rows_s" in row
     )

@@ -45,9 +45,10 @@ def coder(device: Device, quantizer: Quantizer) -> Coder | None:
     if not isinstance(quantizer, ScalarQuantizer) or quantizer.dim > LONGEST:
         return None
     rotation = quantizer.stage.map
-    if not isinstance(rotation, HadamardRotation) or Form.of(quantizer.dim).shared > device.card.shared:
+    form = Form.of(quantizer.dim, device.card)
+    if not isinstance(rotation, HadamardRotation) or not form.fits(device.card):
         return None
-    return Coder(device, quantizer, rotation)
+    return Coder(device, quantizer, rotation, form)
 
 
 class Part(NamedTuple):
@@ -66,9 +67,8 @@ class Part(NamedTuple):
 class Coder:
     """The tables of one quantizer on the device."""
 
-    def __init__(self, device: Device, quantizer: ScalarQuantizer, rotation: HadamardRotation) -> None:
-        self._device, self._quantizer = device, quantizer
-        self._form = Form.of(quantizer.dim)
+    def __init__(self, device: Device, quantizer: ScalarQuantizer, rotation: HadamardRotation, form: Form) -> None:
+        self._device, self._quantizer, self._form = device, quantizer, form
         self._macros = self._form.macros(device.card, quantizer.bits)
         book = quantizer.integer_book
         with device.use("coding rows") as cp:
@@ -101,6 +101,8 @@ class Coder:
 
     def _launch(self, name: str, n: int, most: int, arguments: tuple[Any, ...]) -> None:
         """For n rows, in at most so many blocks."""
+        if n == 0:
+            return
         form = self._form
         kernel = self._device.kernel(source("encode"), self._macros, name, form.shared)
         blocks = min(-(-n // (form.rows * form.warps)), most)

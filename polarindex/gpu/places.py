@@ -31,8 +31,9 @@ SLOT = FLIPPED - 1
 # Levels of the transform in each pass, by log2 of its size: 32 coordinates in a lane's registers, where they suffice
 PASSES = [(0,), (1,), (2,), (3,), (4,), (5,), (3, 3), (4, 3), (4, 4), (5, 4), (5, 5), (5, 6), (6, 6), (5, 4, 4)]
 _PAIRED = range(64, 2048)  # coordinates of rows of which a lane has two: what it knows of places serves both
-_WARPS = {1: 24, 2: 8}  # a multiprocessor, by rows of a lane: registers for 32 coordinates of each, and none spilled
-_BLOCK_BYTES = 72 << 10  # of a block of several warps
+_WARPS = 24  # rows of lanes that a multiprocessor has registers for, at 32 coordinates each
+_KEPT_WARPS = 16  # where they are kept to the end, without spilling: 229 against 208 million rows of 1,024 a second
+_BOOK_BYTES = 4096  # beside the rows of a block: thresholds and levels of 8 bits
 
 Places = NDArray[np.uint16]
 Numbers = NDArray[np.int64]
@@ -43,15 +44,20 @@ class Form:
     """How the rows of `dim` coordinates are laid over a warp.
 
     side : rows whose coordinates lie side by side, and that a lane has together
+    most : bytes of shared memory for the rows of a block of several warps
     """
 
     dim: int
     side: int
+    most: int = 72 << 10
 
     @staticmethod
-    def of(dim: int) -> Form:
+    def of(dim: int, card: Card) -> Form:
         """The one that is used."""
-        return Form(dim, 2 if dim in _PAIRED else 1)
+        return Form(dim, 2 if dim in _PAIRED else 1, min(Form.most, card.shared - _BOOK_BYTES))
+
+    def fits(self, card: Card) -> bool:
+        return self.shared + _BOOK_BYTES <= card.shared
 
     @property
     def size(self) -> int:
@@ -65,6 +71,11 @@ class Form:
     @property
     def passes(self) -> tuple[int, ...]:
         return PASSES[self.size.bit_length() - 1]
+
+    @property
+    def kept(self) -> bool:
+        """Whether rows are quantized from the registers of the last pass, which then has every 32nd coordinate."""
+        return len(self.windows) == 1 and self.lanes == WARP and self.passes[:-1] == (5,)
 
     @property
     def lanes(self) -> int:
@@ -99,7 +110,7 @@ class Form:
     @property
     def warps(self) -> int:
         """Of a block."""
-        return next((count for count in (4, 2) if count * self.warp_bytes <= _BLOCK_BYTES), 1)
+        return next((count for count in (4, 2) if count * self.warp_bytes <= self.most), 1)
 
     @property
     def shared(self) -> int:
@@ -109,7 +120,8 @@ class Form:
     def blocks(self, card: Card) -> int:
         """Of a multiprocessor."""
         room = card.shared // (self.shared + 2048)
-        return max(1, min(room, _WARPS[self.side] // self.warps))
+        most = _KEPT_WARPS if self.kept and self.side > 1 else _WARPS
+        return max(1, min(room, most // self.side // self.warps))
 
     def macros(self, card: Card, bits: int) -> dict[str, int]:
         passes = dict(zip(("Q0", "Q1", "Q2"), (*self.passes, 0, 0), strict=False))
@@ -121,6 +133,7 @@ class Form:
             "CODE": bits,
             "R": WARP // self.lanes,
             "V": self.side,
+            "KEPT": int(self.kept),
             "WARPS": self.warps,
             "BLOCKS": self.blocks(card),
             **passes,

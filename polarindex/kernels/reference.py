@@ -97,9 +97,9 @@ def quantize(y: Array, gains: Array, thresholds: Array, levels: Array) -> tuple[
 def _in_parts(terms: Array) -> Array:
     """Sums of rows (n, d) float64: of every 32nd term, one after the other; then c and c + 16, c and c + 8, ..."""
     n, d = terms.shape
-    padded = np.zeros((n, -(-d // 32), 32))
-    padded.reshape(n, -1)[:, :d] = terms
-    parts = np.cumsum(padded, axis=1)[:, -1]
+    padded = np.zeros((n, -(-d // 32) * 32))
+    padded[:, :d] = terms
+    parts = np.cumsum(padded.reshape(n, padded.shape[1] // 32, 32), axis=1)[:, -1]
     while parts.shape[1] > 1:
         lower, upper = np.split(parts, 2, axis=1)
         parts = lower + upper

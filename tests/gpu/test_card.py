@@ -265,7 +265,7 @@ def coding_is_compiled():
 
 
 def macros_of(dim, bits):
-    return Form.of(dim).macros(device(0).card, bits)
+    return Form.of(dim, device(0).card).macros(device(0).card, bits)
 
 
 def check_rows(cpu, gpu):

@@ -75,12 +75,18 @@ def test_every_coordinate_is_read_once_a_round():
     assert np.bincount(found).sum() == 1000
 
 
-@pytest.mark.parametrize("dim", [1, 63, 64, 1024, 2047, 2048, 8192])
-def test_a_form_is_one_that_the_kernel_knows(dim):
-    form = Form.of(dim)
-    macros = form.macros(H100, 4)
+@pytest.mark.parametrize("card", [H100, TURING])
+@pytest.mark.parametrize("dim", [1, 63, 64, 128, 1024, 1536, 2047, 2048, 4096, 7000])
+def test_a_form_is_one_that_the_card_and_the_kernel_have_room_for(dim, card):
+    form = Form.of(dim, card)
+    macros = form.macros(card, 4)
     assert form.passes in PASSES and sum(form.passes) == form.size.bit_length() - 1
     assert form.size >> form.passes[0] >= form.lanes and form.rows <= 32
     assert form.stride <= SLOT  # a slot has 15 bits
-    assert 32 * macros["WARPS"] * macros["BLOCKS"] <= 2048
-    assert form.shared * macros["BLOCKS"] <= H100.shared
+    assert 32 * macros["WARPS"] * macros["BLOCKS"] <= 1024
+    assert form.fits(card)
+
+
+def test_rows_too_long_for_a_small_card_are_refused():
+    assert Form.of(8192, H100).fits(H100)
+    assert not Form.of(8192, TURING).fits(TURING)

@@ -1,15 +1,17 @@
-// From rows to words of codes, as kernels/encoding.py makes them on the CPU, bit for bit: centre, rotate, quantize, pack.
+// From rows to words of codes, bit for bit as kernels/encoding.py makes them on the CPU: centre, rotate, quantize, pack.
 //
 // Given at compile time: D coordinates, P the transform's size, WINDOWS (1 where P = D, else 2), ROUNDS, CODE bits; Q0,
-// Q1, Q2 levels of the transform in its passes; R times V rows a warp, V of them side by side; WARPS a block, BLOCKS a
-// multiprocessor. places.py chooses them, and makes the tables.
-// Work:      a warp has R V rows, a row has UNITS lanes. A pass of the transform is 2^Q coordinates in a lane's registers.
+// Q1, Q2 levels of the transform in its passes; KEPT, 1 where the last of two leaves coordinate 32 i + c in register i;
+// R times V rows a warp, V of them side by side; WARPS a block, BLOCKS a multiprocessor. places.py chooses them, and
+// makes the tables.
+// Work:      a row has UNITS lanes. A pass is 2^Q coordinates, of V rows, in a lane's registers.
 // Exact:     every sum and product of the rotation is that of hadamard.py, in its order: (a + b, a - b) at distance
-//            1, 2, 4, ..., each rounded, then times the norm. The float64 sums are those of coordinates c, c + 32, ... for
-//            each c < 32, in order, a lane each; then the upper half is added to the lower, five times. Their terms are
-//            exact products, so fused or not is one.
-// Memory:    a row is held twice: where a round reads it, as places.py says, so that no two lanes of an access have one
-//            bank whatever the order; and where its passes exchange, 2^Q0 coordinates and a slot that stays empty.
+//            1, 2, 4, ..., each rounded, then times the norm. Float64 sums are added in the order of sums.py, a lane a
+//            part; their terms are exact products, so fused or not is one.
+// Memory:    a row is held twice: where a round reads it, in slots so chosen that no two lanes of an access have one
+//            bank, whatever the order; and where its passes exchange, 2^Q0 coordinates and a slot that stays empty.
+// Measured:  with V = 2, 229 million rows of 1,024 a second at 4 bits (one H200); with V = 1 217, for what a lane does
+//            about places it then does for one row.
 constexpr int UNITS = 32 / R;
 constexpr int LINES = (D + 31) / 32;  // of 32 coordinates; words of a plane
 constexpr int CODED = 32 * LINES;     // slots of what a round reads
@@ -20,7 +22,6 @@ constexpr int WORD_COUNT = CODE == 8 ? (D + 3) / 4 : CODE * LINES;
 constexpr int PLANES = CODE == 8 ? 1 : CODE;
 constexpr int SECOND = D - P;  // where the second window begins
 constexpr int LAST = Q2 ? Q2 : Q1 ? Q1 : Q0;  // levels of the last pass
-constexpr bool KEPT = WINDOWS == 1 && R == 1 && Q1 > 0 && Q2 == 0 && Q0 == 5;  // it leaves coordinate 32 i + c in register i
 constexpr uint32_t ALL = ~0u, SLOT = 0x7fff;
 
 struct alignas(4 * V) Slot { float of[V]; };  // one coordinate of V rows
@@ -37,11 +38,14 @@ __device__ __forceinline__ uint32_t slot(const Eight& places, int i, uint32_t ma
 // A row is known by where it begins in shared memory: a slot's address is then one instruction
 struct Row {
   uint32_t begin;
-  __device__ __forceinline__ Slot& operator[](uint32_t slot) const { return *(Slot*)__cvta_shared_to_generic(begin + slot * sizeof(Slot)); }
+  __device__ __forceinline__ Slot& operator[](uint32_t slot) const {
+    return *(Slot*)__cvta_shared_to_generic(begin + slot * sizeof(Slot));
+  }
 };
 __device__ __forceinline__ Row row_at(const void* memory, int slot) {
   Row row;
-  asm volatile("mov.u32 %0, %1;" : "=r"(row.begin) : "r"((uint32_t)__cvta_generic_to_shared(memory) + slot * (int)sizeof(Slot)));
+  const uint32_t begin = (uint32_t)__cvta_generic_to_shared(memory) + slot * (int)sizeof(Slot);
+  asm volatile("mov.u32 %0, %1;" : "=r"(row.begin) : "r"(begin));
   return row;
 }
 __device__ __forceinline__ float flipped(float x, const Eight& places, int i) {
@@ -91,8 +95,9 @@ template <int COUNT> __device__ __forceinline__ const uint16_t* places_of(const 
   return table + (size_t)set * (P >> COUNT) * SIZE + 8 * u;
 }
 
-// What the last pass leaves goes, times the norm and its sign, where the next round, or the window that shares it, reads it
-template <int COUNT> __device__ __forceinline__ void write(const Slot (&v)[1 << COUNT], Row row, const Map& map, int set, int u) {
+// What the last pass leaves goes, times the norm and its sign, where the next round or window reads it
+template <int COUNT>
+__device__ __forceinline__ void write(const Slot (&v)[1 << COUNT], Row row, const Map& map, int set, int u) {
   const uint16_t* table = places_of<COUNT>(map.writes, set, u);
 #pragma unroll
   for (int first = 0; first < (1 << COUNT); first += 8) {
@@ -143,8 +148,8 @@ template <int WINDOW> __device__ __forceinline__ void window(Row row, const Map&
   if constexpr (Q2 > 0) pass<Q0 + Q1, Q2, WINDOW>(row, map, round);
 }
 
-// All rounds of a lane's row. Where KEEP, `last` is what the last pass leaves, without the norm; else it lies in the order
-// of coordinates.
+// All rounds of a lane's row. Where KEEP, `last` is what the last pass leaves, without the norm; else that lies in the
+// order of coordinates.
 template <bool KEEP> __device__ __forceinline__ void rotate(Row row, const Map& map, Slot (&last)[1 << LAST]) {
 #pragma unroll 1
   for (int round = 0; round < ROUNDS; round++) {
@@ -158,7 +163,8 @@ template <bool KEEP> __device__ __forceinline__ void rotate(Row row, const Map& 
       __syncwarp();
     } else {
       if (WINDOWS == 2)  // what the first window has not
-        for (int j = threadIdx.x % UNITS; j < SECOND; j += UNITS) row[between(P + j)] = row[map.tails[round * SECOND + j]];
+        for (int j = threadIdx.x % UNITS; j < SECOND; j += UNITS)
+          row[between(P + j)] = row[__ldg(map.tails + round * SECOND + j)];
       window<0>(row, map, round);
       if constexpr (WINDOWS == 2) window<1>(row, map, round);
     }
@@ -172,12 +178,17 @@ struct Totals { double norm, offset, dot; int energy; };  // a lane has those of
 // The sum of what the lanes have, one a coordinate c < 32: c and c + 16, then c and c + 8, ...
 __device__ __forceinline__ double together(double sum) {
 #pragma unroll
-  for (int step = 0; step < 5; step++) sum = __dadd_rn(sum, __shfl_xor_sync(ALL, sum, step < 3 ? 4 >> step : 64 >> (step - 1)));
+  for (int step = 0; step < 5; step++) {
+    const int bit = step < 3 ? 4 >> step : 64 >> (step - 1);  // 4, 2, 1, 16, 8: c's bits from the highest, by `own`
+    sum = __dadd_rn(sum, __shfl_xor_sync(ALL, sum, bit));
+  }
   return sum;
 }
 
 // Rows minus mu where the first round reads them
-template <bool SUMS> __device__ __forceinline__ void load(const void* rows, const float* x, const float* mu, int base, int n, const Map& map, Totals& totals) {
+template <bool SUMS>
+__device__ __forceinline__ void load(
+    const void* rows, const float* x, const float* mu, int base, int n, const Map& map, Totals& totals) {
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int row = 0; row < R; row++) {
@@ -233,21 +244,26 @@ __device__ __forceinline__ uint32_t bit(float z, float threshold, uint32_t& entr
   return word;
 }
 // Two bits by three thresholds
-__device__ __forceinline__ void two_bits(float z, const float (&first)[3], uint32_t& entry, int step, uint32_t (&word)[2]) {
-  asm volatile("{.reg .pred p, q; .reg .f32 t; setp.ge.f32 p, %3, %4; vote.sync.ballot.b32 %1, p, -1; @p add.u32 %0, %0, %7;"
-      "selp.f32 t, %6, %5, p; setp.ge.f32 q, %3, t; vote.sync.ballot.b32 %2, q, -1; @q add.u32 %0, %0, %8;}"
+__device__ __forceinline__ void two_bits(
+    float z, const float (&first)[3], uint32_t& entry, int step, uint32_t (&word)[2]) {
+  asm volatile("{.reg .pred p, q; .reg .f32 t;"
+      "setp.ge.f32 p, %3, %4; vote.sync.ballot.b32 %1, p, -1; @p add.u32 %0, %0, %7; selp.f32 t, %6, %5, p;"
+      "setp.ge.f32 q, %3, t; vote.sync.ballot.b32 %2, q, -1; @q add.u32 %0, %0, %8;}"
       : "+r"(entry), "=r"(word[0]), "=r"(word[1])
       : "f"(z), "f"(first[0]), "f"(first[1]), "f"(first[2]), "r"(2 * step), "r"(step));
 }
 
-template <class T> __device__ __forceinline__ T shared_at(uint32_t address) { return *(const T*)__cvta_shared_to_generic(address); }
+template <class T> __device__ __forceinline__ T shared_at(uint32_t address) {
+  return *(const T*)__cvta_shared_to_generic(address);
+}
 
 struct Quantizer {
   uint32_t entries;  // where they begin in shared memory: a threshold for every code, then a level
   float first[3];    // the middle threshold, and those of the lower and the upper half
 
   // The code of line i's coordinate: `planes` gets its words where `mine`; at 8 bits, the code
-  __device__ __forceinline__ void code(int i, bool mine, float y, float gain, uint32_t (&planes)[PLANES], double& dot, double& energy) const {
+  __device__ __forceinline__ void code(
+      int i, bool mine, float y, float gain, uint32_t (&planes)[PLANES], double& dot, double& energy) const {
     const bool there = D % 32 == 0 || 32 * i + own() < D;
     const float z = there ? __fmul_rn(y, gain) : __uint_as_float(0x7fffffffu);  // NaN passes none
     uint32_t entry = entries, words[CODE];
@@ -330,7 +346,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) encode_rows(
           quantizer.code(i, me == i % 32, y.of[r], gains[r], planes[r], dots[r], energies[r]);
           if (CODE == 8 || i % 32 == 31 || i == LINES - 1) store(planes[r], i, words, base + row * V + r, n);
         }
-        if (KEPT && i % 2) __syncwarp();  // else the levels of all lines are looked up at the end, and what leads to them is packed
+        if (KEPT && i % 2) __syncwarp();  // else all levels are looked up at the end, and what leads to them is packed
       }
 #pragma unroll
       for (int r = 0; r < V; r++) {
