@@ -43,10 +43,9 @@ struct Row {
   }
 };
 __device__ __forceinline__ Row row_at(const void* memory, int slot) {
-  Row row;
-  const uint32_t begin = (uint32_t)__cvta_generic_to_shared(memory) + slot * (int)sizeof(Slot);
-  asm volatile("mov.u32 %0, %1;" : "=r"(row.begin) : "r"(begin));
-  return row;
+  uint32_t begin = (uint32_t)__cvta_generic_to_shared(memory) + slot * (int)sizeof(Slot);
+  asm volatile("" : "+r"(begin));  // one number to the compiler, which else adds its parts again for every slot
+  return {begin};
 }
 __device__ __forceinline__ float flipped(float x, const Eight& places, int i) {
   return __uint_as_float(__float_as_uint(x) ^ ((i & 1 ? places.two[i >> 1] : places.two[i >> 1] << 16) & 0x80000000u));
@@ -235,23 +234,6 @@ __device__ __forceinline__ void load(
 
 struct Book { const float* thresholds; const float* levels; };  // 2^CODE - 1 and 2^CODE
 constexpr int ENTRY = 8;  // bytes, in shared memory: of the threshold above a code; after them, of a code's level
-
-// One bit of a code, in every lane as a word: where z has passed the threshold, the entry is `step` bytes further
-__device__ __forceinline__ uint32_t bit(float z, float threshold, uint32_t& entry, int step) {
-  uint32_t word;
-  asm volatile("{.reg .pred p; setp.ge.f32 p, %2, %3; vote.sync.ballot.b32 %1, p, -1; @p add.u32 %0, %0, %4;}"
-      : "+r"(entry), "=r"(word) : "f"(z), "f"(threshold), "r"(step));
-  return word;
-}
-// Two bits by three thresholds
-__device__ __forceinline__ void two_bits(
-    float z, const float (&first)[3], uint32_t& entry, int step, uint32_t (&word)[2]) {
-  asm volatile("{.reg .pred p, q; .reg .f32 t;"
-      "setp.ge.f32 p, %3, %4; vote.sync.ballot.b32 %1, p, -1; @p add.u32 %0, %0, %7; selp.f32 t, %6, %5, p;"
-      "setp.ge.f32 q, %3, t; vote.sync.ballot.b32 %2, q, -1; @q add.u32 %0, %0, %8;}"
-      : "+r"(entry), "=r"(word[0]), "=r"(word[1])
-      : "f"(z), "f"(first[0]), "f"(first[1]), "f"(first[2]), "r"(2 * step), "r"(step));
-}
 
 template <class T> __device__ __forceinline__ T shared_at(uint32_t address) {
   return *(const T*)__cvta_shared_to_generic(address);
