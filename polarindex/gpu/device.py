@@ -148,7 +148,9 @@ def rows_on(x: Any, number: int) -> Any:
     if array.dtype != np.float32 or array.ndim != 2 or array.device.id != number:
         return on_host(array)
     with errors("laying rows side by side"):
-        return DeviceRows(cupy().ascontiguousarray(array))
+        there = DeviceRows(cupy().ascontiguousarray(array))
+        cupy().cuda.get_current_stream().synchronize()  # other streams code them
+    return there
 
 
 def _there(x: Any) -> Any:

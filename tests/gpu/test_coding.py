@@ -93,6 +93,7 @@ def no_device(monkeypatch, pinned):
         memory=types.SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (Exception,), {})),
         Device=lambda number: contextlib.nullcontext(),
         Stream=Stream,
+        get_current_stream=Stream,
         alloc_pinned_memory=lambda nbytes: Pinned(nbytes),
     )  # fmt: skip
     cupy = types.SimpleNamespace(
