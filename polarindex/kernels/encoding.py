@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from polarindex.kernels.compile import kernel, spliced
+from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.hadamard import ROWS, flips_of, load_rows, rotate_block, store_rows
 from polarindex.kernels.lanes import choose, load, lookup, lookup16, narrow, root, splat, store, widen
 from polarindex.kernels.pack import pack_block
@@ -17,12 +17,9 @@ from polarindex.kernels.sums import PARTS, QUADS, put_parts, total
 LARGEST = float(np.finfo(np.float32).max)
 
 
-@spliced
-def _rest(block, j, c):
-    """block[j] -= c; returns what remains, exactly."""
-    r = load(block, j) - c
-    store(block, j, r)
-    return widen(r)
+@inlined
+def _added(norms2, offsets, r, c):
+    return norms2 + r * r, offsets + r * c
 
 
 @kernel
@@ -35,11 +32,16 @@ def _centre(block, mu, norms2, offsets):
     for q in range(QUADS):
         n0 = n1 = n2 = n3 = o0 = o1 = o2 = o3 = splat(0.0)
         for j in range(4 * q, 4 * count, PARTS):
-            r0, r1 = _rest(block, j, splat(mu[j])), _rest(block, j + 1, splat(mu[j + 1]))
-            r2, r3 = _rest(block, j + 2, splat(mu[j + 2])), _rest(block, j + 3, splat(mu[j + 3]))
-            n0, n1, n2, n3 = n0 + r0 * r0, n1 + r1 * r1, n2 + r2 * r2, n3 + r3 * r3
-            o0, o1 = o0 + r0 * splat(np.float64(mu[j])), o1 + r1 * splat(np.float64(mu[j + 1]))
-            o2, o3 = o2 + r2 * splat(np.float64(mu[j + 2])), o3 + r3 * splat(np.float64(mu[j + 3]))
+            r0, r1 = load(block, j) - splat(mu[j]), load(block, j + 1) - splat(mu[j + 1])
+            r2, r3 = load(block, j + 2) - splat(mu[j + 2]), load(block, j + 3) - splat(mu[j + 3])
+            store(block, j, r0)
+            store(block, j + 1, r1)
+            store(block, j + 2, r2)
+            store(block, j + 3, r3)
+            n0, o0 = _added(n0, o0, widen(r0), splat(np.float64(mu[j])))
+            n1, o1 = _added(n1, o1, widen(r1), splat(np.float64(mu[j + 1])))
+            n2, o2 = _added(n2, o2, widen(r2), splat(np.float64(mu[j + 2])))
+            n3, o3 = _added(n3, o3, widen(r3), splat(np.float64(mu[j + 3])))
         put_parts(norms2, q, n0, n1, n2, n3)
         put_parts(offsets, q, o0, o1, o2, o3)
     return total(norms2), total(offsets)
@@ -53,10 +55,16 @@ def _subtract(block, centres, norms2, offsets):
         n0 = n1 = n2 = n3 = o0 = o1 = o2 = o3 = splat(0.0)
         for j in range(4 * q, 4 * count, PARTS):
             c0, c1, c2, c3 = load(centres, j), load(centres, j + 1), load(centres, j + 2), load(centres, j + 3)
-            r0, r1 = _rest(block, j, c0), _rest(block, j + 1, c1)
-            r2, r3 = _rest(block, j + 2, c2), _rest(block, j + 3, c3)
-            n0, n1, n2, n3 = n0 + r0 * r0, n1 + r1 * r1, n2 + r2 * r2, n3 + r3 * r3
-            o0, o1, o2, o3 = o0 + r0 * widen(c0), o1 + r1 * widen(c1), o2 + r2 * widen(c2), o3 + r3 * widen(c3)
+            r0, r1, r2 = load(block, j) - c0, load(block, j + 1) - c1, load(block, j + 2) - c2
+            r3 = load(block, j + 3) - c3
+            store(block, j, r0)
+            store(block, j + 1, r1)
+            store(block, j + 2, r2)
+            store(block, j + 3, r3)
+            n0, o0 = _added(n0, o0, widen(r0), widen(c0))
+            n1, o1 = _added(n1, o1, widen(r1), widen(c1))
+            n2, o2 = _added(n2, o2, widen(r2), widen(c2))
+            n3, o3 = _added(n3, o3, widen(r3), widen(c3))
         put_parts(norms2, q, n0, n1, n2, n3)
         put_parts(offsets, q, o0, o1, o2, o3)
     return total(norms2), total(offsets)
@@ -112,25 +120,24 @@ def encode(x, mu, plan, book, words, sums):
         _store_sums(totals, i, sums)
 
 
-@spliced
-def _level_of(quad, t, table, levels):
-    """Levels, exactly, of the codes in byte t of a register of codes."""
-    code = (quad >> splat(np.uint32(8 * t))) & splat(np.uint32(255))
-    return widen(lookup16(table, code) if levels.size <= ROWS else lookup(levels, code))
-
-
 @kernel
 def _level_dots(quads, levels, vectors, parts):
     """<level of the codes in quads, vectors>, lane by lane; vectors (d + 3, 16) are 0 from d on."""
     table = sixteen_of(levels)
+    byte, one, two, three = splat(np.uint32(255)), splat(np.uint32(8)), splat(np.uint32(16)), splat(np.uint32(24))
     for q in range(QUADS):
         p0 = p1 = p2 = p3 = splat(0.0)
         for g in range(q, quads.shape[0], QUADS):
-            quad, j = load(quads, g), 4 * g
-            p0 = p0 + _level_of(quad, 0, table, levels) * widen(load(vectors, j))
-            p1 = p1 + _level_of(quad, 1, table, levels) * widen(load(vectors, j + 1))
-            p2 = p2 + _level_of(quad, 2, table, levels) * widen(load(vectors, j + 2))
-            p3 = p3 + _level_of(quad, 3, table, levels) * widen(load(vectors, j + 3))
+            quad = load(quads, g)
+            c0, c1, c2, c3 = quad & byte, (quad >> one) & byte, (quad >> two) & byte, quad >> three
+            if levels.size <= ROWS:
+                l0, l1, l2, l3 = lookup16(table, c0), lookup16(table, c1), lookup16(table, c2), lookup16(table, c3)
+            else:
+                l0, l1, l2, l3 = lookup(levels, c0), lookup(levels, c1), lookup(levels, c2), lookup(levels, c3)
+            p0 = p0 + widen(l0) * widen(load(vectors, 4 * g))
+            p1 = p1 + widen(l1) * widen(load(vectors, 4 * g + 1))
+            p2 = p2 + widen(l2) * widen(load(vectors, 4 * g + 2))
+            p3 = p3 + widen(l3) * widen(load(vectors, 4 * g + 3))
         put_parts(parts, q, p0, p1, p2, p3)
     return total(parts)
 
