@@ -2,7 +2,8 @@
 
 Law:       words, and the four float64 sums from which scales and energies are made, are those of the CPU's kernel; what
            is made of them is made by the quantizer, on the host, in one place.
-From host: rows go through two pinned buffers, one being filled while the other is copied, coded and read back.
+Rows:      those on the device are coded where they are, those in pinned memory are copied from there; all others go
+           through pinned buffers first. Parts overlap: one is copied, one coded, and the caller has a third.
 Here:      scalar codes after a Hadamard rotation of at most 8,192 coordinates. All else is coded on the host, and
            GpuFlatIndex.info() says so."""
 
