@@ -20,7 +20,7 @@ from benchmarks.kept import keep
 from polarindex.bench.result import machine
 from polarindex.gpu.coding import GpuCoding
 from polarindex.gpu.device import device
-from polarindex.gpu.encode import Coder, coder
+from polarindex.gpu.encode import Coder, Part, coder
 from polarindex.gpu.flat import GpuFlatIndex
 from polarindex.gpu.layout import table_words
 from polarindex.gpu.mirror import Mirror
@@ -118,30 +118,72 @@ def scan_rows(cp: Any, dim: int, bits: int, batches: tuple[int, ...], n: int, ra
     return found
 
 
+def seconds(call: Callable[[], object], repeats: int = 5) -> float:
+    """Median seconds of a call that ends when its work is done."""
+    call()
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times))
+
+
 def coding_rows(cp: Any, n: int) -> list[dict[str, Any]]:
-    """Coding from the device's memory, and from the host's by `add`."""
+    """Coding from the device's memory; from pinned memory of the host and back, beside a copy there; and by `add`."""
     found = []
-    for dim in (128, 1024):
-        index = GpuFlatIndex(dim)
-        made = coder(device(0), index.quantizer)
+    for dim in (128, 384, 768, 1024, 1536):
+        made = coder(device(0), GpuFlatIndex(dim).quantizer)
         if made is None:
             continue
         x, mu = cp.random.standard_normal((n, dim), dtype=cp.float32), cp.zeros(dim, cp.float32)
-        there = timed(cp, lambda made=made, x=x, mu=mu: made.code(cp, x, mu), 7)
-        here = cp.asnumpy(x[: n // 4])
-        index.add(here[:2048])
-        begin = time.perf_counter()
-        index.add(here)
-        seconds = time.perf_counter() - begin
-        cpu = FlatIndex(dim)
-        cpu.add(here[:2048])
-        begin = time.perf_counter()
-        cpu.add(here)
-        host = len(here) / (time.perf_counter() - begin)
-        rates = {"device_rows_s": n / there * 1e3, "add_rows_s": len(here) / seconds, "add_on_host_rows_s": host}
-        found.append({"dim": dim, **rates})
+        row: dict[str, Any] = {"dim": dim}
+        row["device_rows_s"] = n / timed(cp, lambda made=made, x=x, mu=mu: made.code(cp, x, mu), 7) * 1e3
+        pinned = pinned_rows(x[: n // 4])
+        row |= pinned_rates(cp, made, pinned, x)
+        here = np.array(pinned)
+        for name, index, rows in (
+            ("add_rows_s", GpuFlatIndex(dim), here),
+            ("add_pinned_rows_s", GpuFlatIndex(dim), pinned),
+            ("add_device_rows_s", GpuFlatIndex(dim), x[: n // 4]),
+            ("add_on_host_rows_s", FlatIndex(dim), here),
+        ):
+            index.add(here[:2048])
+            begin = time.perf_counter()
+            index.add(rows)
+            row[name] = len(rows) / (time.perf_counter() - begin)
+        found.append(row)
         print(found[-1], flush=True)
     return found
+
+
+def pinned_rows(x: Any) -> Any:
+    """Rows of the device in pinned memory of the host."""
+    import cupyx
+
+    pinned = cupyx.empty_pinned(x.shape, x.dtype)
+    x.get(out=pinned)
+    return pinned
+
+
+def pinned_rates(cp: Any, made: Coder, pinned: Any, room: Any) -> dict[str, float]:
+    """Rows a second from pinned memory to codes in pinned memory, and bytes a second of both and of a copy alone."""
+    centre = np.zeros(pinned.shape[1], np.float32)
+    slices = [slice(at, min(at + made.step, len(pinned))) for at in range(0, len(pinned), made.step)]
+
+    def copy() -> None:
+        for part in slices:
+            room[part].set(pinned[part])
+        cp.cuda.get_current_stream().synchronize()
+
+    def code() -> None:
+        parts = (Part(part.start, part.stop, [pinned[part]], lambda part=part: pinned[part]) for part in slices)
+        for _ in made.coded(parts, centre):
+            pass
+
+    alone, coded = seconds(copy), seconds(code)
+    rates = {"pcie_bytes_s": pinned.nbytes / alone, "pinned_bytes_s": pinned.nbytes / coded}
+    return rates | {"pinned_rows_s": len(pinned) / coded, "pinned_of_pcie": alone / coded}
 
 
 def torch_rows(n: int) -> list[dict[str, Any]]:

@@ -143,11 +143,18 @@ def gpu_table(result: dict[str, Any] | None) -> list[str]:
         f"{row['add_rows_s'] / 1e6:.2g} million of {row['dim']:,} (without a GPU {row['add_on_host_rows_s'] / 1e6:.2g})"
         for row in result["coding"]
     )
+    pinned = ", ".join(
+        f"{row['pinned_rows_s'] / 1e6:.2g} million of {row['dim']:,} ({row['pinned_of_pcie']:.0%} of a copy)"
+        for row in result["coding"]
+        if "pinned_rows_s" in row
+    )
     head = ["d", "bits", "queries", "scan", "search", "graph", "copy", "TOP/s", "torch", ""]
     return [
         *markdown(head, rows),
         "",
-        f"Rows coded a second from the device's memory: {coded} coordinates; by `add` from NumPy: {added}. "
+        f"Rows coded a second from the device's memory: {coded} coordinates; "
+        + (f"from pinned memory of the host, and back: {pinned}; " if pinned else "")
+        + f"by `add` from NumPy: {added}. "
         f"{result['card']}: copies {result['copy_bytes_s'] / 1e12:.2f} TB/s (read and written)"
         + (f", `torch._int_mm` of 8,192 cubed {int8:,.0f} TOP/s" if int8 else "")
         + f". {machine_line({'caches': {}} | result['environment'])} Reproduce: `python -m benchmarks.gpu`",

@@ -33,19 +33,28 @@ class VectorSource:
     n, dim : rows and columns.
     single : True where the caller passed one vector (dim,), which is held as one row.
     first : the number that messages give the first row.
+    rows : what is behind it (arrays.Rows), unchecked.
     """
 
-    __slots__ = ("_rows", "dim", "first", "n", "name", "single")
+    __slots__ = ("dim", "first", "n", "name", "rows", "single")
 
     def __init__(self, rows: Any, name: str, single: bool = False, first: int = 0) -> None:
-        self._rows = rows  # .shape (n, dim), and rows[start:stop] is an array
+        self.rows = rows  # .shape (n, dim), and rows[start:stop] is an array
         self.name, self.single, self.first = name, single, first
         self.n, self.dim = rows.shape
 
-    def chunks(self, rows: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def chunks(
+        self, rows: int | None = None, first: int = 0, stop: int | None = None, *, finite: bool = True
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (start, (m, dim) float32 C-contiguous) with m <= rows, in order; by default what fits a cache.
 
         A chunk may be the caller's own memory: never write into it.
+
+        Parameters
+        ----------
+        rows : of a chunk, at most
+        first, stop : which rows
+        finite : False where the caller looks for NaN and inf itself, and reads a chunk that has any again
 
         Raises
         ------
@@ -54,19 +63,20 @@ class VectorSource:
         """
         if rows is None:
             rows = max(16, min(CHUNK_ROWS, CHUNK_BYTES // (4 * self.dim)) // 16 * 16)
-        for start in range(0, self.n, rows):
-            raw = np.asarray(self._rows[start : start + rows])
+        stop = self.n if stop is None else stop
+        for start in range(first, stop, rows):
+            raw = np.asarray(self.rows[start : min(start + rows, stop)])
             chunk = _as_float32(raw)
-            if not _fits(raw, chunk):
+            if (finite or raw.dtype.kind in "iu") and not _fits(raw, chunk):
                 self._reject(start, rows)
             yield start, chunk
 
     def array(self) -> NDArray[np.float32]:
         """All rows (n, dim) float32 C-contiguous, checked as in `chunks`; maybe the caller's own memory."""
-        if _is_plain(self._rows):
+        if _is_plain(self.rows):
             for _ in self.chunks():  # only the checks
                 pass
-            return self._rows
+            return self.rows
         out = np.empty((self.n, self.dim), np.float32)
         for start, chunk in self.chunks():
             out[start : start + len(chunk)] = chunk
@@ -77,7 +87,7 @@ class VectorSource:
         first: tuple[int, str] | None = None
         counts: Counter[str] = Counter()
         for begin in range(start, self.n, rows):
-            faults = _faults(np.asarray(self._rows[begin : begin + rows]))
+            faults = _faults(np.asarray(self.rows[begin : begin + rows]))
             counts.update({fault: int(bad.sum()) for fault, bad in faults.items()})
             found = [(begin + int(bad.argmax()), fault) for fault, bad in faults.items() if bad.any()]
             first = first or min(found, default=None)

@@ -157,7 +157,25 @@ def test_a_sliceable_source_is_asked_only_for_the_slices():
     source = checks.vectors(recorder, "x")
     assert recorder.asked == []
     assert_array_equal(rows_of(source, 4), recorder._array)
-    assert recorder.asked == [(0, 4), (4, 8), (8, 12)]
+    assert recorder.asked == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_chunks_of_some_rows_are_numbered_as_of_all():
+    source = checks.vectors(np.arange(40.0).reshape(20, 2), "x")
+    found = list(source.chunks(4, 3, 13))
+    assert [start for start, _ in found] == [3, 7, 11]
+    assert_array_equal(np.concatenate([x for _, x in found]), np.arange(40.0).reshape(20, 2)[3:13])
+
+
+def test_who_looks_for_nan_itself_gets_it_and_integers_are_checked_still():
+    x = np.zeros((5, 2), np.float32)
+    x[3, 1] = np.nan
+    source = checks.vectors(x, "x")
+    assert_array_equal(np.concatenate([part for _, part in source.chunks(2, finite=False)]), x)
+    with says(ValueError, "x[3] is not finite (1 such rows)"):
+        list(source.chunks(2, 2))
+    with says(ValueError, "x[1] holds an integer beyond 2**24, which float32 cannot hold exactly (1 such rows)"):
+        list(checks.vectors(np.array([[1], [2**24 + 1]]), "x").chunks(finite=False))
 
 
 # --- properties ------------------------------------------------------------------------------------------------

@@ -111,16 +111,53 @@ def raw(structs: NDArray[Any]) -> NDArray[Any]:
     return structs.view(np.dtype((np.void, structs.itemsize)))
 
 
+class DeviceRows:
+    """Rows (n, dim) float32 on a GPU, `array`, as something whose slices are NumPy arrays (arrays.Rows)."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.shape: tuple[int, ...] = tuple(array.shape)
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        with errors("reading rows from it"):
+            found: NDArray[np.float32] = cupy().asnumpy(self.array[rows])
+        return found
+
+
 def on_host(x: Any) -> Any:
     """What lies on a GPU (a CUDA tensor of PyTorch, a CuPy array, anything with DLPack there) as a NumPy array.
 
     All else is returned as it is.
     """
-    if isinstance(x, np.ndarray) or not (hasattr(x, "__cuda_array_interface__") or _is_on_cuda(x)):
+    if not _is_on_gpu(x):
         return x
+    array = _there(x)
     with errors("reading an array from it"):
-        cp = cupy()
-        return cp.asnumpy(cp.from_dlpack(x) if hasattr(x, "__dlpack__") else cp.asarray(x))
+        return cupy().asnumpy(array)
+
+
+def rows_on(x: Any, number: int) -> Any:
+    """As on_host, but float32 rows on the GPU of a number are DeviceRows."""
+    if not _is_on_gpu(x):
+        return x
+    array = _there(x)
+    if array.dtype != np.float32 or array.ndim != 2 or array.device.id != number:
+        return on_host(array)
+    with errors("laying rows side by side"):
+        there = DeviceRows(cupy().ascontiguousarray(array))
+        cupy().cuda.get_current_stream().synchronize()  # other streams code them
+    return there
+
+
+def _there(x: Any) -> Any:
+    with errors("reading an array from it"):
+        return cupy().from_dlpack(x) if hasattr(x, "__dlpack__") else cupy().asarray(x)
+
+
+def _is_on_gpu(x: Any) -> bool:
+    return not isinstance(x, np.ndarray) and (hasattr(x, "__cuda_array_interface__") or _is_on_cuda(x))
 
 
 def _is_on_cuda(x: Any) -> bool:

@@ -2,32 +2,35 @@
 
 Law:       words, and the four float64 sums from which scales and energies are made, are those of the CPU's kernel; what
            is made of them is made by the quantizer, on the host, in one place.
-From host: rows go through two pinned buffers, one being filled while the other is copied, coded and read back.
+Rows:      those on the device are coded where they are, those in pinned memory are copied from there; all others go
+           through pinned buffers first. Parts overlap: one is copied, one coded, and the caller has a third.
 Here:      scalar codes after a Hadamard rotation of at most 8,192 coordinates. All else is coded on the host, and
            GpuFlatIndex.info() says so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polarindex.gpu.device import Device, raw
+from polarindex.gpu.places import Form, Tables, tables
 from polarindex.gpu.source import source
+from polarindex.indexes.threads import available_cores, run_all
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.scalar import ScalarQuantizer
 from polarindex.rotations import HadamardRotation
 
-LONGEST = 8192  # coordinates: a row and its registers
-_THREADS = 256
-_BLOCKS = 4  # a multiprocessor: registers for 32 coordinates a thread
-_BLOCK = 8192  # coordinates of a block's rows together
-_STEP_BYTES = 1 << 25  # of rows at a time
+LONGEST = 8192  # coordinates: 15 bits for a slot
+_STEP_BYTES = 1 << 24  # of rows at a time: at 2 MiB the launches cost half of the rate from pinned memory
+_COPIED_BYTES = 1 << 21  # by one core at a time
+_LANES = 3  # parts under way: one copied, one coded, one read by the caller
+_PINNED = 1  # cudaMemoryTypeHost
 
 Floats = NDArray[np.float32]
-_MAP = np.dtype([("order", np.uint64), ("flips", np.uint64), ("second", np.int32), ("norm", np.float32)], align=True)
+_MAP = np.dtype([(name, np.uint64) for name in Tables._fields] + [("norm", np.float32)], align=True)
 _BOOK = np.dtype([("thresholds", np.uint64), ("levels", np.uint64)], align=True)
 
 
@@ -42,82 +45,92 @@ def coder(device: Device, quantizer: Quantizer) -> Coder | None:
     """The device's coder for a quantizer, or None where rows are coded on the host."""
     if not isinstance(quantizer, ScalarQuantizer) or quantizer.dim > LONGEST:
         return None
-    return Coder(device, quantizer) if isinstance(quantizer.stage.map, HadamardRotation) else None
+    rotation = quantizer.stage.map
+    form = Form.of(quantizer.dim, device.card)
+    if not isinstance(rotation, HadamardRotation) or not form.fits(device.card):
+        return None
+    return Coder(device, quantizer, rotation, form)
 
 
 class Part(NamedTuple):
-    """Rows to code, row `start` and on: as they were given, x (n, dim), and as they are coded, `rows`."""
+    """Rows start .. stop - 1.
+
+    pieces : as they are coded, float32, one after the other: of the host, or one that lies on the device
+    given : makes them as they were given, on the host
+    """
 
     start: int
-    x: Floats
-    rows: Floats
+    stop: int
+    pieces: list[Any]
+    given: Callable[[], Floats]
 
 
 class Coder:
     """The tables of one quantizer on the device."""
 
-    def __init__(self, device: Device, quantizer: ScalarQuantizer) -> None:
-        self._device, self._quantizer = device, quantizer
-        self._dim = quantizer.dim
-        self._rows = 1 << max(0, min(5, (_BLOCK // self._dim).bit_length() - 1))
-        self._macros = _macros(self._dim, quantizer.bits, self._rows)
-        slots = (self._dim + (self._dim >> self._macros["Q0"]) + 1) * self._rows
-        self._shared = 4 * slots, 5 * slots
-        order, _, starts, _, norm = quantizer.stage.map.plan  # type: ignore[attr-defined]
+    def __init__(self, device: Device, quantizer: ScalarQuantizer, rotation: HadamardRotation, form: Form) -> None:
+        self._device, self._quantizer, self._form = device, quantizer, form
+        self._macros = self._form.macros(device.card, quantizer.bits)
+        book = quantizer.integer_book
         with device.use("coding rows") as cp:
-            book = quantizer.integer_book
-            self._tables = [
-                cp.asarray(order.astype(np.int32)),
-                cp.asarray(quantizer.stage.map.flips),  # type: ignore[attr-defined]
-                cp.asarray(book.thresholds),
-                cp.asarray(book.levels),
-            ]
-        pointers = [table.data.ptr for table in self._tables]
-        self._map = raw(np.array([(*pointers[:2], starts[-1], norm)], _MAP))
-        self._book = raw(np.array([tuple(pointers[2:])], _BOOK))
+            self._tables = [cp.asarray(table) for table in tables(self._form, rotation)]
+            self._levels = [cp.asarray(values) for values in (book.thresholds, book.levels)]
+        self._map = raw(np.array([(*(table.data.ptr for table in self._tables), rotation.plan[4])], _MAP))
+        self._book = raw(np.array([tuple(values.data.ptr for values in self._levels)], _BOOK))
+
+    @property
+    def step(self) -> int:
+        """Rows of a part."""
+        return max(1, _STEP_BYTES // (4 * self._quantizer.dim))
 
     def code(self, cp: Any, x: Any, mu: Any) -> Coded:
         """Codes of rows x (n, dim) float32 on the device against a centre mu (dim,) there; nothing waits."""
         n = len(x)
         words = cp.empty((n, self._quantizer.words), np.uint32)
         sums = cp.empty((4, n), np.float64)
-        root = np.float64(np.sqrt(np.float64(self._dim)))
-        kernel = self._device.kernel(source("encode"), self._macros, "encode_rows", self._shared[1])
-        kernel(
-            (-(-n // self._rows),),
-            (_THREADS,),
-            (x, np.int32(n), mu, mu.astype(np.float64), self._map, self._book, root, words, sums),
-            shared_mem=self._shared[1],
-        )
+        root = np.float64(np.sqrt(np.float64(self._quantizer.dim)))
+        most = self._macros["BLOCKS"] * self._device.card.processors  # a block goes on to other rows
+        self._launch("encode_rows", n, most, (x, np.int32(n), mu, self._map, self._book, root, words, sums))
         return Coded(words, sums)
 
     def queries(self, cp: Any, q: Any, mu: Any, factor: float, width: int, held: int) -> tuple[Any, Any]:
         """Levels (held, width) int8 and gains (held,) float32 of queries q (nq, dim) on the device; the rest is 0."""
         levels, gains = cp.zeros((held, width), np.int8), cp.zeros(held, np.float32)
-        kernel = self._device.kernel(source("encode"), self._macros, "prepare_queries", self._shared[0])
-        kernel(
-            (-(-len(q) // self._rows),),
-            (_THREADS,),
-            (q, np.int32(len(q)), mu, self._map, np.float32(factor / 127), np.int32(width), levels, gains),
-            shared_mem=self._shared[0],
-        )
+        n, scale = len(q), np.float32(factor / 127)
+        self._launch("prepare_queries", n, n, (q, np.int32(n), mu, self._map, scale, np.int32(width), levels, gains))
         return levels, gains
 
+    def _launch(self, name: str, n: int, most: int, arguments: tuple[Any, ...]) -> None:
+        """For n rows, in at most so many blocks."""
+        if n == 0:
+            return
+        form = self._form
+        kernel = self._device.kernel(source("encode"), self._macros, name, form.shared)
+        blocks = min(-(-n // (form.rows * form.warps)), most)
+        kernel((blocks,), (32 * form.warps,), arguments, shared_mem=form.shared)
+
     def coded(self, parts: Iterator[Part], mu: Floats) -> Iterator[tuple[Part, Coded]]:
-        """Parts with their codes, on the host: one is copied while another is coded."""
+        """Parts with their codes, on the host: one is copied while another is coded.
+
+        The codes lie in memory that is used again: they are the caller's until it asks for the next.
+        """
         with self._device.use("coding rows") as cp:
             centre = cp.asarray(mu)
-            lanes = [_Lane(cp), _Lane(cp)]
+            lanes = [_Lane(cp) for _ in range(_LANES)]
             cp.cuda.Stream.null.synchronize()
             waiting: list[tuple[Part, _Lane]] = []
-            for number, part in enumerate(parts):
-                if len(waiting) == 2:
-                    before, done = waiting.pop(0)
+            try:
+                for number, part in enumerate(parts):
+                    if len(waiting) == _LANES:
+                        before, done = waiting.pop(0)
+                        yield before, done.result()
+                    lanes[number % _LANES].send(cp, self, part.pieces, centre)
+                    waiting.append((part, lanes[number % _LANES]))
+                for before, done in waiting:
                     yield before, done.result()
-                lanes[number % 2].send(cp, self, part.rows, centre)
-                waiting.append((part, lanes[number % 2]))
-            for before, done in waiting:
-                yield before, done.result()
+            finally:
+                for lane in lanes:  # which may read the caller's memory
+                    lane.finish()
 
 
 class _Lane:
@@ -127,32 +140,49 @@ class _Lane:
         self._stream = cp.cuda.Stream(non_blocking=True)
         self._going: Any = None
         self._coming: Any = None
-        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((0,), (0,))
+        self._coded = Coded(None, None)
 
-    def send(self, cp: Any, coder: Coder, rows: Floats, mu: Any) -> None:
-        """Copy, code and read back; nothing waits."""
-        self._going = _pinned(cp, self._going, rows.nbytes)
-        there = np.frombuffer(self._going, np.float32, rows.size).reshape(rows.shape)
-        there[...] = rows
+    def send(self, cp: Any, coder: Coder, pieces: list[Any], mu: Any) -> None:
+        """Copy, code and read back; nothing waits. Rows on the device, or in pinned memory, are taken from there."""
+        there = pieces[0]
+        if isinstance(there, np.ndarray) and not (len(pieces) == 1 and _is_pinned(cp, there)):
+            there = self._gathered(cp, pieces)
         with self._stream:
-            x = cp.empty(rows.shape, np.float32)
-            x.set(there, stream=self._stream)
+            x = there
+            if isinstance(there, np.ndarray):
+                x = cp.empty(there.shape, np.float32)
+                x.set(there, stream=self._stream)
             words, sums = coder.code(cp, x, mu)
             self._coming = _pinned(cp, self._coming, words.nbytes + sums.nbytes)
-            self._shapes = words.shape, sums.shape
-            for part, out in zip((sums, words), self._parts(), strict=True):
+            there_sums = np.frombuffer(self._coming, np.float64, sums.size).reshape(sums.shape)
+            there_words = np.frombuffer(self._coming, np.uint32, words.size, offset=sums.nbytes).reshape(words.shape)
+            self._coded = Coded(there_words, there_sums)
+            for part, out in ((words, there_words), (sums, there_sums)):
                 part.get(stream=self._stream, out=out, blocking=False)
 
-    def result(self) -> Coded:
-        self._stream.synchronize()
-        sums, words = self._parts()
-        return Coded(words.copy(), sums.copy())
+    def _gathered(self, cp: Any, pieces: list[Floats]) -> Floats:
+        """Pieces one after the other in pinned memory, copied by all cores."""
+        shape = sum(map(len, pieces)), pieces[0].shape[1]
+        nbytes = sum(piece.nbytes for piece in pieces)
+        self._going = _pinned(cp, self._going, nbytes)
+        there = np.frombuffer(self._going, np.float32, nbytes // 4).reshape(shape)
+        step, copies, at = max(1, _COPIED_BYTES // (4 * shape[1])), [], 0
+        for piece in pieces:
+            copies += [(there[at + i : at + i + step], piece[i : i + step]) for i in range(0, len(piece), step)]
+            at += len(piece)
+        run_all(lambda pair: np.copyto(*pair), copies, available_cores())
+        return there
 
-    def _parts(self) -> tuple[NDArray[np.float64], NDArray[np.uint32]]:
-        (n, width), (count, _) = self._shapes[0], self._shapes[1]
-        sums = np.frombuffer(self._coming, np.float64, count * n).reshape(count, n)
-        words = np.frombuffer(self._coming, np.uint32, n * width, offset=sums.nbytes).reshape(n, width)
-        return sums, words
+    def result(self) -> Coded:
+        self.finish()
+        return self._coded
+
+    def finish(self) -> None:
+        self._stream.synchronize()
+
+
+def _is_pinned(cp: Any, rows: Floats) -> bool:
+    return bool(cp.cuda.runtime.pointerGetAttributes(rows.ctypes.data).type == _PINNED)
 
 
 def _pinned(cp: Any, held: Any, nbytes: int) -> Any:
@@ -160,27 +190,7 @@ def _pinned(cp: Any, held: Any, nbytes: int) -> Any:
     return held if held is not None and held.size() >= nbytes else cp.cuda.alloc_pinned_memory(nbytes)
 
 
-def steps(chunks: Iterator[tuple[int, Floats]], dim: int) -> Iterator[tuple[int, Floats]]:
-    """Chunks of at most _STEP_BYTES."""
-    step = max(1, _STEP_BYTES // (4 * dim))
-    for start, rows in chunks:
-        for at in range(0, len(rows), step):
-            yield start + at, rows[at : at + step]
-
-
-def _macros(dim: int, bits: int, rows: int) -> dict[str, int]:
-    levels = dim.bit_length() - 1
-    size = 1 << levels
-    first = levels if levels <= 5 else (levels + 1) // 2 if levels <= 8 else 5 if levels <= 10 else 4  # as `passes`
-    return {
-        "D": dim,
-        "P": size,
-        "M": levels,
-        "WINDOWS": 1 if size == dim else 2,
-        "ROUNDS": 3,
-        "CODE": bits,
-        "R": rows,
-        "THREADS": _THREADS,
-        "BLOCKS": _BLOCKS,
-        "Q0": first,
-    }
+def whole(pieces: list[Any]) -> Floats:
+    """Pieces of rows as one array on the host."""
+    on_host = [piece if isinstance(piece, np.ndarray) else piece.get() for piece in pieces]
+    return on_host[0] if len(on_host) == 1 else np.concatenate(on_host)

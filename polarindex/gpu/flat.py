@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from polarindex import checks
 from polarindex.gpu.coding import GpuCoding
-from polarindex.gpu.device import Device, on_host
+from polarindex.gpu.device import Device, on_host, rows_on
 from polarindex.gpu.device import device as gpu
 from polarindex.gpu.layout import layout_of
 from polarindex.gpu.search import Prepare, sent
@@ -122,16 +122,16 @@ class GpuFlatIndex(FlatIndex):
     # --- arrays of the GPU
 
     def fit(self, x: Any, n: int | None = None) -> FlatIndex:
-        return super().fit(on_host(x), n)
+        return super().fit(rows_on(x, self._coding.number), n)
 
     def add(self, x: Any, ids: Any = None) -> Ids:
-        return super().add(on_host(x), on_host(ids))
+        return super().add(rows_on(x, self._coding.number), on_host(ids))
 
     def update(self, ids: Any, x: Any) -> None:
-        super().update(on_host(ids), on_host(x))
+        super().update(on_host(ids), rows_on(x, self._coding.number))
 
     def upsert(self, ids: Any, x: Any) -> None:
-        super().upsert(on_host(ids), on_host(x))
+        super().upsert(on_host(ids), rows_on(x, self._coding.number))
 
     def search(self, q: Any, k: int = 10, **options: Any) -> tuple[NDArray[Any], ...]:
         return super().search(on_host(q), k, **options)

@@ -124,10 +124,14 @@ class Mirror:
 
     def _follow(self, cp: Any, arena: Arena) -> None:
         names: list[str] = [name for name in ("scales", "shifts", "ids") if name in arena.columns]
-        fresh = self._held is None or self._stale.everything or set(names) != set(self._held.columns)
-        numbers = np.empty(0, np.int64) if fresh else self.share.rows(self._stale.numbers())
+        held = None if self._stale.everything else self._held
+        if held and set(names) != set(held.columns) and not self._may_add_ids(cp, names, held):
+            held = None
+        numbers = np.empty(0, np.int64) if held is None else self.share.rows(self._stale.numbers())
         n = self.share.count(arena.n)
-        start = 0 if fresh else min(self._n, n)
+        start = 0 if held is None else min(self._n, n)
+        if held and "ids" in names and "ids" not in held.columns:  # since the first removal
+            held.columns["ids"] = self._sent_column(cp, arena, "ids", start, held.room)
         start = self.reserve(cp, n, {name: arena.columns[name].dtype for name in names}, keep=start)
         self._send_range(cp, arena, names, start, n)
         self._send_some(cp, arena, names, numbers[numbers < start])
@@ -179,6 +183,19 @@ class Mirror:
             return self.memory
         free = cp.cuda.runtime.memGetInfo()[0] + cp.get_default_memory_pool().free_bytes() + self.nbytes
         return int(max(free - _MARGIN, free // 2) // self._crowd)
+
+    def _sent_column(self, cp: Any, arena: Arena, name: str, stop: int, room: int) -> Any:
+        """A column of the rows before `stop`, new on the device."""
+        there = cp.empty(room, arena.columns[name].dtype)
+        for row, position, count in self.share.ranges(0, stop):
+            for span in arena.spans(_STEP, position, position + count):
+                first = row + span.start - position
+                there[first : first + span.rows] = cp.asarray(_flat(span.arrays[name]))
+        return there
+
+    def _may_add_ids(self, cp: Any, names: list[str], held: _Held) -> bool:
+        """Whether what is held lacks ids alone, and they fit beside it."""
+        return set(names) == {*held.columns, "ids"} and self.nbytes + 8 * held.room <= self._limit(cp)
 
     def _send_range(self, cp: Any, arena: Arena, names: list[str], start: int, stop: int) -> None:
         head = min(stop, -(-start // TILE) * TILE)

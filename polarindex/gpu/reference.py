@@ -1,4 +1,4 @@
-"""What the device computes, in NumPy: layout, decode, first look, thresholds, lists and their overflow.
+"""What the device computes, in NumPy: layout, decode, rotation, first look, thresholds, lists and their overflow.
 
 Convention: as in kernels/reference.py: slow, obviously right, the tests' oracle and never a fallback. Floats are
             rounded where the kernels round. The integer dots themselves, and keys, are kernels.reference's.
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex.gpu.layout import TILE, Layout
+from polarindex.gpu.places import FLIPPED, ROUNDS, SLOT, WARP, Form, Tables
 from polarindex.gpu.shapes import FEW_K
 
 Array = NDArray[Any]
@@ -108,6 +109,66 @@ def _decoded(layout: Layout, raw: Array, words: Array, table: Array, step: int, 
         top = np.ascontiguousarray(raw[:, :, 2048:]).view(np.uint32).reshape(*word.shape, 2)[..., r]
         selector = selector | ((top >> np.uint32(step)) & np.uint32(0x11111111)) << np.uint32(2)
     return prmt(t0, t1 if layout.bits == 3 else t0, selector >> np.uint32(16 * h))
+
+
+# --- places.py, encode.cu
+
+
+def rotate(form: Form, made: Tables, norm: np.float32, x: Array) -> Array:
+    """R x of rows (n, dim) float32 as lanes rotate them: slot by slot, by the tables."""
+    buffer = np.full((len(x), form.stride), np.nan, np.float32)
+    start = registers(made.start, WARP, form.coded // WARP)
+    j = form.own[:, None] + WARP * np.arange(form.coded // WARP)
+    _write(buffer, start[j < form.dim], x[:, j[j < form.dim]])
+    rest = form.size + np.arange(form.dim - form.size)
+    last = len(form.passes) - 1
+    for round in range(ROUNDS):
+        buffer[:, form.between(rest)] = buffer[:, made.tails.reshape(ROUNDS, -1)[round]]
+        for window, begin in enumerate(form.windows):
+            for number, levels in enumerate(form.passes):
+                groups = form.size >> levels
+                slots = form.between(form.groups(number, begin))
+                if number == window == 0:
+                    slots = registers(made.reads.reshape(ROUNDS, -1)[round], groups, 1 << levels)
+                v = _butterflies(buffer[:, slots])
+                if number == last:
+                    table = made.writes.reshape(ROUNDS * len(form.windows), -1)[round * len(form.windows) + window]
+                    _write(buffer, registers(table, groups, 1 << levels), v * norm)
+                else:
+                    buffer[:, form.between(form.groups(number, begin))] = v
+    j = np.arange(form.dim)
+    return buffer[:, (j & ~31) | form.spread(j & 31)]
+
+
+def registers(table: Array, groups: int, count: int) -> Array:
+    """Places (groups, count) of a table, which has them eight by eight."""
+    return table.reshape(-1, groups, 8).swapaxes(0, 1).reshape(groups, -1)[:, :count].astype(np.int64)
+
+
+def _write(buffer: Array, places: Array, values: Array) -> None:
+    buffer[:, places & SLOT] = np.where(places & FLIPPED, -values, values)
+
+
+def _butterflies(v: Array) -> Array:
+    """(a + b, a - b) at distance 1, 2, 4, ... of the last axis."""
+    half = 1
+    while half < v.shape[-1]:
+        pairs = v.reshape(*v.shape[:-1], -1, 2, half)
+        a, b = pairs[..., 0, :], pairs[..., 1, :]
+        v = np.stack([a + b, a - b], axis=-2).reshape(v.shape)
+        half *= 2
+    return v
+
+
+def together(form: Form, terms: Array) -> Array:
+    """Sums of rows (n, d) float64: a lane has every 32nd term from its own coordinate on; then lanes by their bits."""
+    n, d = terms.shape
+    padded = np.zeros((n, -(-d // WARP), WARP))
+    padded.reshape(n, -1)[:, :d] = terms
+    lanes = np.cumsum(padded, axis=1)[:, -1, form.own]
+    for bit in (4, 2, 1, 16, 8):  # the coordinate's bits from the highest
+        lanes = lanes + lanes[:, np.arange(WARP) ^ bit]
+    return np.asarray(lanes[:, 0])
 
 
 # --- keys.cuh

@@ -21,7 +21,7 @@ def scan_source(instruction: str, queries: int) -> str:
 def source(name: str) -> str:
     """What is not a scan: "topk", "pack", "send" or "encode"."""
     if name == "encode":
-        return "\n".join([_text("types.cuh"), _text("encode.cu")])
+        return "\n".join([_text("types.cuh"), _text("votes.cuh"), _text("encode.cu")])
     return "\n".join(["#define NT 1", _text("types.cuh"), _text("codes.cuh"), _text("keys.cuh"), _text(f"{name}.cu")])
 
 

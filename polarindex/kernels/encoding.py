@@ -7,40 +7,67 @@ from __future__ import annotations
 
 import numpy as np
 
-from polarindex.kernels.compile import kernel
+from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.hadamard import ROWS, flips_of, load_rows, rotate_block, store_rows
 from polarindex.kernels.lanes import choose, load, lookup, lookup16, narrow, root, splat, store, widen
 from polarindex.kernels.pack import pack_block
 from polarindex.kernels.scalar import quantize_block, sixteen_of
+from polarindex.kernels.sums import PARTS, QUADS, put_parts, total
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
-@kernel
-def _centre(block, mu):
-    """block[j] -= mu[j]; returns |r|^2 and <mu, r> of the rows r that remain."""
-    norms2 = offsets = splat(0.0)
-    for j in range(mu.size):
-        r = load(block, j) - splat(mu[j])
-        store(block, j, r)
-        exact = widen(r)
-        norms2 = norms2 + exact * exact
-        offsets = offsets + exact * splat(np.float64(mu[j]))
-    return norms2, offsets
+@inlined
+def _added(norms2, offsets, r, c):
+    return norms2 + r * r, offsets + r * c
 
 
 @kernel
-def _subtract(block, centres, d):
-    """block[j] -= centres[j]; returns |r|^2 and <c, r> of the rows r that remain, c a centre for each."""
-    norms2 = offsets = splat(0.0)
-    for j in range(d):
-        c = load(centres, j)
-        r = load(block, j) - c
-        store(block, j, r)
-        exact = widen(r)
-        norms2 = norms2 + exact * exact
-        offsets = offsets + exact * widen(c)
-    return norms2, offsets
+def _centre(block, mu, norms2, offsets):
+    """block[j] -= mu[j]; returns |r|^2 and <mu, r> of the rows r that remain.
+
+    mu (d + 3,) and block (d + 3, 16) are 0 from d on; norms2, offsets (32, 16) float64 are room for parts.
+    """
+    count = block.shape[0] // 4
+    for q in range(QUADS):
+        n0 = n1 = n2 = n3 = o0 = o1 = o2 = o3 = splat(0.0)
+        for j in range(4 * q, 4 * count, PARTS):
+            r0, r1 = load(block, j) - splat(mu[j]), load(block, j + 1) - splat(mu[j + 1])
+            r2, r3 = load(block, j + 2) - splat(mu[j + 2]), load(block, j + 3) - splat(mu[j + 3])
+            store(block, j, r0)
+            store(block, j + 1, r1)
+            store(block, j + 2, r2)
+            store(block, j + 3, r3)
+            n0, o0 = _added(n0, o0, widen(r0), splat(np.float64(mu[j])))
+            n1, o1 = _added(n1, o1, widen(r1), splat(np.float64(mu[j + 1])))
+            n2, o2 = _added(n2, o2, widen(r2), splat(np.float64(mu[j + 2])))
+            n3, o3 = _added(n3, o3, widen(r3), splat(np.float64(mu[j + 3])))
+        put_parts(norms2, q, n0, n1, n2, n3)
+        put_parts(offsets, q, o0, o1, o2, o3)
+    return total(norms2), total(offsets)
+
+
+@kernel
+def _subtract(block, centres, norms2, offsets):
+    """block[j] -= centres[j]; returns |r|^2 and <c, r> of the rows r that remain, c a centre for each; else _centre."""
+    count = block.shape[0] // 4
+    for q in range(QUADS):
+        n0 = n1 = n2 = n3 = o0 = o1 = o2 = o3 = splat(0.0)
+        for j in range(4 * q, 4 * count, PARTS):
+            c0, c1, c2, c3 = load(centres, j), load(centres, j + 1), load(centres, j + 2), load(centres, j + 3)
+            r0, r1, r2 = load(block, j) - c0, load(block, j + 1) - c1, load(block, j + 2) - c2
+            r3 = load(block, j + 3) - c3
+            store(block, j, r0)
+            store(block, j + 1, r1)
+            store(block, j + 2, r2)
+            store(block, j + 3, r3)
+            n0, o0 = _added(n0, o0, widen(r0), widen(c0))
+            n1, o1 = _added(n1, o1, widen(r1), widen(c1))
+            n2, o2 = _added(n2, o2, widen(r2), widen(c2))
+            n3, o3 = _added(n3, o3, widen(r3), widen(c3))
+        put_parts(norms2, q, n0, n1, n2, n3)
+        put_parts(offsets, q, o0, o1, o2, o3)
+    return total(norms2), total(offsets)
 
 
 @kernel
@@ -65,7 +92,7 @@ def encode(x, mu, plan, book, words, sums):
 
     x (n, d) float32; mu (d,) float32; plan = (order, signs, starts, size, norm) of hadamard.rotate;
     book = (bits, thresholds, levels) of scalar.quantize, for gains sqrt(d) / |r|; words (n, w) uint32, planes one
-    bit wide, most significant first, or bytes if bits is 8; sums (4, n) float64, in the order of coordinates.
+    bit wide, most significant first, or bytes if bits is 8; sums (4, n) float64, added in the order of sums.py.
     """
     n, d = x.shape
     order, signs, starts, size, norm = plan
@@ -76,11 +103,14 @@ def encode(x, mu, plan, book, words, sums):
     quads = np.empty(((d + 3) // 4, ROWS), np.uint32)
     packed = np.empty((words.shape[1], ROWS), np.uint32)
     totals = np.empty((4, ROWS), np.float64)
+    parts, others = np.empty((PARTS, ROWS), np.float64), np.empty((PARTS, ROWS), np.float64)
+    centre = np.zeros(d + 3, np.float32)
+    centre[:d] = mu
     for i in range(0, n, ROWS):
         load_rows(x, i, before)
-        norms2, offsets = _centre(before, mu)
+        norms2, offsets = _centre(before, centre, parts, others)
         y = rotate_block(before, block, order, flips, starts, size, norm)
-        dots, energies = quantize_block(y, d, _gains(norms2, d), thresholds, levels, quads)
+        dots, energies = quantize_block(y, d, _gains(norms2, d), thresholds, levels, quads, parts, others)
         pack_block(quads, bits, packed)
         store_rows(packed, i, words)
         store(totals, 0, norms2)
@@ -91,16 +121,25 @@ def encode(x, mu, plan, book, words, sums):
 
 
 @kernel
-def _level_dots(quads, levels, vectors, d):
-    """<level of the codes in quads, vectors>, lane by lane, one term after the other; vectors (>= d, 16)."""
+def _level_dots(quads, levels, vectors, parts):
+    """<level of the codes in quads, vectors>, lane by lane; vectors (d + 3, 16) are 0 from d on."""
     table = sixteen_of(levels)
-    byte = splat(np.uint32(255))
-    dots = splat(0.0)
-    for j in range(d):
-        code = (load(quads, j // 4) >> splat(np.uint32(8 * (j % 4)))) & byte
-        level = lookup16(table, code) if levels.size <= ROWS else lookup(levels, code)
-        dots = dots + widen(level) * widen(load(vectors, j))
-    return dots
+    byte, one, two, three = splat(np.uint32(255)), splat(np.uint32(8)), splat(np.uint32(16)), splat(np.uint32(24))
+    for q in range(QUADS):
+        p0 = p1 = p2 = p3 = splat(0.0)
+        for g in range(q, quads.shape[0], QUADS):
+            quad = load(quads, g)
+            c0, c1, c2, c3 = quad & byte, (quad >> one) & byte, (quad >> two) & byte, quad >> three
+            if levels.size <= ROWS:
+                l0, l1, l2, l3 = lookup16(table, c0), lookup16(table, c1), lookup16(table, c2), lookup16(table, c3)
+            else:
+                l0, l1, l2, l3 = lookup(levels, c0), lookup(levels, c1), lookup(levels, c2), lookup(levels, c3)
+            p0 = p0 + widen(l0) * widen(load(vectors, 4 * g))
+            p1 = p1 + widen(l1) * widen(load(vectors, 4 * g + 1))
+            p2 = p2 + widen(l2) * widen(load(vectors, 4 * g + 2))
+            p3 = p3 + widen(l3) * widen(load(vectors, 4 * g + 3))
+        put_parts(parts, q, p0, p1, p2, p3)
+    return total(parts)
 
 
 @kernel
@@ -121,12 +160,13 @@ def encode_residuals(x, centres, rotated, plan, book, coarse, words, sums):
     quads = np.empty(((d + 3) // 4, ROWS), np.uint32)
     packed = np.empty((words.shape[1], ROWS), np.uint32)
     totals = np.empty((sums.shape[0], ROWS), np.float64)
+    parts, rest = np.empty((PARTS, ROWS), np.float64), np.empty((PARTS, ROWS), np.float64)
     for i in range(0, n, ROWS):
         load_rows(x, i, before)
         load_rows(centres, i, others)
-        norms2, offsets = _subtract(before, others, d)
+        norms2, offsets = _subtract(before, others, parts, rest)
         y = rotate_block(before, block, order, flips, starts, size, norm)
-        dots, energies = quantize_block(y, d, _gains(norms2, d), thresholds, levels, quads)
+        dots, energies = quantize_block(y, d, _gains(norms2, d), thresholds, levels, quads, parts, rest)
         pack_block(quads, bits, packed)
         store_rows(packed, i, words)
         load_rows(rotated, i, others)
@@ -134,8 +174,8 @@ def encode_residuals(x, centres, rotated, plan, book, coarse, words, sums):
         store(totals, 1, offsets)
         store(totals, 2, dots)
         store(totals, 3, energies)
-        store(totals, 4, _level_dots(quads, levels, others, d))
+        store(totals, 4, _level_dots(quads, levels, others, parts))
         if coarse.size:
-            store(totals, 5, _level_dots(quads, coarse, y, d))
-            store(totals, 6, _level_dots(quads, coarse, others, d))
+            store(totals, 5, _level_dots(quads, coarse, y, parts))
+            store(totals, 6, _level_dots(quads, coarse, others, parts))
         _store_sums(totals, i, sums)

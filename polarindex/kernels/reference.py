@@ -83,17 +83,27 @@ def _transform_window(y: Array, first: int, size: int, norm: np.float32) -> None
 def quantize(y: Array, gains: Array, thresholds: Array, levels: Array) -> tuple[Array, Array, Array]:
     """codes_ij = #{t : thresholds_t <= gains_i y_ij}, dots_i = sum_j y_ij l_ij, energies_i = sum_j l_ij^2,
 
-    l = levels[codes]; the sums in float64, one term after the other.
+    l = levels[codes]; the sums as in sums.py.
     """
     z = gains[:, None] * y
     codes = (thresholds <= z[:, :, None]).sum(axis=2).astype(np.uint8)
     chosen = levels[codes].astype(np.float64)
-    return codes, _in_order(y * chosen), _in_order(chosen * chosen)
+    return codes, _in_parts(y * chosen), _in_parts(chosen * chosen)
 
 
-def _in_order(terms: Array) -> Array:
-    """Sums of rows (n, d) float64, one term after the other."""
-    return np.cumsum(terms, axis=1)[:, -1]
+# --- sums.py
+
+
+def _in_parts(terms: Array) -> Array:
+    """Sums of rows (n, d) float64: of every 32nd term, one after the other; then c and c + 16, c and c + 8, ..."""
+    n, d = terms.shape
+    padded = np.zeros((n, -(-d // 32) * 32))
+    padded[:, :d] = terms
+    parts = np.cumsum(padded.reshape(n, padded.shape[1] // 32, 32), axis=1)[:, -1]
+    while parts.shape[1] > 1:
+        lower, upper = np.split(parts, 2, axis=1)
+        parts = lower + upper
+    return parts[:, 0]
 
 
 # --- encoding.py
@@ -105,7 +115,7 @@ def encode(
     """Words and sums of r = x - mu: y = R r, codes of (sqrt(d) / |r|) y, then planes or, for 8 bits, bytes."""
     r = x - mu
     words, (norms2, dots, energies), _ = _encode_rows(r, plan, book)
-    return words, np.stack([norms2, _in_order(r.astype(np.float64) * mu), dots, energies])
+    return words, np.stack([norms2, _in_parts(r.astype(np.float64) * mu), dots, energies])
 
 
 def encode_residuals(
@@ -123,9 +133,9 @@ def encode_residuals(
     r = x - centres
     words, (norms2, dots, energies), codes = _encode_rows(r, plan, book)
     others = rotated.astype(np.float64)
-    sums = [norms2, _in_order(r.astype(np.float64) * centres), dots, energies, _in_order(book[2][codes] * others)]
+    sums = [norms2, _in_parts(r.astype(np.float64) * centres), dots, energies, _in_parts(book[2][codes] * others)]
     if len(coarse):
-        sums += [_in_order(coarse[codes] * vectors) for vectors in (rotate(r, *plan).astype(np.float64), others)]
+        sums += [_in_parts(coarse[codes] * vectors) for vectors in (rotate(r, *plan).astype(np.float64), others)]
     return words, np.stack(sums)
 
 
@@ -136,7 +146,7 @@ def _encode_rows(
     bits, thresholds, levels = book
     n, d = r.shape
     exact = r.astype(np.float64)
-    norms2 = _in_order(exact * exact)
+    norms2 = _in_parts(exact * exact)
     gains = np.divide(np.sqrt(d), np.sqrt(norms2), out=np.zeros(n), where=norms2 > 0)
     gains = np.minimum(gains, np.finfo(np.float32).max).astype(np.float32)
     codes, dots, energies = quantize(rotate(r, *plan), gains, thresholds, levels)
@@ -149,6 +159,12 @@ def _encode_rows(
 
 
 # --- moments.py
+
+
+def _in_order(terms: Array) -> Array:
+    """Sums of rows (n, d) float64, one term after the other."""
+    return np.cumsum(terms, axis=1)[:, -1]
+
 
 
 def peak(x: Array) -> Any:

@@ -11,8 +11,8 @@ import pytest
 
 import polarindex as pi
 from polarindex.gpu import build as builder
-from polarindex.gpu.encode import _macros
 from polarindex.gpu.layout import Layout
+from polarindex.gpu.places import Form
 from polarindex.gpu.probing import scan_shape
 from polarindex.gpu.shapes import Card, shape
 from polarindex.gpu.source import lists_source, scan_source, source
@@ -74,7 +74,10 @@ def test_what_surrounds_the_scan_compiles(architecture):
     built(source("pack"), architecture, {"BITS": 3, "DIM": 128, "UNIT_ROWS": 16})
     said = built(lists_source("probe"), architecture, {"BITS": 8, "DIM": 128})
     assert not any(map(int, SPILLS.findall(said))), said
-    built(source("encode"), architecture, _macros(100, 4, 32))
+    card = H100 if architecture == "sm_90a" else CARDS["dp4a"]
+    for dim in (100, 1024):
+        said = built(source("encode"), architecture, Form.of(dim, card).macros(card, 4))
+        assert all(int(count) <= FEW_BYTES for count in SPILLS.findall(said)), said
 
 
 def check_lists(architecture, layout, queries):

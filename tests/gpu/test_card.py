@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 
 import polarindex as pi
+from polarindex import kernels
+from polarindex.gpu import encode as gpu_encode
 from polarindex.gpu import search as gpu_search
 from polarindex.gpu.build import build
 from polarindex.gpu.device import device
+from polarindex.gpu.encode import coder
 from polarindex.gpu.layout import Layout
+from polarindex.gpu.places import Form
 from polarindex.gpu.search import Search, chosen, sent
 from polarindex.gpu.shapes import Sample, instructions, shape
-from polarindex.gpu.source import scan_source
+from polarindex.gpu.source import scan_source, source
+from polarindex.quantizers import make_quantizer
 
 pytestmark = pytest.mark.gpu
 
@@ -345,10 +350,48 @@ def test_other_quantizers_are_scanned_as_levels(quantizer, bits, rng):
     check(cpu, gpu, rng.standard_normal((20, 96)).astype(np.float32), 10)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 17, 100, 128, 500, 1000, 1024, 1536, 5000, 8192])
-@pytest.mark.parametrize("bits", [1, 3, 4, 5, 8])
+CODED = [(dim, 4) for dim in (1, 2, 3, 17, 33, 64, 128, 500, 768, 1000, 1536, 2048, 3000, 4096, 5000, 8192)]
+CODED += [(dim, bits) for dim in (100, 1024) for bits in range(1, 9)]
+
+
+@pytest.fixture(scope="module")
+def coding_is_compiled():
+    """On all cores."""
+    card = device(0).card
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda case: build(source("encode"), card.architecture, macros_of(*case)), CODED))
+
+
+def macros_of(dim, bits):
+    return Form.of(dim, device(0).card).macros(device(0).card, bits)
+
+
+def check_rows(cpu, gpu):
+    for name in cpu._arena.columns:
+        every = np.arange(len(cpu))
+        np.testing.assert_array_equal(gpu._arena.take(name, every), cpu._arena.take(name, every), err_msg=name)
+
+
+@pytest.mark.parametrize(("dim", "bits"), CODED)
+def test_words_and_sums_are_the_cpus(dim, bits, rng, coding_is_compiled):
+    """Of skewed, zero and tiny rows against a centre, in numbers that fill no block."""
+    quantizer = make_quantizer("eden", dim, bits)
+    book, mu = quantizer.integer_book, rng.standard_normal(dim).astype(np.float32)
+    for n in (1, 7, 1111 if dim < 2000 else 130):
+        x = rows(rng, n, dim, "skewed") + np.float32(1)
+        x[n // 2] = mu
+        x[n // 3] = mu + np.float32(1e-30)
+        words, sums = np.empty((n, quantizer.words), np.uint32), np.empty((4, n))
+        kernels.encode(x, mu, quantizer.stage.map.plan, (bits, book.thresholds, book.levels), words, sums)
+        with device(0).use("testing") as cp:
+            found = coder(device(0), quantizer).code(cp, cp.asarray(x), cp.asarray(mu))
+            np.testing.assert_array_equal(found.words.get(), words)
+            np.testing.assert_array_equal(found.sums.get(), sums)
+
+
+@pytest.mark.parametrize(("dim", "bits"), [(1, 4), (17, 4), (100, 5), (1024, 4), (1024, 8), (1536, 4), (5000, 4)])
 def test_rows_are_coded_as_on_the_cpu(dim, bits, rng):
-    """Words, scales and shifts, of rows of every length, with the centre that is learned on the way."""
+    """Words, scales and shifts, with the centre that is learned on the way."""
     x = rows(rng, 3000 if dim < 2000 else 1100, dim, "skewed") + 1
     x[5] = 0
     cpu, gpu = pi.FlatIndex(dim, bits=bits), pi.gpu.GpuFlatIndex(dim, bits=bits)
@@ -356,10 +399,93 @@ def test_rows_are_coded_as_on_the_cpu(dim, bits, rng):
     for part in (x[:100], x[100:]):
         cpu.add(part)
         gpu.add(part)
-    for name in cpu._arena.columns:
-        every = np.arange(len(cpu))
-        np.testing.assert_array_equal(gpu._arena.take(name, every), cpu._arena.take(name, every), err_msg=name)
+    check_rows(cpu, gpu)
     check(cpu, gpu, x[:40], 10)
+
+
+def forms_of(x):
+    """The same rows: of the GPU, also with gaps, other types there, in pinned memory, and not."""
+    import cupyx
+
+    pinned = cupyx.empty_pinned(x.shape, np.float32)
+    pinned[...] = x
+    cp, torch = pytest.importorskip("cupy"), pytest.importorskip("torch")
+    wide = cp.zeros((2 * len(x), x.shape[1] + 1), np.float32)
+    wide[::2, :-1] = cp.asarray(x)
+    return {
+        "cupy": cp.asarray(x),
+        "gaps": wide[::2, :-1],
+        "float64": cp.asarray(x).astype(np.float64),
+        "torch": torch.from_numpy(x).cuda(),
+        "pinned": pinned,
+        "numpy": x,
+        "float64 of NumPy": x.astype(np.float64),
+    }
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+@pytest.mark.parametrize("store", ["none", "float16"])
+def test_rows_that_lie_anywhere_are_coded_as_on_the_cpu(metric, store, rng, monkeypatch):
+    monkeypatch.setattr(gpu_encode, "_STEP_BYTES", 4 * 48 * 700)  # several parts
+    first, x = rows(rng, 600, 48, "plain"), rows(rng, 3000, 48, "skewed")
+    for name, given in forms_of(x).items():
+        cpu, gpu = (kind(48, metric, store=store) for kind in (pi.FlatIndex, pi.gpu.GpuFlatIndex))
+        for index, more in ((cpu, x), (gpu, given)):
+            index.add(first)
+            index.add(more)
+            index.update(np.arange(100, 400), more[:300])
+            index.upsert(np.arange(3000, 4000), more[1000:2000])
+        check_rows(cpu, gpu)
+        cpu, gpu = (kind(48, metric).fit(more) for kind, more in ((pi.FlatIndex, x), (pi.gpu.GpuFlatIndex, given)))
+        np.testing.assert_array_equal(cpu._coding.centre.mu, gpu._coding.centre.mu, err_msg=name)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 2e19, "zero"])
+def test_the_first_bad_row_is_named_as_on_the_cpu(metric, bad, rng, monkeypatch):
+    monkeypatch.setattr(gpu_encode, "_STEP_BYTES", 4 * 48 * 700)
+    x = rows(rng, 3000, 48, "plain")
+    if bad == "zero":
+        x[1500] = x[2500] = 0
+    else:
+        x[1500, 7] = x[2500, 3] = bad
+    for given in forms_of(x).values():
+        cpu, gpu = (kind(48, metric) for kind in (pi.FlatIndex, pi.gpu.GpuFlatIndex))
+        for index in (cpu, gpu):
+            index.add(x[:1400])
+        said = []
+        for index, more in ((cpu, x), (gpu, given)):
+            try:
+                index.add(more)
+                said.append(None)
+            except ValueError as error:
+                said.append(str(error))
+        assert said[0] == said[1]
+        assert (said[0] is None) == (bad == "zero" and metric == "l2" or bad == 2e19 and metric == "cosine")
+        if said[0]:
+            assert "x[1500]" in said[0]
+        check_rows(cpu, gpu)
+
+
+def test_the_first_removal_sends_no_row_again(rng, monkeypatch):
+    cpu, gpu = pair(rng, 5000, 64)
+    q = rng.standard_normal((4, 64)).astype(np.float32)
+    gpu.search(q, 3)
+    sent_rows, real = [], type(gpu._mirror).pack
+
+    def pack(self, cp, words, *where):
+        sent_rows.append(len(words))
+        return real(self, cp, words, *where)
+
+    monkeypatch.setattr(type(gpu._mirror), "pack", pack)
+    for index in (cpu, gpu):
+        index.remove([17, 4000])
+    check(cpu, gpu, q, 10)
+    assert sum(sent_rows) == 2
+    more = rng.standard_normal((3000, 64)).astype(np.float32)  # beyond the room that the device has
+    for index in (cpu, gpu):
+        index.add(more)
+    check(cpu, gpu, q, 10)
 
 
 def test_longer_rows_are_coded_on_the_host(rng):

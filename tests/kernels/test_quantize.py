@@ -1,4 +1,4 @@
-"""Codes are counts of thresholds passed, ties upward; the two sums are float64 in the order of coordinates."""
+"""Codes are counts of thresholds passed, ties upward; the two sums are float64 in the order of sums.py."""
 
 from __future__ import annotations
 
