@@ -15,7 +15,6 @@ from polarindex import kernels
 from polarindex.gpu import device as gpu_device
 from polarindex.gpu import encode as gpu_encode
 from polarindex.gpu.encode import Coded, Coder
-from polarindex.gpu.mirror import Mirror
 
 DIM = 48
 
@@ -222,32 +221,3 @@ def test_pinned_rows_are_not_copied_on_the_host(rng, pinned, monkeypatch):
         _, gpu = pair()
         gpu.add(kinds[name])
         assert bool(copies) == (name == "numpy")
-
-
-def test_the_first_removal_sends_ids_and_what_moved(rng, monkeypatch):
-    sent = []
-
-    def pack(self, cp, words, rows, first):
-        sent.extend(range(first, first + len(words)) if rows is None else rows.values.tolist())
-
-    monkeypatch.setattr(Mirror, "pack", pack)
-    _, gpu = pair()
-    gpu.add(rng.standard_normal((5000, DIM)).astype(np.float32))
-
-    def follow():
-        sent.clear()
-        with gpu._mirror.current(gpu._arena) as rows:
-            every = np.arange(len(gpu))
-            for name, there in (("scales", rows.scales), ("shifts", rows.shifts), ("ids", rows.ids)):
-                wanted = gpu._arena.take(name, every).reshape(-1) if name in gpu._arena.columns else None
-                assert (there is None) == (wanted is None)
-                if wanted is not None:
-                    np.testing.assert_array_equal(there.values[: len(gpu)], wanted)
-        return sorted(sent)
-
-    assert follow() == list(range(5000))
-    gpu.remove([17, 4000])
-    assert follow() == [17, 4000]
-    gpu.add(rng.standard_normal((3000, DIM)).astype(np.float32))  # beyond the room that the device has
-    assert follow() == list(range(4998, 7998))
-    assert follow() == []
