@@ -26,6 +26,7 @@ LAYERS = [
     "records",
     "integrations",
     "sweep",
+    "distributed",
     "gpu",
     "bench",
     "cli",

@@ -74,17 +74,7 @@ def read(folder: Path) -> Manifest:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         raise FormatError(f"{folder} is not a polarindex index: it has no {MANIFEST}") from None
-    text = read_all(path, _MOST_BYTES)
-    try:
-        manifest = parsed(text)
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise FormatError(f"{path} is not the manifest of a polarindex index")
-        if manifest.get("checksum") != checksum(manifest):
-            raise FormatError(f"{path} is damaged: its checksum does not match")
-    except FormatError:
-        raise
-    except (RecursionError, ValueError) as error:  # also of bad UTF-8, and of numbers of thousands of digits
-        raise FormatError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    manifest = read_sealed(path, FORMAT, "a polarindex index")
     version = manifest.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
         raise FormatError(f"{path} has format version {version!r:.99}; this polarindex reads up to {VERSION}")
@@ -93,6 +83,22 @@ def read(folder: Path) -> Manifest:
     except (LookupError, TypeError, ValueError) as error:
         raise FormatError(f"{path} does not describe an index this version can make: {error!r}") from error
     return manifest
+
+
+def read_sealed(path: Path, format: str, what: str) -> Manifest:
+    """The entries of a file of this format that `sealed` made; FormatError where it is foreign or damaged."""
+    text = read_all(path, _MOST_BYTES)
+    try:
+        entries = parsed(text)
+        if not isinstance(entries, dict) or entries.get("format") != format:
+            raise FormatError(f"{path} is not the manifest of {what}")
+        if entries.get("checksum") != checksum(entries):
+            raise FormatError(f"{path} is damaged: its checksum does not match")
+    except FormatError:
+        raise
+    except (RecursionError, ValueError) as error:  # also of bad UTF-8, and of numbers of thousands of digits
+        raise FormatError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    return dict(entries)
 
 
 def kind(manifest: Manifest) -> str:
