@@ -237,8 +237,11 @@ def _parts(nq: int, most: int, threads: int | None) -> list[slice]:
     return [slice(start, min(start + step, nq)) for start in range(0, nq, step)]
 
 
-def most_queries(index: IVFIndex, keep: int, nprobe: int) -> int:
-    """Queries at a time, whose candidates, rows and lists, have room, and for which Ctrl-C may wait."""
+def most_queries(index: IVFIndex, keep: int, nprobe: int, n: int | None = None) -> int:
+    """Queries at a time, whose candidates, rows and lists, have room, and for which Ctrl-C may wait.
+
+    n : the rows that are scanned; by default the index's
+    """
     rows = index._held.rows
-    work = (rows.n * nprobe // rows.nlist + 8 * keep + rows.nlist) * index.dim
+    work = ((rows.n if n is None else n) * nprobe // rows.nlist + 8 * keep + rows.nlist) * index.dim
     return max(1, min(_ROOM // (2 * (keep + nprobe) + 128), max(_TILE, _WORK // max(work, 1))))
