@@ -11,10 +11,9 @@ from polarindex.cli import options
 
 if TYPE_CHECKING:
     from polarindex.cli.labels import Labels
-    from polarindex.cli.rows import Stacked
-    from polarindex.cli.screen import Show
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex
+    from polarindex.sweep.stacked import Show, Stacked
 
 _STORE = "Keep the vectors for exact re-ranking: none, float32, float16, int8."
 _TRAIN = "Learn centre and lists from so many rows, chosen at random; not given: all, from which lists take a sample."
@@ -108,9 +107,10 @@ def _write(
 
     import numpy as np
 
-    from polarindex.cli.rows import named, passes
+    from polarindex.cli.rows import passes
     from polarindex.indexes import durable
     from polarindex.records import FILE, Records
+    from polarindex.sweep.stacked import named
 
     with named(rows):
         _learn(index, rows, train, show)

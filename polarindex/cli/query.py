@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polarindex.cli.answers import Answers
-    from polarindex.cli.rows import Stacked
-    from polarindex.cli.screen import Show
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex
     from polarindex.records import Records
+    from polarindex.sweep.stacked import Show, Stacked
 
     Blocks = Iterator[tuple[list[Any], NDArray[Any]]]
 
@@ -171,8 +170,8 @@ def _answers(
     search_options: dict[str, Any],
 ) -> Iterator[Answers]:
     from polarindex.cli.answers import Answers
-    from polarindex.cli.rows import named
     from polarindex.errors import FormatError
+    from polarindex.sweep.stacked import named
 
     for names, vectors in blocks:
         with nullcontext() if rows is None else named(rows, names[0]):

@@ -2,8 +2,8 @@
 
     id -> splitmix64 (ids that count become numbers without a pattern) -> jump consistent hash -> 0 .. num_shards - 1
 
-Law:       the same on every machine, in every version. Shards get equal shares but for chance. From S to T > S shards an
-           id stays or moves to one of the new ones; 1 - S / T of them move. So does it backwards.
+Law:       the same on every machine, in every version. Shards get equal shares but for chance. From S to T > S shards
+           an id stays, or moves to one of the new ones: 1 - S / T of them do. From T to S it is the same backwards.
 Source:    splitmix64's finaliser: Steele, Lea, Flood 2014; jump consistent hash: Lamping and Veach, arXiv:1406.2294.
 Not here:  what lies in a shard (layout.py)."""
 

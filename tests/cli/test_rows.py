@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import polarindex as pi
-from polarindex.cli.rows import Stacked, named, passes
+from polarindex.cli.rows import passes
+from polarindex.sweep.stacked import Stacked, named
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def test_slices_are_those_of_the_matrices_one_after_another(parts, x):
 
 
 def test_rows_are_taken_by_number(parts, monkeypatch):
-    monkeypatch.setattr("polarindex.cli.rows._TAKEN", 3)
+    monkeypatch.setattr("polarindex.sweep.stacked._TAKEN", 3)
     numbers = np.array([0, 1, 5, 7, 9])
     assert np.array_equal(parts.take(numbers), parts[0:10][numbers])
 
