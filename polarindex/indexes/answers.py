@@ -157,7 +157,7 @@ def answered(
             find(members, allowed, probes)
             continue
         count = int(np.count_nonzero(allowed[: index._id_map.places]))
-        wider = _widened(probes, gap is None, count, len(index), index._held.rows.nlist)
+        wider = widened(probes, gap is None, count, len(index), index._held.rows.nlist)
         find(members, allowed, wider)
         short = group[ids[group, min(k, max(count, 1)) - 1] < 0]
         if count and len(short) and wider.nprobe < index._held.rows.nlist:
@@ -219,7 +219,7 @@ def _best(keys: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
     return np.take_along_axis(keys, order, 1), np.take_along_axis(ids, order, 1)
 
 
-def _widened(probes: Probes, free: bool, count: int, n: int, nlist: int) -> Probes:
+def widened(probes: Probes, free: bool, count: int, n: int, nlist: int) -> Probes:
     """The lists to probe where a filter allows `count` of n rows; the gap goes too where the caller is `free` of it."""
     if count == n:
         return probes

@@ -123,10 +123,20 @@ def asked(frame: Index, given: Floats, probes: Probes | None, bits: int, registe
         question = StepQuestion(centred, held.scan.coarse.nearest(centred, *probes), bits)
         return question, frame._coding.constants(queries, held.centroids)
     with uninterrupted():  # a kernel that makes arrays runs Python at its end, where Ctrl-C is a SystemError
-        able, integers, jobs, constants = kernels.probe(told.isa, told.about, _own((given,))[0], *probes)
+        able, integers, jobs, constants = kernels.asked_lists(told.isa, told.about, _own((given,))[0], *probes)
     if not able:
         raise RuntimeError("queries that passed their checks cannot be answered")
     return ListQuestion(integers, jobs), constants
+
+
+def some_question(frame: Index) -> tuple[Question, Floats | None]:
+    """A question and the queries as given, of which kernels are compiled here, and where it is answered."""
+    given = np.ones((1, frame.dim), np.float32)
+    probes = None if isinstance(frame, FlatIndex) else Probes(1)
+    question, constants = asked(frame, given, probes, 8, in_registers(frame))
+    exact = given if frame.store != "none" else None
+    best([candidates(frame, question, exact, 1, None, True)], constants, 1, 1, frame.metric)
+    return question, exact
 
 
 @reading
@@ -156,6 +166,15 @@ def candidates(
 def allowed_rows(index: Index, filter: IdFilter) -> int:
     """How many rows of an index a filter allows."""
     return int((index._id_map.positions(filter.ids) >= 0).sum())
+
+
+@reading
+def errors(index: Index, given: Floats, ids: Ids) -> Floats:
+    """Standard errors (nq, k) float32 of the estimates for ids (nq, k), +inf where the index has none."""
+    there, named = np.full(ids.shape, -1, np.int64), ids >= 0
+    some = ids[named]
+    there[named] = np.where(index._id_map.positions(some) >= 0, some, -1)
+    return index._errors(index._coding.codable(given, "q"), there, False)
 
 
 def best(parts: list[Candidates], constants: Doubles, k: int, keep: int, metric: str) -> tuple[Floats, Ids]:

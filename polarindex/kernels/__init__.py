@@ -55,7 +55,7 @@ _FILES = {
     "nearest_lists": "search",
     "group_by_list": "search",
     "answer": "search",
-    "probe": "search",
+    "asked_lists": "search",
     "candidates_of": "search",
     "best_by_codes": "search",
     "best_by_originals": "search",

@@ -467,7 +467,7 @@ def answer(isa, kind, about, given, nprobe, gap, keep_count, exact, allowed, out
 
 
 @kernel
-def probe(isa, about, given, nprobe, gap):
+def asked_lists(isa, about, given, nprobe, gap):
     """Whether all queries can be answered; queries and jobs as `candidates_of` takes them, and constants (nq,)
     float64 that are added to keys. Arguments as of `answer`.
     """
@@ -484,8 +484,8 @@ def probe(isa, about, given, nprobe, gap):
 def candidates_of(isa, about, queries, jobs, keep_count, allowed, out_keys, out_ids, out_places):
     """The keep_count best rows of each query by (key, id), in no order: keys, ids and places (nq, keep_count).
 
-    isa, about, allowed as in `answer`, of which the centroids are not read; queries, jobs as of `probe`. What there is
-    not is -inf, EMPTY_ID and -1.
+    isa, about, allowed as in `answer`, of which the centroids are not read; queries, jobs as of `asked_lists`. What
+    there is not is -inf, EMPTY_ID and -1.
     """
     side = side_at(about, 0)
     found = empty_candidates(queries[1].size, keep_count)
