@@ -27,6 +27,7 @@ from polarindex.indexes.threads import limited
 _SLICE = 0.05  # seconds: after the first answers a call looks so often for actors that are lost
 _PAUSE = 0.1  # seconds before an actor that is not back yet is asked again
 _CALLS = 64  # that an actor takes at a time; `threads` of them scan
+PATIENCE = 30.0  # seconds that a new actor waits for the lock of the one that was lost
 NAMESPACE = "polarindex"
 
 
@@ -79,8 +80,9 @@ class Handles(Protocol):
 class ShardActor(Shard):
     """A shard in a process of its own, which uses so many threads."""
 
-    def __init__(self, folder: str, writes: bool, mmap: bool, threads: int) -> None:
-        super().__init__(folder, writes, mmap, threads)
+    def __init__(self, folder: str, writes: bool, mmap: bool, threads: int, patience: float) -> None:
+        again = ray().get_runtime_context().was_current_actor_reconstructed
+        super().__init__(folder, writes, mmap, threads, PATIENCE if again else patience)
         limited(threads).__enter__()  # for as long as the process lives
 
 
@@ -106,7 +108,7 @@ class Fleet:
         shards, copies = range(len(folders)), range(replicas)
         self._handles = [[self._started(shard, replica) for replica in copies] for shard in shards]
 
-    def _started(self, shard: int, replica: int) -> Any:
+    def _started(self, shard: int, replica: int, patience: float = 0) -> Any:
         """A new actor: the copies of a shard on unlike nodes, while there are such."""
         strategies = import_module("ray.util.scheduling_strategies")
         where = strategies.NodeAffinitySchedulingStrategy(self._nodes[(shard + replica) % len(self._nodes)], soft=True)
@@ -114,7 +116,7 @@ class Fleet:
             num_cpus=self._num_cpus, max_restarts=-1, max_concurrency=_CALLS, scheduling_strategy=where
         )
         writes = self._writes and replica == 0
-        return made.remote(str(self._folders[shard]), writes, self._mmap, self._threads)
+        return made.remote(str(self._folders[shard]), writes, self._mmap, self._threads, patience)
 
     def handle(self, shard: int, replica: int) -> Any:
         return self._handles[shard][replica]
@@ -126,7 +128,7 @@ class Fleet:
     def lost(self, shard: int, replica: int, handle: Any) -> None:
         with self._turn:
             if self._handles[shard][replica] is handle:
-                self._handles[shard][replica] = self._started(shard, replica)
+                self._handles[shard][replica] = self._started(shard, replica, PATIENCE)
 
     def stop(self) -> None:
         """End the actors."""

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from polarindex.errors import LockedError
 from polarindex.indexes import halves, opened
 from polarindex.indexes.filters import IdFilter
 from polarindex.indexes.flat import FlatIndex
@@ -26,6 +27,7 @@ from polarindex.indexes.ivf import IVFIndex
 
 STALE = 1.0  # seconds
 _FILTERS = 16  # masks that are remembered
+_GLANCE = 0.05  # seconds
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -52,10 +54,11 @@ class Shard:
     writes : hold its lock and take changes, or only read
     mmap : as of polarindex.open
     threads : calls that scan at a time
+    patience : seconds to wait for the lock, of a shard whose actor is lost and may live on for a moment
     """
 
-    def __init__(self, folder: str, writes: bool, mmap: bool, threads: int) -> None:
-        self._folder, self._writes, self._mmap = Path(folder), writes, mmap
+    def __init__(self, folder: str, writes: bool, mmap: bool, threads: int, patience: float = 0) -> None:
+        self._folder, self._writes, self._mmap, self._patience = Path(folder), writes, mmap, patience
         self._index: FlatIndex | IVFIndex | None = None
         self._turn = threading.Lock()  # of opening and refreshing
         self._cores = threading.BoundedSemaphore(threads)
@@ -157,8 +160,14 @@ class Shard:
 
     def _opened(self) -> FlatIndex | IVFIndex:
         with self._turn:
-            if self._index is None:
-                self._index = opened.open(self._folder, read_only=not self._writes, mmap=self._mmap)
+            waited_for = time.monotonic() + self._patience
+            while self._index is None:
+                try:
+                    self._index = opened.open(self._folder, read_only=not self._writes, mmap=self._mmap)
+                except LockedError:
+                    if time.monotonic() > waited_for:
+                        raise
+                    time.sleep(_GLANCE)
                 self._looked = time.monotonic()
             return self._index
 
