@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,13 @@ _OF_X = re.compile(r"(?:x|q|queries)\[(\d+)\] (.*)", re.DOTALL)
 
 Floats = NDArray[np.float32]
 Show = Callable[[int, int, str, str], None]  # done, total, what is done, and of what: the unit of the speed, or ""
+
+
+class Located(Protocol):
+    """Rows of which it is known where they are from."""
+
+    def where(self, row: int) -> str:
+        """As FILE[row]."""
 
 
 class Stacked:
@@ -105,7 +113,7 @@ class Stacked:
 
 
 @contextmanager
-def named(rows: Stacked, first: int = 0) -> Iterator[None]:
+def named(rows: Located, first: int = 0) -> Iterator[None]:
     """Let what an index says of rows it was given, the first of them row `first`, be said of their file."""
     try:
         yield
