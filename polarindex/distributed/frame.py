@@ -44,6 +44,7 @@ def learn(index: FlatIndex | IVFIndex, rows: Stacked, most: int, show: Show) -> 
     wanted = sample_rows(len(rows), lists_of(index), index.seed, most)
     rows.watch(show, "sampling")
     sample = rows.take(wanted)
+    rows.watch(None)
     with named(_Chosen(rows, wanted)):
         if isinstance(index, IVFIndex):
             index.fit(sample, progress=lambda done, total: show(done, total, "k-means", ""))

@@ -81,8 +81,8 @@ class Stacked:
         if self.shape[1] != dim:
             raise ValueError(f"{self.name} has {self.shape[1]} columns, but vectors of {index} have {dim}")
 
-    def watch(self, show: Show, *passes: str) -> None:
-        """Show how far rows are read, each time they are read from the first on, under these names."""
+    def watch(self, show: Show | None, *passes: str) -> None:
+        """Show how far rows are read, each time they are read from the first on, under these names; None: no more."""
         self._show, self._passes, self._pass = show, iter(passes), ""
 
     def take(self, numbers: NDArray[np.int64]) -> Floats:
