@@ -1,19 +1,45 @@
-"""Building a sharded index."""
+"""Building a sharded index out of core: from vectors of any number to shards, in the memory that is given.
+
+    source -> sample -> frame             lists and centre, learned once           frame/
+    source -> ranges of rows -> runs      coded once, sorted by shard and list     building/runs/
+    runs -> shards                        written once, part by part               shard-00000/ ...
+    all there -> sharded.json             and building/ goes
+
+Law:       a shard is to the byte what the frame would be on the disk if that shard's rows had been added to it, in the
+           order of the source, at once. Neither memory, processes, engine nor interruptions change it.
+Killed:    whatever is there is whole, so the same call goes on where it was: it learns, codes and writes what is not
+           there yet. What a kill costs is the step that was going on: a range of rows, a shard.
+Disk:      beside the shards the runs, which take what they take and 12 bytes a row more; and the rows themselves, where
+           they must be written down (source.py).
+Not here:  each step (frame.py, work.py); who takes it (engines.py)."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from polarindex import checks
-from polarindex.distributed import layout
+from polarindex.distributed import engines, frame, layout, plan, runs
 from polarindex.distributed.layout import Layout
-from polarindex.distributed.routing import MOST_SHARDS, shards_of
-from polarindex.indexes.flat import FlatIndex
-from polarindex.indexes.ivf import IVFIndex, auto_nlist
+from polarindex.distributed.plan import Plan
+from polarindex.distributed.routing import MOST_SHARDS
+from polarindex.distributed.source import SPOOL, fingerprint, given, opened
+from polarindex.distributed.work import IDS, RANGE_ROWS, RUNS, Job, Work, coded_bytes, is_written, room
+from polarindex.errors import FormatError
+from polarindex.indexes import durable, manifest
+from polarindex.indexes.lock import LOCK_FILES, WriterLock
+from polarindex.indexes.threads import available_cores, limited
+from polarindex.sweep.stacked import Show, Stacked
+
+MEMORY = 2 << 30
+
+Progress = Callable[[int, int, str], None]
 
 
 def build(
@@ -27,32 +53,148 @@ def build(
     quantizer: str = "eden",
     nlist: int | str = "auto",
     seed: int = 0,
+    center: bool = True,
     store: str = "none",
+    scan_bits: int | None = None,
     ids: Any = None,
+    column: str | None = None,
+    memory: int = MEMORY,
+    processes: int | None = None,
+    threads: int | None = None,
+    engine: str = "auto",
+    progress: Progress | None = None,
 ) -> Layout:
-    """Code vectors into shards that share one frame, and write them."""
-    rows = checks.vectors(source, "source")
-    checks.integer(num_shards, "num_shards", low=1, high=MOST_SHARDS)
-    checks.choice(kind, "kind", ("flat", "ivf"))
-    folder = Path(path)
-    given = np.arange(rows.n) if ids is None else checks.id_array(ids, "ids", rows.n)
-    checks.unique_ids(given, "ids")
+    """Code vectors, as many as there are, into shards; see `ShardedIndex.build`."""
+    num_shards = checks.integer(num_shards, "num_shards", low=1, high=MOST_SHARDS)
+    checks.choice(kind, "kind", manifest.KINDS)
+    memory = checks.integer(memory, "memory", low=1)
+    count = None if processes is None else checks.integer(processes, "processes", low=1)
+    cores = None if threads is None else checks.integer(threads, "threads", low=1)
+    engine = engines.chosen(checks.choice(engine, "engine", engines.ENGINES))
+    if engine == "ray":
+        engines.imported_ray()
+    if kind == "flat" and (nlist != "auto" or scan_bits is not None):
+        raise ValueError("nlist and scan_bits are of an inverted file; give kind='ivf' too, or leave them out")
+    parameters = dict(metric=metric, bits=bits, quantizer=quantizer, seed=seed, center=center, store=store)
     if kind == "ivf":
-        lists = auto_nlist(-(-rows.n // num_shards)) if nlist == "auto" else nlist
-        frame: Any = IVFIndex(rows.dim, metric, bits, quantizer, nlist=lists, seed=seed, store=store)
-    else:
-        frame = FlatIndex(rows.dim, metric, bits, quantizer, seed=seed, store=store)
-    x = rows.array()
-    frame.fit(x)
-    folder.mkdir(parents=True)
-    frame.save(folder / layout.FRAME)
-    shards = shards_of(given, num_shards)
-    names = [layout.shard_name(number) for number in range(num_shards)]
-    for number, name in enumerate(names):
-        mine = np.flatnonzero(shards == number)
-        shard = frame.empty_like() if kind == "ivf" else FlatIndex.__copy__(frame)
-        shard.add(x[mine], given[mine])
-        shard.save(folder / name)
-    found = Layout(kind, frame.parameters(), tuple(names), int(given.max(initial=-1)) + 1)
-    layout.put(folder, found)
+        parameters["scan_bits"] = scan_bits
+    looked = given(source, column)
+    if ids is not None:
+        ids = checks.id_array(ids, "ids")
+        checks.unique_ids(ids, "ids")
+    show: Show = (lambda done, total, what, unit: progress(done, total, what)) if progress else _nothing
+    folder = Path(os.path.realpath(path))
+    shared = engine == "ray" or (count or 1) > 1
+    if shared and cores is None:
+        cores = 1 if engine == "ray" else max(1, available_cores() // (count or 1))
+    with _begun(folder, path), limited(cores):
+        rows, files = opened(looked, plan.building(folder), shared, show)
+        if ids is not None and len(ids) != len(rows):
+            raise ValueError(f"ids must have {len(rows)} entries, one a row of source, got {len(ids)}")
+        index = frame.empty(kind, rows.shape[1], nlist, len(rows), num_shards, **parameters)
+        asked = {**index.parameters(), "num_shards": num_shards, "kind": kind, "ids": plan.digest(ids)}
+        if kind == "ivf":
+            asked |= {"nlist": nlist if nlist == "auto" else int(nlist), "scan_bits": scan_bits}
+        job = Job(folder, files, memory, cores)
+        noted = _noted(job, index, asked, fingerprint(looked, rows), ids)
+        if os.path.lexists(folder / layout.SHARDED):  # it was killed when all was done, and may have changed since
+            found = layout.read(folder)
+        else:
+            _learn(job, index, rows, noted, show)
+            found = _filled(job, rows, noted, engine, count if shared else None, show)
+        shutil.rmtree(plan.building(folder))
+        durable.sync_directory(folder)
+        return found
+
+
+@contextmanager
+def _begun(folder: Path, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the lock of a folder in which there is nothing, or a build that was begun.
+
+    What was made of it goes again where an error leaves nothing that a build could go on with.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise FormatError(f"{path} is a file; a sharded index is a directory")
+    made = not folder.exists()
+    if not made:
+        there = {entry.name for entry in folder.iterdir()} - set(LOCK_FILES)
+        if layout.SHARDED in there and layout.BUILDING not in there:
+            raise FileExistsError(f"{path} is a sharded index already; remove it, or choose another place")
+        if there and layout.BUILDING not in there:
+            raise FormatError(f"{path} has something else in it; choose another place")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = WriterLock(folder)
+    building = plan.building(folder)
+    try:
+        building.mkdir(exist_ok=True)
+        try:
+            yield
+        except BaseException:
+            if not (building / plan.PLAN).exists() and not (building / SPOOL).exists():
+                shutil.rmtree(building, ignore_errors=True)
+                if made:
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
+    finally:
+        lock.release()
+
+
+def _noted(job: Job, index: Any, asked: dict[str, Any], source: dict[str, Any], ids: Any) -> Plan:
+    """The plan: the one that is there, if it is the same, or a new one."""
+    building = plan.building(job.folder)
+    there = plan.read(building)
+    if there is not None:
+        plan.check_same(there, asked, source, job.folder)
+        return there
+    left = room(job.memory, job.threads, index.dim, frame.lists_of(index))
+    rows = min(RANGE_ROWS, left // (2 * coded_bytes(index)))
+    noted = Plan(asked, source, rows, frame.most_sampled(index, left))
+    if ids is not None:
+        with open(building / IDS, "wb") as out:
+            np.save(out, ids)
+            durable.sync(out)
+    (building / RUNS).mkdir(exist_ok=True)
+    plan.put(building, noted)
+    return noted
+
+
+def _learn(job: Job, index: Any, rows: Stacked, noted: Plan, show: Show) -> None:
+    """Make the frame, if it is not there."""
+    if not (job.folder / layout.FRAME / manifest.MANIFEST).exists():
+        frame.learn(index, rows, noted.sample_rows, show)
+        index.save(job.folder / layout.FRAME)
+
+
+def _filled(job: Job, rows: Stacked, noted: Plan, engine: str, count: int | None, show: Show) -> Layout:
+    """Take the steps that are left, and make the folder a sharded index."""
+    work = Work(job, rows)
+    taker = _engine(work, engine, count)
+    runs.sweep(work.runs)
+    there = runs.written(work.runs)
+    done = sum(noted.range(number).stop - noted.range(number).start for number in there)
+    show(done, noted.rows, "coding", "rows")
+    for n in taker.code([number for number in range(noted.ranges) if number not in there]):
+        show(done := done + n, noted.rows, "coding", "rows")
+    shards = range(work.num_shards)
+    left = [shard for shard in shards if not is_written(job.folder, shard)]
+    done = noted.rows if not left else 0
+    for n in taker.write(left):
+        show(done := min(noted.rows, done + n), noted.rows, "writing", "rows")
+    kind, next_id = work.frame.kind, max(_next_id(job.folder, shard) for shard in shards)
+    found = Layout(kind, work.frame.parameters(), tuple(map(layout.shard_name, shards)), next_id)
+    layout.put(job.folder, found)
     return found
+
+
+def _engine(work: Work, engine: str, count: int | None) -> engines.Engine:
+    if engine == "ray":
+        return engines.RayTasks(work.job, count)
+    return engines.Processes(work.job, count) if count else engines.Here(work)
+
+
+def _next_id(folder: Path, shard: int) -> int:
+    return int(manifest.read(folder / layout.shard_name(shard))["state"]["next_id"])
+
+
+def _nothing(done: int, total: int, what: str, unit: str) -> None:
+    pass

@@ -7,8 +7,8 @@
 
 docs/file-format.md specifies the fields.
 
-Law:       sharded.json is put in its place when all that it names is durable, and replaced whole. Without it a directory
-           is no sharded index: where a build was begun there, the error says how to go on.
+Law:       sharded.json is put in its place when all that it names is durable, and replaced whole. Without it there is
+           no sharded index: where a build was begun there, the error says how to go on.
 Not here:  what is in the folders (indexes/storage.py); how a build goes on (build.py)."""
 
 from __future__ import annotations

@@ -278,6 +278,8 @@ class IVFIndex(Index):
     def _sample(self, source: checks.VectorSource, nlist: int, seed: int) -> Floats:
         """Codable rows of a sample of the source, in order."""
         wanted = sample_rows(source.n, nlist, seed)
+        if len(wanted) == source.n:
+            return self._coding.codable(source.array(), source.name)
         sample = np.empty((len(wanted), self.dim), np.float32)
         for start, x in source.chunks():
             rows = self._coding.codable(x, source.name, start)

@@ -29,7 +29,7 @@ from polarindex.memory import require
 
 PART = "::"  # between a file's name and that of a matrix in it
 _BLOCK = 1 << 24  # bytes
-_KEPT = 1 << 28  # bytes of Parquet row groups that are kept, decoded, for the next slice
+_KEPT = 1 << 26  # bytes of Parquet row groups that are kept, decoded, for the next slice
 
 
 class Rows(Protocol):

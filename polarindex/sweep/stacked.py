@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,13 @@ _OF_X = re.compile(r"(?:x|q|queries)\[(\d+)\] (.*)", re.DOTALL)
 
 Floats = NDArray[np.float32]
 Show = Callable[[int, int, str, str], None]  # done, total, what is done, and of what: the unit of the speed, or ""
+
+
+class Located(Protocol):
+    """Rows of which it is known where they are from."""
+
+    def where(self, row: int) -> str:
+        """As FILE[row]."""
 
 
 class Stacked:
@@ -73,8 +81,8 @@ class Stacked:
         if self.shape[1] != dim:
             raise ValueError(f"{self.name} has {self.shape[1]} columns, but vectors of {index} have {dim}")
 
-    def watch(self, show: Show, *passes: str) -> None:
-        """Show how far rows are read, each time they are read from the first on, under these names."""
+    def watch(self, show: Show | None, *passes: str) -> None:
+        """Show how far rows are read, each time they are read from the first on, under these names; None: no more."""
         self._show, self._passes, self._pass = show, iter(passes), ""
 
     def take(self, numbers: NDArray[np.int64]) -> Floats:
@@ -105,7 +113,7 @@ class Stacked:
 
 
 @contextmanager
-def named(rows: Stacked, first: int = 0) -> Iterator[None]:
+def named(rows: Located, first: int = 0) -> Iterator[None]:
     """Let what an index says of rows it was given, the first of them row `first`, be said of their file."""
     try:
         yield
