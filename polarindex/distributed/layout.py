@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,15 @@ def read(folder: Path) -> Layout:
         return _checked(entries)
     except (LookupError, TypeError, ValueError) as error:
         raise FormatError(f"{path} does not describe a sharded index this version can read: {error!r}") from error
+
+
+def sweep(folder: Path, layout: Layout) -> None:
+    """Remove the folders of shards that the layout does not name: another number of shards took their place, or did not
+    come to. Whoever calls holds the index's locks.
+    """
+    for entry in list(folder.iterdir()):
+        if _FOLDER.fullmatch(entry.name) and entry.name not in (layout.frame, *layout.shards):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _checked(entries: dict[str, Any]) -> Layout:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks
-from polarindex.distributed import actors, layout
+from polarindex.distributed import actors, layout, resharding
 from polarindex.distributed.actors import Asking, Deadline, Fleet, Handles
 from polarindex.distributed.build import build
 from polarindex.distributed.layout import Layout
@@ -83,6 +83,29 @@ class ShardedIndex:
     def build(cls, source: Any, path: str | os.PathLike[str], **options: Any) -> Layout:
         """Build it: see `build.build`."""
         return build(source, path, **options)
+
+    @classmethod
+    def reshard(cls, path: str | os.PathLike[str], num_shards: int, *, memory: int = resharding.MEMORY) -> Layout:
+        """Give an index, which nobody has open for writing, another number of shards.
+
+        Codes are moved as they are: nothing is learned or coded again, and answers stay what they were. From S to
+        T > S shards 1 - S / T of the rows change theirs; all files are written anew, and replaced in one step.
+
+        Parameters
+        ----------
+        path, num_shards
+            As of `build`.
+        memory : int
+            Bytes for rows at a time.
+
+        Raises
+        ------
+        LockedError
+            Somebody has a shard open for writing.
+        FormatError, OSError
+            The index is as before.
+        """
+        return resharding.reshard(path, num_shards, memory=memory)
 
     @classmethod
     def open(

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-DIM, ROWS, NLIST = 32, 4_000, 32
+DIM, ROWS = 32, 4_000
 
 
 def pytest_collection_modifyitems(items):
@@ -21,7 +21,7 @@ def ray():
     """Ray, started; without it what asks for it is skipped and says so."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        library = pytest.importorskip("ray", reason="needs the extra `distributed`: pip install 'polarindex[distributed]'")
+        library = pytest.importorskip("ray", reason="pip install 'polarindex[distributed]'")
         library.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     yield library
     library.shutdown()
@@ -30,4 +30,5 @@ def ray():
 @pytest.fixture(scope="module")
 def rows():
     rng = np.random.default_rng(3)
-    return (rng.normal(size=(20, DIM))[rng.integers(0, 20, ROWS)] + 0.5 * rng.normal(size=(ROWS, DIM))).astype(np.float32)
+    centres = rng.normal(size=(20, DIM))
+    return (centres[rng.integers(0, 20, ROWS)] + 0.5 * rng.normal(size=(ROWS, DIM))).astype(np.float32)

@@ -33,7 +33,7 @@ def one_index(path, rows, ids=None):
 def served(ray, rows, tmp_path_factory):
     """Three shards with originals, two copies of each, and one index with the same rows."""
     path = tmp_path_factory.mktemp("served") / "index"
-    ShardedIndex.build(rows, path, num_shards=3, nlist=NLIST, store="float32")
+    ShardedIndex.build(rows, path, num_shards=3, engine="local", nlist=NLIST, store="float32")
     with ShardedIndex.open(path, replicas=2) as index:
         yield index, one_index(path, rows)
 
@@ -123,7 +123,7 @@ def test_who_has_not_answered_in_time_is_named(served, rows):
 
 def test_changes_are_those_of_one_index_in_every_copy_and_stay(ray, rows, tmp_path):
     path = tmp_path / "index"
-    ShardedIndex.build(rows[:2_000], path, num_shards=2, nlist=NLIST)
+    ShardedIndex.build(rows[:2_000], path, num_shards=2, engine="local", nlist=NLIST)
     whole = one_index(path, rows[:2_000])
 
     def check(index):
@@ -163,7 +163,7 @@ def test_changes_are_those_of_one_index_in_every_copy_and_stay(ray, rows, tmp_pa
 @pytest.mark.parametrize("metric", ["ip", "cosine"])
 def test_flat_shards_answer_like_one_flat_index(ray, rows, tmp_path, metric):
     path = tmp_path / "index"
-    ShardedIndex.build(rows, path, num_shards=2, kind="flat", metric=metric)
+    ShardedIndex.build(rows, path, num_shards=2, engine="local", kind="flat", metric=metric)
     whole = one_index(path, rows)
     with ShardedIndex.open(path) as index:
         assert_same(index.search(rows[:30], 7, exact_scan=True), whole.search(rows[:30], 7, exact_scan=True))
@@ -177,7 +177,7 @@ def test_flat_shards_answer_like_one_flat_index(ray, rows, tmp_path, metric):
 def test_an_actor_that_is_killed_loses_nothing(ray, rows, tmp_path, replicas):
     """Killed while it is asked, and between an acknowledged change and the next search."""
     path = tmp_path / "index"
-    ShardedIndex.build(rows, path, num_shards=2, nlist=NLIST)
+    ShardedIndex.build(rows, path, num_shards=2, engine="local", nlist=NLIST)
     whole = one_index(path, rows)
     with ShardedIndex.open(path, replicas=replicas) as index:
         for round in range(3):
@@ -205,7 +205,7 @@ def test_a_directory_that_cannot_be_served_says_why(ray, rows, tmp_path):
     with pytest.raises(pi.FormatError, match="not a sharded polarindex index"):
         ShardedIndex.open(tmp_path)
     path = tmp_path / "index"
-    ShardedIndex.build(rows[:500], path, num_shards=2, nlist=4)
+    ShardedIndex.build(rows[:500], path, num_shards=2, engine="local", nlist=4)
     for options in ({"replicas": 0}, {"threads": 0}, {"timeout": -1}, {"hedge": -1.0}, {"num_cpus": -1}):
         with pytest.raises(ValueError, match=next(iter(options))):
             ShardedIndex.open(path, **options)

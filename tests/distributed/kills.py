@@ -1,0 +1,156 @@
+"""Kill actors and nodes while an index is searched and changed, and compare every answer with one index's.
+
+    python tests/distributed/kills.py --rounds 50 [--shards 4 --replicas 2 --json FILE]
+
+Three nodes of Ray on this machine, of which two come and go. In each round an actor (SIGKILL), or every third time a
+node with all its actors, is killed at a random moment while one thread searches and changes without pause. An answer
+that is not the one index's, a change that was acknowledged and is gone, or a call beyond the bound ends the program
+with exit code 1. Prints, for each kind of kill, how long the longest call of a round took."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+import polarindex as pi
+from polarindex.distributed import ShardedIndex
+
+DIM, ROWS, NLIST = 32, 20_000, 64
+BOUND = 60.0  # seconds: the index's timeout, after which a call is an error
+AFTER = 1.0  # seconds of calls after a kill
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--shards", type=int, default=4)
+    parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        took = rounds(Path(folder) / "index", options)
+    figures = {kind: summary(seconds) for kind, seconds in took.items() if seconds}
+    print(json.dumps(figures, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps({**vars(options), "json": None, "bound": BOUND, "seconds": took}) + "\n")
+    return 0
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    return {"kills": len(seconds), "median": float(np.median(seconds)), "largest": max(seconds)}
+
+
+def rounds(path: Path, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of the longest call in each round, by kinds of kills."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    rng = np.random.default_rng(options.seed)
+    random.seed(options.seed)
+    x = rng.normal(size=(ROWS, DIM)).astype(np.float32)
+    ShardedIndex.build(x, path, num_shards=options.shards, nlist=NLIST, engine="local", processes=1)
+    whole = pi.load(path / "frame").empty_like()
+    whole.add(x)
+    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    others = [cluster.add_node(**node) for _ in range(2)]
+    took: dict[str, list[float]] = {"actor": [], "node": []}
+    try:
+        with ShardedIndex.open(path, replicas=options.replicas, timeout=BOUND) as index:
+            for number in range(options.rounds):
+                kind = "node" if number % 3 == 2 else "actor"
+                took[kind].append(one_round(index, whole, x, rng, kind, cluster, others))
+                if kind == "node":
+                    others.append(cluster.add_node(**node))
+                print(f"round {number + 1}: {kind}, {took[kind][-1]:.2f} s", flush=True)
+        check(path, whole, x)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    return took
+
+
+def one_round(index, whole, x, rng, kind, cluster, others) -> float:
+    """Search and change until a while after the kill; the longest call's seconds."""
+    killed = threading.Event()
+
+    def kill() -> None:
+        time.sleep(random.uniform(0, 0.3))
+        if kind == "node":
+            cluster.remove_node(others.pop(random.randrange(len(others))), allow_graceful=False)
+        else:
+            os.kill(random.choice(victims), signal.SIGKILL)
+        killed.set()
+
+    victims = processes(index)
+    thread = threading.Thread(target=kill)
+    thread.start()
+    longest, end = 0.0, None
+    while end is None or time.monotonic() < end:
+        if end is None and killed.is_set():
+            end = time.monotonic() + AFTER
+        for call in (search, change):
+            began = time.monotonic()
+            call(index, whole, x, rng)
+            longest = max(longest, time.monotonic() - began)
+            if longest > BOUND + 1:
+                sys.exit(f"a call took {longest:.1f} s, beyond the bound of {BOUND:g} s")
+    thread.join()
+    return longest
+
+
+def processes(index) -> list[int]:
+    """Of all actors, the copies too."""
+    import ray
+
+    handles = [handle for mine in index._handles.handles() for handle in mine]
+    return [info["process"] for info in ray.get([handle.info.remote("") for handle in handles], timeout=BOUND)]
+
+
+def search(index, whole, x, rng) -> None:
+    q = x[rng.integers(0, len(x), 64)] + np.float32(0.1)
+    same(index.search(q, 10, nprobe=8), whole.search(q, 10, nprobe=8))
+
+
+def change(index, whole, x, rng) -> None:
+    """Replace some rows, remove some, add some; what was acknowledged is asked for at once."""
+    some = rng.choice(len(x), 20, replace=False)
+    rows = rng.normal(size=(20, DIM)).astype(np.float32)
+    gone = rng.choice(whole.ids, 5, replace=False)
+    for one in (index, whole):
+        one.upsert(some, rows)
+        one.remove(gone, missing="ignore")
+    ids = index.add(rows[:5])
+    whole.add(rows[:5], ids)
+    same(index.search(rows, 3, nprobe=NLIST), whole.search(rows, 3, nprobe=NLIST))
+
+
+def check(path, whole, x) -> None:
+    """What is on the disk is what was acknowledged."""
+    with ShardedIndex.open(path) as index:
+        if not np.array_equal(index.ids, np.sort(whole.ids)):
+            sys.exit("rows were lost, or came back")
+        same(index.search(x[:500], 10, nprobe=NLIST), whole.search(x[:500], 10, nprobe=NLIST))
+
+
+def same(got, wanted) -> None:
+    if not all(np.array_equal(one, other) for one, other in zip(got, wanted, strict=True)):
+        sys.exit("an answer is not the one index's")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
