@@ -20,28 +20,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from polarindex.distributed.engines import imported_ray
 from polarindex.distributed.shard import Shard
-from polarindex.errors import MissingExtraError, ShardError, first_line
+from polarindex.errors import ShardError, first_line
 from polarindex.indexes.threads import limited
 
 _SLICE = 0.05  # seconds: after the first answers a call looks so often for actors that are lost
-_PAUSE = 0.1  # seconds before an actor that is not back yet is asked again
+PAUSE = 0.1  # seconds before an actor that is not back yet is asked again
 _CALLS = 64  # that an actor takes at a time; `threads` of them scan
 PATIENCE = 30.0  # seconds that a new actor waits for the lock of the one that was lost
 NAMESPACE = "polarindex"
 
 
-def ray() -> Any:
-    """The library Ray."""
-    try:
-        return import_module("ray")
-    except ImportError as error:
-        raise MissingExtraError("shards need Ray; get it with: pip install 'polarindex[distributed]'") from error
-
-
 def connected(address: str | None) -> bool:
     """Be connected to a Ray cluster, by default the one that runs here, or one of this process; whether it was not."""
-    library = ray()
+    library = imported_ray()
     if library.is_initialized():
         return False
     try:
@@ -49,6 +42,11 @@ def connected(address: str | None) -> bool:
     except ConnectionError as error:
         raise ConnectionError(f"no Ray cluster answers at {address!r}: {first_line(error)}") from error
     return True
+
+
+def cluster_address() -> str:
+    """HOST:PORT of the cluster that this process is connected to."""
+    return str(imported_ray().get_runtime_context().gcs_address)
 
 
 class Deadline:
@@ -73,6 +71,8 @@ class Handles(Protocol):
 
     def handle(self, shard: int, replica: int) -> Any: ...
 
+    def handles(self) -> list[list[Any]]: ...
+
     def lost(self, shard: int, replica: int, handle: Any) -> None:
         """The actor behind a handle is gone for good; there may be another one already."""
 
@@ -81,7 +81,7 @@ class ShardActor(Shard):
     """A shard in a process of its own, which uses so many threads."""
 
     def __init__(self, folder: str, writes: bool, mmap: bool, threads: int, patience: float) -> None:
-        again = ray().get_runtime_context().was_current_actor_reconstructed
+        again = imported_ray().get_runtime_context().was_current_actor_reconstructed
         super().__init__(folder, writes, mmap, threads, PATIENCE if again else patience)
         limited(threads).__enter__()  # for as long as the process lives
 
@@ -102,7 +102,7 @@ class Fleet:
         self.num_shards, self.replicas = len(folders), replicas
         self._folders, self._writes, self._mmap, self._threads = folders, writes, mmap, threads
         self._num_cpus, self._turn = num_cpus, threading.Lock()
-        self._ray = ray()
+        self._ray = imported_ray()
         self._class = self._ray.remote(ShardActor)
         self._nodes = [node["NodeID"] for node in self._ray.nodes() if node["Alive"]]
         shards, copies = range(len(folders)), range(replicas)
@@ -127,7 +127,7 @@ class Fleet:
 
     def lost(self, shard: int, replica: int, handle: Any) -> None:
         with self._turn:
-            if self._handles[shard][replica] is handle:
+            if self._handles[shard][replica] == handle:
                 self._handles[shard][replica] = self._started(shard, replica, PATIENCE)
 
     def stop(self) -> None:
@@ -164,7 +164,7 @@ class Asking:
         first_only: bool = False,
         hedge: float | None = None,
     ) -> None:
-        self._ray, self._handles, self._method, self._arguments = ray(), handles, method, arguments
+        self._ray, self._handles, self._method, self._arguments = imported_ray(), handles, method, arguments
         self.deadline, self._hedge = deadline, hedge
         self._copies = 1 if first_only else handles.replicas
         self._sent: dict[Any, _Sent] = {}
@@ -256,7 +256,7 @@ class Asking:
             self._handles.lost(sent.shard, sent.replica, sent.handle)
         if any(other.shard == sent.shard for other in self._sent.values()):
             return  # another copy has been asked
-        pause = 0.0 if self._copies > 1 and sent.at + _PAUSE < time.monotonic() else _PAUSE
+        pause = 0.0 if self._copies > 1 and sent.at + PAUSE < time.monotonic() else PAUSE
         self._later.append((time.monotonic() + pause, sent.shard, (sent.replica + 1) % self._copies))
 
     def _ask_again(self) -> None:

@@ -19,7 +19,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from polarindex.distributed.actors import Asking, Deadline, Handles, ray
+from polarindex.distributed.actors import Asking, Deadline, Handles
+from polarindex.distributed.engines import imported_ray
 from polarindex.distributed.routing import shards_of
 from polarindex.indexes import halves
 from polarindex.indexes.answers import widened
@@ -214,7 +215,7 @@ class _Run:
 
 def _sent(what: Any) -> Any:
     """What actors are to be given: itself, or where it is large its place in the object store."""
-    return ray().put(what) if _nbytes(what) >= _LARGE else what
+    return imported_ray().put(what) if _nbytes(what) >= _LARGE else what
 
 
 def _nbytes(what: Any) -> int:

@@ -14,6 +14,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,7 @@ from polarindex import checks
 from polarindex.distributed import actors, layout, resharding
 from polarindex.distributed.actors import Asking, Deadline, Fleet, Handles
 from polarindex.distributed.build import build
+from polarindex.distributed.engines import imported_ray
 from polarindex.distributed.layout import Layout
 from polarindex.distributed.routing import shards_of
 from polarindex.distributed.searching import Group, Searches, Wanted
@@ -169,7 +171,7 @@ class ShardedIndex:
 
         def disconnect() -> None:
             if started:
-                actors.ray().shutdown()
+                imported_ray().shutdown()
 
         fleet: Fleet | None = None
         try:
@@ -190,6 +192,30 @@ class ShardedIndex:
                 fleet.stop()
             disconnect()
             raise
+
+    @classmethod
+    def connect(
+        cls, name: str, *, address: str | None = None, timeout: float = TIMEOUT, hedge: float | None = None
+    ) -> ShardedIndex:
+        """Reach an index that a Ray cluster serves under a name (`polarindex serve-shards`).
+
+        Parameters
+        ----------
+        name : as it is served
+        address : of the cluster, "HOST:PORT", or "ray://HOST:PORT" from outside of it; default: the one that runs here
+        timeout, hedge : as of `open`
+
+        Raises
+        ------
+        MissingExtraError, ConnectionError
+            Ray is not installed, or no cluster answers.
+        ValueError
+            Nothing is served under that name.
+        """
+        served = import_module("polarindex.distributed.served")  # which knows this class, not it that module
+        seconds = _checked_timeout(timeout)
+        found: ShardedIndex = served.reached(name, address=address, timeout=seconds, hedge=hedge)
+        return found
 
     def close(self) -> None:
         """End the actors; what was acknowledged is durable already. Closing twice is harmless."""
@@ -381,9 +407,9 @@ class ShardedIndex:
     def add(self, x: Any, ids: Any = None) -> Ids:
         """Add vectors, as of FlatIndex.add; durable when it returns."""
         with self._changing("add"):
-            source = checks.vectors(x, "x", self.dim)
+            source = self._rows(x)
             if ids is None:
-                new_ids = following_ids(self._next_id, source.n)
+                new_ids = self._reserved(source.n)
             else:
                 new_ids = self._unique(ids, source.n)
                 known = new_ids[self._known(new_ids)]
@@ -395,7 +421,7 @@ class ShardedIndex:
     def update(self, ids: Any, x: Any) -> None:
         """Replace vectors, as of FlatIndex.update; durable when it returns."""
         with self._changing("update"):
-            source = checks.vectors(x, "x", self.dim)
+            source = self._rows(x)
             given = self._unique(ids, source.n)
             there = self._known(given)
             if not there.all():
@@ -405,7 +431,7 @@ class ShardedIndex:
     def upsert(self, ids: Any, x: Any) -> None:
         """Replace or add vectors, as of FlatIndex.upsert; durable when it returns."""
         with self._changing("upsert"):
-            source = checks.vectors(x, "x", self.dim)
+            source = self._rows(x)
             self._put("upsert", source, self._unique(ids, source.n))
 
     def remove(self, ids: Any, missing: str = "raise") -> int:
@@ -479,6 +505,13 @@ class ShardedIndex:
         checks.unique_ids(array, "ids")
         return array
 
+    def _reserved(self, count: int) -> Ids:
+        """The next ids, which are then used."""
+        with self._turn:
+            ids = following_ids(self._next_id, count)
+            self._next_id += count
+            return ids
+
     def _known(self, ids: Ids) -> NDArray[np.bool_]:
         """Which ids are in the index."""
         homes, there = shards_of(ids, self.num_shards), np.zeros(len(ids), bool)
@@ -494,11 +527,16 @@ class ShardedIndex:
             raise RuntimeError("this ShardedIndex was opened with read_only=True: it cannot be changed")
         return self._turn
 
+    def _rows(self, x: Any) -> checks.VectorSource:
+        """Vectors all of which can be coded and stored: no shard gets any before that is known."""
+        source = checks.vectors(x, "x", self.dim)
+        for start, rows in source.chunks():
+            self._frame._coding.codable(rows, source.name, start)
+            check_originals(rows, self.store, start)
+        return source
+
     def _put(self, name: str, source: checks.VectorSource, ids: Ids) -> None:
-        """Give ids their vectors. All rows are checked before any is sent."""
-        for start, x in source.chunks():
-            self._frame._coding.codable(x, source.name, start)
-            check_originals(x, self.store, start)
+        """Give ids their vectors, which were checked."""
         self._next_id = max(self._next_id, int(ids.max(initial=-1)) + 1)  # also of a change that fails half way
         for start, x in source.chunks():
             some = ids[start : start + len(x)]

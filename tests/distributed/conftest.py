@@ -22,7 +22,7 @@ def ray():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         library = pytest.importorskip("ray", reason="pip install 'polarindex[distributed]'")
-        library.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
+        library.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     yield library
     library.shutdown()
 
