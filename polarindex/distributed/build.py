@@ -64,7 +64,62 @@ def build(
     engine: str = "auto",
     progress: Progress | None = None,
 ) -> Layout:
-    """Code vectors, as many as there are, into shards; see `ShardedIndex.build`."""
+    """Code vectors, as many as there are, into shards that share lists, centre and rotation.
+
+    A build that was killed, interrupted or ended by an error goes on where it was when it is given again.
+
+    Parameters
+    ----------
+    source : path, array-like, iterator or Ray Dataset
+        A file of vectors (.npy, .hdf5, .parquet, .fvecs, ...; FILE::PART for one matrix of several), a folder of such
+        files, in the order of their names, or a list of them; a matrix (n, dim), as an index takes it; an iterator of
+        such matrices, or a Ray Dataset. The last two are read once, and their rows written down in `path` first: what
+        was written down to the end is not asked for again.
+    path : the directory to make
+    num_shards : int
+        Directories, which may be 1. Rows lie in them by their ids (distributed/routing.py).
+    kind : {"ivf", "flat"}
+    metric, bits, quantizer, nlist, seed, center, store, scan_bits
+        As of IVFIndex and FlatIndex. nlist="auto" is chosen by the rows of one shard, which is searched alone. The
+        centre of a flat index is the mean of a sample.
+    ids : (n,) array-like of int, optional
+        Unique, >= 0. Default: the numbers of the rows in the source. Checking them takes 16 bytes a row, unless they
+        ascend.
+    column : str, optional
+        Of a Ray Dataset: which column holds the vectors. Default: the only one that does.
+    memory : int
+        Bytes that a process of the build may have resident, interpreter and compiled kernels included (250 MB), what
+        the caller's process held before the call not. Lists are learned from fewer rows where it is small; nothing
+        else depends on it. A Parquet file takes a row group beside it, an Arrow file what the system maps.
+    processes : int, optional
+        Default: this process takes all steps. More: so many new processes, which import the caller's main module, so
+        that must be guarded by `if __name__ == "__main__"`. With Ray: tasks at a time, by default as many as it has
+        cores for.
+    threads : int, optional
+        Of each process. Default: all cores, divided among processes; with Ray 1.
+    engine : {"auto", "local", "ray"}
+        Ray's tasks may run on other machines, which must reach `path` and the source's files under the same names.
+        auto: Ray where the caller has connected to it.
+    progress : callable, optional
+        Called with (done, total, what): rows written down, sampled, coded and written, and iterations of k-means.
+
+    Returns
+    -------
+    Layout
+        What sharded.json says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, or the file and its first bad row; where a build was begun in `path`, also that it was
+        begun with other arguments or that its source has changed.
+    FileExistsError, FormatError
+        There is an index at `path` already, or something else.
+    LockedError
+        Another process is building there.
+    MissingExtraError
+        Ray is asked for and not installed.
+    """
     num_shards = checks.integer(num_shards, "num_shards", low=1, high=MOST_SHARDS)
     checks.choice(kind, "kind", manifest.KINDS)
     memory = checks.integer(memory, "memory", low=1)

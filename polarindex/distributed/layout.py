@@ -26,12 +26,11 @@ from polarindex.checks import LARGEST_ID
 from polarindex.distributed.routing import MOST_SHARDS, ROUTING
 from polarindex.errors import FormatError
 from polarindex.indexes import durable, manifest
+from polarindex.indexes.manifest import BUILDING, SHARDED, UNFINISHED
 from polarindex.indexes.reading import of_type
 
 FORMAT, VERSION = "polarindex-sharded", 1
-SHARDED = "sharded.json"
 FRAME = "frame"
-BUILDING = "building"
 _FOLDER = re.compile("(frame|shard-[0-9]{5})(-[0-9a-f]{12})?")
 
 
@@ -88,10 +87,7 @@ def read(folder: Path) -> Layout:
     """
     if not os.path.lexists(folder / SHARDED):
         if os.path.lexists(folder / BUILDING):
-            raise FormatError(
-                f"{folder} is a sharded index whose build is not done: give the same build again, and it goes on where "
-                "it was; or remove the directory"
-            )
+            raise FormatError(f"{folder} is {UNFINISHED}")
         raise FormatError(f"{folder} is not a sharded polarindex index: it has no {SHARDED}")
     path = folder / SHARDED
     entries = manifest.read_sealed(path, FORMAT, "a sharded polarindex index")

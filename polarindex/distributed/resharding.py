@@ -5,8 +5,8 @@
 
 Law:       until sharded.json is replaced, in one step, the index is the old one, afterwards the new one; what a crash
            leaves of the other is removed by the next call. Answers are the same before and after, bit for bit.
-Alone:     the locks of all old shards are held meanwhile, so nobody has them open for writing. Who reads them goes on
-           with what it has, and opens the index anew to see more.
+Alone:     the locks of the index and of its old shards are held meanwhile: nobody has them open for writing. Who reads
+           them goes on with what it has, and opens the index anew to see more.
 Memory:    `memory` bytes for rows at a time, and 16 bytes a row of a new shard; old shards are mapped.
 Not here:  which shard an id belongs to (routing.py)."""
 
@@ -30,6 +30,7 @@ from polarindex.distributed.routing import MOST_SHARDS, shards_of
 from polarindex.indexes import durable, opened, segment, storage
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ivf import IVFIndex
+from polarindex.indexes.lock import WriterLock
 from polarindex.indexes.streamed import saved_rows
 
 MEMORY = 1 << 30
@@ -42,8 +43,10 @@ def reshard(path: str | os.PathLike[str], num_shards: int, *, memory: int = MEMO
     count = checks.integer(num_shards, "num_shards", low=1, high=MOST_SHARDS)
     checks.integer(memory, "memory", low=1)
     folder = Path(os.path.realpath(path))
-    before = layout.read(folder)
+    layout.read(folder)  # what is not one gets no lock
     with ExitStack() as held:
+        held.callback(WriterLock(folder).release)
+        before = layout.read(folder)
         shards: list[FlatIndex | IVFIndex] = []
         for name in before.shards:
             shards.append(opened.open(folder / name, mmap=True))

@@ -71,7 +71,7 @@ class Stacked:
             if start < end and begin < stop
         ]
         if self._show:
-            if start == 0:
+            if start == 0 or not self._pass:
                 self._pass = next(self._passes, self._pass)
             self._show(stop, len(self), self._pass, "rows")
         return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty((0, self.shape[1]), np.float32), *pieces])

@@ -13,6 +13,7 @@ import polarindex as pi
 from polarindex.cli import app
 from polarindex.distributed import ShardedIndex, actors, served
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray and its processes warn of much that is not ours
 NLIST = 16
 
 

@@ -13,7 +13,8 @@ from numpy.testing import assert_array_equal
 import polarindex as pi
 from polarindex.distributed import ShardedIndex
 
-DIM, ROWS, NLIST = 32, 4_000, 32
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray and its processes warn of much that is not ours
+ROWS, NLIST = 4_000, 32
 
 
 def assert_same(got, wanted):
