@@ -114,11 +114,18 @@ def one_round(index, whole, x, rng, kind, cluster, others) -> float:
 
 
 def processes(index) -> list[int]:
-    """Of all actors, the copies too."""
+    """Of all actors, the copies too, when all are back from the round before."""
     import ray
 
-    handles = [handle for mine in index._handles.handles() for handle in mine]
-    return [info["process"] for info in ray.get([handle.info.remote("") for handle in handles], timeout=BOUND)]
+    end = time.monotonic() + BOUND
+    while True:
+        handles = [handle for mine in index._handles.handles() for handle in mine]
+        try:
+            return [info["process"] for info in ray.get([handle.info.remote("") for handle in handles], timeout=BOUND)]
+        except ray.exceptions.RayError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
 
 
 def search(index, whole, x, rng) -> None:
