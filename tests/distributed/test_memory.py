@@ -81,7 +81,7 @@ def _enough(memory: int) -> bool:
 @pytest.mark.parametrize(
     ("memory", "said"),
     [
-        (300_000_000, r"memory=300,000,000 bytes are too few: 12 lists of 16 dimensions and 1 threads need 327,"),
+        (290_000_000, r"memory=290,000,000 bytes are too few: 12 lists of 16 dimensions and 1 threads need 293,"),
         (1, "are too few"),
     ],
 )
