@@ -21,8 +21,9 @@ PROGRAM = """
 import re, sys
 from pathlib import Path
 from polarindex.distributed.build import build
-build(sys.argv[1], sys.argv[2], num_shards=1, nlist=16, threads=1, kind=sys.argv[4], memory=int(sys.argv[3]),
-      store=sys.argv[5])
+lists = {"nlist": 16} if sys.argv[4] == "ivf" else {}
+build(sys.argv[1], sys.argv[2], num_shards=1, threads=1, kind=sys.argv[4], memory=int(sys.argv[3]), store=sys.argv[5],
+      **lists)
 print(Path("/proc/self/status").read_text())
 """
 
