@@ -118,7 +118,7 @@ def build(
         There is an index at `path` already, or something else.
     LockedError
         Another process is building there.
-    RuntimeError
+    ChildProcessError
         A process of the build was killed, but not the one that called.
     MissingExtraError
         Ray is asked for and not installed.

@@ -26,8 +26,8 @@ from polarindex.errors import MissingExtraError
 
 ENGINES = ("auto", "local", "ray")
 _KILLED = (
-    "a process of the build was killed, maybe for want of memory; give the build again to go on, with fewer processes or "
-    "less memory for each"
+    "a process of the build was killed, maybe for want of memory; give the build again to go on, with fewer processes "
+    "or less memory for each"
 )
 Step = Callable[[Job, int], int]
 
@@ -82,7 +82,7 @@ class Processes:
                     try:
                         yield future.result()
                     except BrokenProcessPool:
-                        raise RuntimeError(_KILLED) from None
+                        raise ChildProcessError(_KILLED) from None
                     running |= {pool.submit(step, self._job, number) for number in islice(waiting, 1)}
 
 
@@ -156,7 +156,7 @@ class RayTasks:
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from error
                 except ray.exceptions.RayError as error:
-                    raise RuntimeError(_KILLED) from error
+                    raise ChildProcessError(_KILLED) from error
         finally:
             for task in running:
                 ray.cancel(task, force=True)

@@ -38,7 +38,7 @@ def test_a_bad_row_that_another_process_finds_is_named(x, tmp_path, short_ranges
 
 
 def test_a_process_that_is_killed_is_said():
-    with pytest.raises(RuntimeError, match="a process of the build was killed, maybe for want of memory"):
+    with pytest.raises(ChildProcessError, match="a process of the build was killed, maybe for want of memory"):
         list(engines.Processes(Job(Path("nowhere"), (), 1, 1), 2)._each(_kill, [1, 2, 3]))
 
 
