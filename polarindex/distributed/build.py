@@ -29,8 +29,8 @@ from polarindex.distributed import engines, frame, layout, plan, runs
 from polarindex.distributed.layout import Layout
 from polarindex.distributed.plan import Plan
 from polarindex.distributed.routing import MOST_SHARDS
-from polarindex.distributed.source import SPOOL, fingerprint, given, opened
-from polarindex.distributed.work import IDS, RANGE_ROWS, RUNS, Job, Work, coded_bytes, is_written, room
+from polarindex.distributed.source import IDS, SPOOL, fingerprint, given, opened, write_ids
+from polarindex.distributed.work import RANGE_ROWS, RUNS, Job, Work, coded_bytes, is_written, room
 from polarindex.errors import FormatError
 from polarindex.indexes import durable, manifest
 from polarindex.indexes.lock import LOCK_FILES, WriterLock
@@ -82,13 +82,14 @@ def build(
     metric, bits, quantizer, nlist, seed, center, store, scan_bits
         As of IVFIndex and FlatIndex. nlist="auto" is chosen by the rows of one shard, which is searched alone. The
         centre of a flat index is the mean of a sample.
-    ids : (n,) array-like of int, optional
-        Unique, >= 0. Default: the numbers of the rows in the source. Checking them takes 16 bytes a row, unless they
-        ascend.
+    ids : (n,) array-like of int, or str, optional
+        Unique, >= 0; of a Ray Dataset the column that holds them. Default: the numbers of the rows in the source, which
+        of a Ray Dataset are in the order in which it gives them. Ids are held in memory, 8 bytes a row beside `memory`,
+        and 16 more while they are checked unless they ascend.
     column : str, optional
         Of a Ray Dataset: which column holds the vectors. Default: the only one that does.
     memory : int
-        Bytes that a process of the build may have resident, interpreter and compiled kernels included (250 MB), what
+        Bytes that a process of the build may have resident, interpreter and compiled kernels included (240 MB), what
         the caller's process held before the call not. Lists are learned from fewer rows where it is small; nothing
         else depends on it. A Parquet file takes a row group beside it, an Arrow file what the system maps.
     processes : int, optional
@@ -117,6 +118,8 @@ def build(
         There is an index at `path` already, or something else.
     LockedError
         Another process is building there.
+    ChildProcessError
+        A process of the build was killed, but not the one that called.
     MissingExtraError
         Ray is asked for and not installed.
     """
@@ -133,8 +136,9 @@ def build(
     parameters = dict(metric=metric, bits=bits, quantizer=quantizer, seed=seed, center=center, store=store)
     if kind == "ivf":
         parameters["scan_bits"] = scan_bits
-    looked = given(source, column)
-    if ids is not None:
+    name = ids if isinstance(ids, str) else None
+    looked = given(source, column, name)
+    if ids is not None and name is None:
         ids = checks.id_array(ids, "ids")
         checks.unique_ids(ids, "ids")
     show: Show = (lambda done, total, what, unit: progress(done, total, what)) if progress else _nothing
@@ -144,12 +148,15 @@ def build(
         cores = 1 if engine == "ray" else max(1, available_cores() // (count or 1))
     with _begun(folder, path), limited(cores):
         rows, files = opened(looked, plan.building(folder), shared, show)
-        if ids is not None and len(ids) != len(rows):
+        if looked.own_ids:
+            ids = np.load(plan.building(folder) / IDS)
+            checks.unique_ids(ids, "ids")
+        elif ids is not None and len(ids) != len(rows):
             raise ValueError(f"ids must have {len(rows)} entries, one a row of source, got {len(ids)}")
         index = frame.empty(kind, rows.shape[1], nlist, len(rows), num_shards, **parameters)
         asked = {**index.parameters(), "num_shards": num_shards, "kind": kind, "ids": plan.digest(ids)}
-        if kind == "ivf":
-            asked |= {"nlist": nlist if nlist == "auto" else int(nlist), "scan_bits": scan_bits}
+        if nlist == "auto" and kind == "ivf":
+            asked["nlist"] = nlist  # what it comes to is not asked for
         job = Job(folder, files, memory, cores)
         noted = _noted(job, index, asked, fingerprint(looked, rows), ids)
         if os.path.lexists(folder / layout.SHARDED):  # it was killed when all was done, and may have changed since
@@ -205,9 +212,7 @@ def _noted(job: Job, index: Any, asked: dict[str, Any], source: dict[str, Any], 
     rows = min(RANGE_ROWS, left // (2 * coded_bytes(index)))
     noted = Plan(asked, source, rows, frame.most_sampled(index, left))
     if ids is not None:
-        with open(building / IDS, "wb") as out:
-            np.save(out, ids)
-            durable.sync(out)
+        write_ids(building / IDS, ids)
     (building / RUNS).mkdir(exist_ok=True)
     plan.put(building, noted)
     return noted
@@ -235,8 +240,10 @@ def _filled(job: Job, rows: Stacked, noted: Plan, engine: str, count: int | None
     done = noted.rows if not left else 0
     for n in taker.write(left):
         show(done := min(noted.rows, done + n), noted.rows, "writing", "rows")
-    kind, next_id = work.frame.kind, max(_next_id(job.folder, shard) for shard in shards)
-    found = Layout(kind, work.frame.parameters(), tuple(map(layout.shard_name, shards)), next_id)
+    entries = manifest.read(job.folder / layout.FRAME)
+    next_id = max(_next_id(job.folder, shard) for shard in shards)
+    names = tuple(map(layout.shard_name, shards))
+    found = Layout(manifest.kind(entries), entries["parameters"], names, next_id)
     layout.put(job.folder, found)
     return found
 

@@ -25,6 +25,10 @@ from polarindex.distributed.work import Job, Work, code_range, write_shard
 from polarindex.errors import MissingExtraError
 
 ENGINES = ("auto", "local", "ray")
+_KILLED = (
+    "a process of the build was killed, maybe for want of memory; give the build again to go on, with fewer processes "
+    "or less memory for each"
+)
 Step = Callable[[Job, int], int]
 
 
@@ -78,10 +82,7 @@ class Processes:
                     try:
                         yield future.result()
                     except BrokenProcessPool:
-                        raise RuntimeError(
-                            "a process of the build was killed, maybe for want of memory; give the build again to go "
-                            "on, with fewer processes or less memory for each"
-                        ) from None
+                        raise ChildProcessError(_KILLED) from None
                     running |= {pool.submit(step, self._job, number) for number in islice(waiting, 1)}
 
 
@@ -115,7 +116,7 @@ def _begin() -> None:
 
 
 class RayTasks:
-    """Ray's tasks, `count` at a time, each with the job's threads and memory as what it asks the cluster for.
+    """Ray's tasks, `count` at a time, each of which asks the cluster for a core a thread.
 
     Every node must reach the index's folder and the source's files under the same names.
     """
@@ -154,6 +155,8 @@ class RayTasks:
                     yield from ray.get(done)
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from error
+                except ray.exceptions.RayError as error:
+                    raise ChildProcessError(_KILLED) from error
         finally:
             for task in running:
                 ray.cancel(task, force=True)

@@ -19,6 +19,7 @@ from polarindex import checks
 from polarindex.distributed.layout import BUILDING
 from polarindex.errors import FormatError
 from polarindex.indexes import durable, manifest
+from polarindex.indexes.reading import of_type
 
 FORMAT, VERSION = "polarindex-sharded-build", 1
 PLAN = "plan.json"
@@ -66,8 +67,12 @@ def read(folder: Path) -> Plan | None:
     entries = manifest.read_sealed(path, FORMAT, "a build of a sharded index")
     if entries.get("version") != VERSION:
         raise FormatError(f"{path} is of another version of polarindex; remove {folder.parent} to begin anew")
-    low = checks.integer(entries["range_rows"], "range_rows", low=1)
-    return Plan(entries["asked"], entries["source"], low, checks.integer(entries["sample_rows"], "sample_rows", low=1))
+    try:
+        cut, sampled = (checks.integer(entries[name], name, low=1) for name in ("range_rows", "sample_rows"))
+        checks.integer(entries["source"]["rows"], "rows", low=1)
+        return Plan(of_type(dict, entries["asked"], "asked"), entries["source"], cut, sampled)
+    except (LookupError, TypeError, ValueError) as error:
+        raise FormatError(f"{path} describes no build; remove {folder.parent} to begin anew: {error!r}") from error
 
 
 def check_same(there: Plan, asked: dict[str, Any], source: dict[str, Any], folder: Path) -> None:

@@ -28,25 +28,28 @@ from polarindex.indexes.reading import header
 from polarindex.sweep.files import PART, formats, open_vectors
 from polarindex.sweep.stacked import Show, Stacked
 
-SPOOL = "rows.npy"  # in the folder of a build
+SPOOL, IDS = "rows.npy", "ids.npy"  # in the folder of a build: rows that were written down, ids that are given
 _SAMPLED = 256  # rows of a matrix by which it is known again
 _ROWS = 4096  # that are written down at a time
 _MOST_ROWS = 2**62
 
 
 class Given(NamedTuple):
-    """A source, looked at and not yet read; one of the three is there.
+    """A source, looked at and not yet read; one of the first three is there.
 
     files : absolute names, FILE::PART where they are such
+    chunks : matrices, each with the ids of its rows or None
+    own_ids : whether chunks have ids
     """
 
     files: tuple[str, ...] | None = None
     matrix: checks.VectorSource | None = None
-    chunks: Iterable[Any] | None = None
+    chunks: Iterable[tuple[Any, Any]] | None = None
+    own_ids: bool = False
 
 
-def given(source: Any, column: str | None = None) -> Given:
-    """What a caller has passed.
+def given(source: Any, column: str | None = None, ids: str | None = None) -> Given:
+    """What a caller has passed; column and ids are names of a Ray Dataset's columns.
 
     Raises
     ------
@@ -61,9 +64,13 @@ def given(source: Any, column: str | None = None) -> Given:
     if named:
         return Given(files=tuple(file for one in source for file in _files(one)))
     if hasattr(source, "iter_batches"):
-        return Given(chunks=_batches(source, column))
+        return Given(chunks=_batches(source, column, ids), own_ids=ids is not None)
+    for name, value in (("column", column), ("ids", ids)):
+        if value is not None:
+            kind = type(source).__name__
+            raise TypeError(f"{name}={value!r} names a column of a Ray Dataset, and source is a {kind}")
     if isinstance(source, Iterator):
-        return Given(chunks=source)
+        return Given(chunks=((chunk, None) for chunk in source))
     return Given(matrix=checks.vectors(source, "source"))
 
 
@@ -89,7 +96,12 @@ def opened(source: Given, folder: Path, shared: bool, show: Show) -> tuple[Stack
     if matrix is not None and not shared and not spool.exists():
         return Stacked([(matrix.name, matrix.rows)]), None
     if not spool.exists():
-        _write_down(spool, _checked(source), matrix.n if matrix else 0, show)
+        draft, ids = folder / f"{SPOOL}.part", list[np.ndarray]()  # the build's lock is held: nobody else writes it
+        _write_down(draft, _checked(source, ids), matrix.n if matrix else 0, show)
+        if source.own_ids:
+            write_ids(folder / IDS, np.concatenate(ids))
+        os.replace(draft, spool)
+        durable.sync_directory(folder)
     return opened_files([str(spool)]), (str(spool),)
 
 
@@ -122,15 +134,16 @@ def _files(name: str | os.PathLike[str]) -> Iterator[str]:
     yield from (f"{file}{sign}{part}" for file in inside)
 
 
-def _batches(dataset: Any, column: str | None) -> Iterator[Any]:
-    """The matrices of a Ray Dataset's batches, which are columns by name."""
+def _batches(dataset: Any, column: str | None, ids: str | None) -> Iterator[tuple[Any, Any]]:
+    """The matrices of a Ray Dataset's batches, which are columns by name, and ids where their column is named."""
     for batch in dataset.iter_batches(batch_size=_ROWS, batch_format="numpy"):
         names = [name for name, values in batch.items() if _is_matrix(values)]
         if column is None and len(names) != 1:
             raise ValueError(f"the data set has {len(names)} columns of vectors, {names}: name one with column=")
-        if column is not None and column not in batch:
-            raise ValueError(f"the data set has no column {column!r}; it has {', '.join(map(repr, batch))}")
-        yield batch[names[0] if column is None else column]
+        for name in (column, ids):
+            if name is not None and name not in batch:
+                raise ValueError(f"the data set has no column {name!r}; it has {', '.join(map(repr, batch))}")
+        yield batch[column or names[0]], None if ids is None else batch[ids]
 
 
 def _is_matrix(values: Any) -> bool:
@@ -138,23 +151,31 @@ def _is_matrix(values: Any) -> bool:
     return array.ndim == 2 or (array.dtype == object and len(array) > 0 and np.ndim(array[0]) == 1)
 
 
-def _checked(source: Given) -> Iterator[np.ndarray]:
-    """The rows of a matrix or of chunks, float32, some at a time."""
+def _checked(source: Given, ids: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """The rows of a matrix or of chunks, float32, some at a time; ids of chunks are appended to `ids`."""
     if source.matrix is not None:
         yield from (x for _, x in source.matrix.chunks(_ROWS))
         return
     dim = None
-    for number, chunk in enumerate(source.chunks or ()):
+    for number, (chunk, names) in enumerate(source.chunks or ()):
         part = checks.vectors(chunk, f"source, chunk {number},", dim)
         dim = part.dim
+        if names is not None:
+            ids.append(checks.id_array(names, f"ids, chunk {number},", part.n))
         yield from (x for _, x in part.chunks(_ROWS))
 
 
+def write_ids(path: Path, ids: np.ndarray) -> None:
+    """Write ids to a .npy file, durably."""
+    with durable.naming(path), open(path, "wb") as out:
+        np.save(out, ids)
+        durable.sync(out)
+
+
 def _write_down(path: Path, parts: Iterator[np.ndarray], total: int, show: Show) -> None:
-    """Write rows to a .npy file that appears when it is whole."""
-    draft = path.with_name(f"{path.name}.part")  # the build's lock is held: nobody else writes it
+    """Write rows to a .npy file, durably."""
     n = dim = 0
-    with durable.naming(draft), open(draft, "wb") as out:
+    with durable.naming(path), open(path, "wb") as out:
         for x in parts:
             if not n:
                 dim = x.shape[1]
@@ -168,5 +189,3 @@ def _write_down(path: Path, parts: Iterator[np.ndarray], total: int, show: Show)
         out.seek(0)
         out.write(beginning[:-1].ljust(start - 1) + b"\n")
         durable.sync(out)
-    os.replace(draft, path)
-    durable.sync_directory(path.parent)

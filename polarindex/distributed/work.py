@@ -21,21 +21,21 @@ from numpy.typing import NDArray
 from polarindex import checks
 from polarindex.distributed import layout, plan, runs
 from polarindex.distributed.routing import shards_of
-from polarindex.distributed.source import opened_files
-from polarindex.indexes import manifest, segment, storage
+from polarindex.distributed.source import IDS, opened_files
+from polarindex.indexes import durable, manifest, segment, storage
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ivf import IVFIndex
+from polarindex.indexes.lock import turn_at
 from polarindex.indexes.originals import original_columns
 from polarindex.indexes.streamed import saved_rows
 from polarindex.indexes.threads import available_cores, limited
 from polarindex.sweep.stacked import Stacked, named
 
 RUNS = "runs"  # in the folder of a build
-IDS = "ids.npy"  # likewise, where ids are given
 
-# Resident bytes. With 128 dimensions, 4 bits and Numba .61 an interpreter that has compiled all that codes rows has
-# 215 MB; a thread that codes holds 11 times its chunk of 2 MB at most.
-_INTERPRETER = 256 << 20
+# Resident bytes. An interpreter that has learned lists and coded rows, with the kernels that this takes, has 180 to 200
+# MB beside them (Python 3.11, Numba .68); a thread that codes, 11 times its chunk of 2 MB at most.
+_INTERPRETER = 224 << 20
 _THREAD = 24 << 20
 _CENTROIDS = 8  # times the centroids: as given, relative, rotated, in tiles
 _LEAST = 32 << 20  # for rows
@@ -90,6 +90,12 @@ class Work:
         self.runs = plan.building(job.folder) / RUNS
         nlist = len(self.frame.centroids) if isinstance(self.frame, IVFIndex) else 0
         self.room = room(job.memory, job.threads, self.frame.dim, nlist)
+        needed = coded_bytes(self.frame) * found.range_rows
+        if needed > self.room:
+            raise ValueError(
+                f"the build in {job.folder} was begun with more memory: its ranges of {found.range_rows:,} rows need "
+                f"{job.memory - self.room + needed:,} bytes, and memory={job.memory:,}"
+            )
 
     @property
     def num_shards(self) -> int:
@@ -114,11 +120,13 @@ class Work:
     def write(self, shard: int) -> int:
         """Write a shard; returns how many rows it has."""
         folder = self.job.folder / layout.shard_name(shard)
-        folder.mkdir(exist_ok=True)
-        mine = [runs.Run(self.runs, number, shard) for number in range(self.plan.ranges)]
-        entries = segment.replace(self.frame, folder, saved_rows(self.frame, mine, self.room))
-        manifest.sweep(folder, entries)
-        return int(manifest.segment(entries)["rows"])
+        with turn_at(folder):  # after a process of a build that was killed, should it still be there
+            if is_written(self.job.folder, shard):
+                return rows_of(self.job.folder, shard)
+            mine = [runs.Run(self.runs, number, shard) for number in range(self.plan.ranges)]
+            manifest.sweep(folder, segment.replace(self.frame, folder, saved_rows(self.frame, mine, self.room)))
+        durable.sync_directory(self.job.folder)
+        return rows_of(self.job.folder, shard)
 
     def _ids(self, span: slice) -> NDArray[np.int64]:
         given = plan.building(self.job.folder) / IDS
@@ -144,6 +152,11 @@ class _Slice:
 def is_written(folder: Path, shard: int) -> bool:
     """Whether a shard is there."""
     return (folder / layout.shard_name(shard) / manifest.MANIFEST).exists()
+
+
+def rows_of(folder: Path, shard: int) -> int:
+    """The rows of a shard that is there."""
+    return int(manifest.segment(manifest.read(folder / layout.shard_name(shard)))["rows"])
 
 
 # --- steps that other processes take

@@ -196,6 +196,27 @@ def test_rows_lie_under_ids_that_are_given(kind, x, rng, tmp_path, contents, sho
         assert contents(tmp_path / "built" / name) == contents(path)
 
 
+def test_rows_of_a_data_set_lie_under_the_ids_of_its_column(x, rng, tmp_path, contents):
+    ids = rng.permutation(len(x)) + 5
+
+    class Named(DataSet):
+        def iter_batches(self, **options):
+            done = 0
+            for batch in super().iter_batches(**options):
+                yield batch | {"id": ids[done : (done := done + len(batch["id"]))]}
+
+    build(x, tmp_path / "matrix", ids=ids, **OPTIONS)
+    build(Named(x), tmp_path / "built", ids="id", **OPTIONS)
+    assert contents(tmp_path / "built") == contents(tmp_path / "matrix")
+    ids[7] = ids[8]
+    with pytest.raises(ValueError, match="ids must be unique"):
+        build(Named(x), tmp_path / "twice", ids="id", **OPTIONS)
+    with pytest.raises(ValueError, match="has no column 'name'; it has 'id', 'vector'"):
+        build(Named(x), tmp_path / "none", ids="name", **OPTIONS)
+    with pytest.raises(TypeError, match="ids='id' names a column of a Ray Dataset, and source is a ndarray"):
+        build(x, tmp_path / "none", ids="id", **OPTIONS)
+
+
 def test_lists_are_as_many_as_suit_one_shard(rng, tmp_path):
     x = rng.standard_normal((4000, 4), np.float32)
     built = build(x, tmp_path / "built", num_shards=4)

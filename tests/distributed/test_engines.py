@@ -38,7 +38,7 @@ def test_a_bad_row_that_another_process_finds_is_named(x, tmp_path, short_ranges
 
 
 def test_a_process_that_is_killed_is_said():
-    with pytest.raises(RuntimeError, match="a process of the build was killed, maybe for want of memory"):
+    with pytest.raises(ChildProcessError, match="a process of the build was killed, maybe for want of memory"):
         list(engines.Processes(Job(Path("nowhere"), (), 1, 1), 2)._each(_kill, [1, 2, 3]))
 
 
@@ -95,12 +95,13 @@ def test_ctrl_c_leaves_a_build_that_goes_on(processes, tmp_path, rng, contents):
 def ray(request):
     """A cluster of this machine, which workers of a test's own module can import polarindex in."""
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     request.addfinalizer(ray.shutdown)
     return ray
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # those of Ray Data's own modules
 @pytest.mark.parametrize("source", ["file", "matrix", "dataset"])
 def test_rays_tasks_build_the_same(source, ray, x, tmp_path, contents, short_ranges):
     np.save(tmp_path / "x.npy", x)

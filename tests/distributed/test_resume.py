@@ -222,6 +222,14 @@ def test_memory_threads_and_processes_may_be_others(x, tmp_path, contents, short
     assert contents(tmp_path / "built") == contents(tmp_path / "whole")
 
 
+def test_less_memory_than_ranges_need_is_said(x, tmp_path, monkeypatch, short_ranges):
+    with pytest.raises(Stopped):
+        build(x, tmp_path / "built", progress=stop_at("coding", 170), **OPTIONS)
+    monkeypatch.setattr(work, "room", lambda *arguments: 1000)
+    with pytest.raises(ValueError, match="was begun with more memory: its ranges of 170 rows need"):
+        build(x, tmp_path / "built", **OPTIONS)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
