@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.kept import names, newest
 from benchmarks.kernel_tables import block, markdown
 from benchmarks.published import in_order
+from benchmarks.scale_tables import costs_table, shards_table, tails_table
 from polarindex.bench.picture import plot
 from polarindex.bench.report import code_lines, list_lines
 from polarindex.bench.tables import machine_line, number, sets, standing
@@ -201,6 +202,12 @@ def made(name: str) -> list[str]:
             return gpu_table(newest("gpu"))
         case "standing":
             return standing_table(newest("frontier"))
+        case "shards":
+            return shards_table(newest("shards"))
+        case "scale":
+            return costs_table(newest("scale"))
+        case "tails":
+            return tails_table(newest("scale"))
     return readme() if name.startswith("benchmarks/report.py") else block(name, newest("kernels"))
 
 
@@ -210,7 +217,7 @@ def filled(text: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    shown = "benchmarks", "claims", "comparison", "gpu", "guide/choosing"
+    shown = "benchmarks", "claims", "comparison", "gpu", "guide/choosing", "scale"
     names = ("README.md", *(f"docs/{page}.md" for page in shown))
     return {ROOT / name: (ROOT / name).read_text() for name in names}
 
