@@ -37,8 +37,11 @@ def connected(address: str | None) -> bool:
     library = imported_ray()
     if library.is_initialized():
         return False
+    options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "warning"}
+    if address in (None, "local"):
+        options["include_dashboard"] = False
     try:
-        library.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="warning")
+        library.init(address=address, **options)
     except ConnectionError as error:
         raise ConnectionError(f"no Ray cluster answers at {address!r}: {first_line(error)}") from error
     return True
@@ -131,7 +134,9 @@ class Fleet:
                 self._handles[shard][replica] = self._started(shard, replica, PATIENCE)
 
     def stop(self) -> None:
-        """End the actors."""
+        """End the actors; without Ray they have ended, and to ask would begin a new one."""
+        if not self._ray.is_initialized():
+            return
         for handle in itertools.chain.from_iterable(self._handles):
             self._ray.kill(handle)
 
@@ -242,13 +247,14 @@ class Asking:
         ready, _ = self._ray.wait(list(self._sent), num_returns=wanted, timeout=seconds)
         for answer in ready:
             sent = self._sent.pop(answer)
+            if self._answered(sent.shard):  # another copy was faster
+                continue
             try:
                 self.found[sent.shard] = self._ray.get(answer)
             except errors.RayTaskError as error:
                 self.failed[sent.shard] = error.cause or error
             except errors.RayError as error:  # the actor, its node, or the answer on its way is lost
-                if not self._answered(sent.shard):
-                    self._failed(sent, error)
+                self._failed(sent, error)
 
     def _failed(self, sent: _Sent, error: Exception) -> None:
         self._why[sent.shard] = first_line(error)

@@ -12,6 +12,8 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +47,13 @@ class State(NamedTuple):
     registers: bool
 
 
+class Turn(NamedTuple):
+    """Whose change it is, and its number among all of his, which count."""
+
+    driver: str
+    number: int
+
+
 class Shard:
     """One shard's directory.
 
@@ -61,6 +70,7 @@ class Shard:
         self._folder, self._writes, self._mmap, self._patience = Path(folder), writes, mmap, patience
         self._index: FlatIndex | IVFIndex | None = None
         self._turn = threading.Lock()  # of opening and refreshing
+        self._changing, self._last = threading.Lock(), dict[str, int]()  # the numbers of drivers' last changes
         self._cores = threading.BoundedSemaphore(threads)
         self._filters: OrderedDict[str, IdFilter] = OrderedDict()
         self._heard, self._looked = "", 0.0  # the last change that was named, and when the directory was looked at
@@ -126,28 +136,31 @@ class Shard:
 
     # --- changing it
 
-    def upsert(self, ids: Ids, x: Floats) -> State:
+    def upsert(self, turn: Turn, ids: Ids, x: Floats) -> State:
         """Give ids these vectors, whether they are there or not; durable when it returns."""
-        index = self._opened()
-        index.upsert(ids, x)
-        index.sync()
-        return self.state()
+        with self._in_order(turn) as index:
+            index.upsert(ids, x)
+            index.sync()
+            return self.state()
 
-    def remove(self, ids: Ids) -> State:
+    def remove(self, turn: Turn, ids: Ids) -> State:
         """Remove those of some ids that are there; durable when it returns."""
-        index = self._opened()
-        index.remove(ids, missing="ignore")
-        index.sync()
-        return self.state()
+        with self._in_order(turn) as index:
+            index.remove(ids, missing="ignore")
+            index.sync()
+            return self.state()
 
-    def sync(self) -> State:
+    def sync(self, turn: Turn) -> State:
         """Make durable what a change that failed has left in memory."""
-        self._opened().sync()
-        return self.state()
+        with self._in_order(turn) as index:
+            index.sync()
+            return self.state()
 
-    def compact(self) -> State:
-        self._opened().compact()
-        return self.state()
+    def compact(self, turn: Turn) -> State:
+        """Write the index anew, without a log."""
+        with self._in_order(turn) as index:
+            index.compact()
+            return self.state()
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -155,6 +168,15 @@ class Shard:
             if self._index is not None:
                 self._index.close()
                 self._index = None
+
+    @contextmanager
+    def _in_order(self, turn: Turn) -> Iterator[FlatIndex | IVFIndex]:
+        """The index, for a change that nothing has overtaken: a message that was taken for lost may still come."""
+        with self._changing:
+            if turn.number < self._last.get(turn.driver, 0):
+                raise RuntimeError(f"change {turn.number} came after a later one of the same driver")
+            self._last[turn.driver] = turn.number
+            yield self._opened()
 
     # --- the directory
 

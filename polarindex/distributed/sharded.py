@@ -30,7 +30,7 @@ from polarindex.distributed.engines import imported_ray
 from polarindex.distributed.layout import Layout
 from polarindex.distributed.routing import shards_of
 from polarindex.distributed.searching import Group, Searches, Wanted
-from polarindex.distributed.shard import State
+from polarindex.distributed.shard import State, Turn
 from polarindex.errors import ShardError
 from polarindex.indexes import halves, storage
 from polarindex.indexes.base import checked_k, checked_query_bits, checked_threads, require_results
@@ -70,6 +70,7 @@ class ShardedIndex:
         self._timeout, self._threads, self._ended = timeout, threads, ended
         self._changes = [""] * handles.num_shards
         self._turn = threading.RLock()  # of changes
+        self._driver, self._number = uuid.uuid4().hex, 0  # of changes: see shard.Turn
         self._closed = False
         self._searches = Searches(frame, handles, self._changes, True, hedge)
         example = ("", halves.some_question(frame))
@@ -199,6 +200,8 @@ class ShardedIndex:
     ) -> ShardedIndex:
         """Reach an index that a Ray cluster serves under a name (`polarindex serve-shards`).
 
+        Its `len` follows its own changes, not those of others.
+
         Parameters
         ----------
         name : as it is served
@@ -223,6 +226,8 @@ class ShardedIndex:
             return
         with self._turn:
             self._closed = True
+            if not imported_ray().is_initialized():  # which has ended its actors
+                return
             try:
                 self._asking("close", {shard: () for shard in self._shards}, first_only=True).answers()
             finally:
@@ -546,7 +551,9 @@ class ShardedIndex:
 
     def _change(self, method: str, arguments: dict[int, tuple[Any, ...]], name: str) -> None:
         """Have shards change, and know how they are then."""
-        asking = self._asking(method, arguments, first_only=True)
+        self._number += 1
+        turn = Turn(self._driver, self._number)
+        asking = self._asking(method, {shard: (turn, *given) for shard, given in arguments.items()}, first_only=True)
         asking.settle()
         for shard in arguments:
             self._changes[shard] = uuid.uuid4().hex  # also where nobody knows: copies look at the directory
