@@ -3,10 +3,10 @@
     python tests/distributed/kills.py --rounds 50 [--shards 4 --replicas 2 --json FILE]
 
 Three nodes of Ray on this machine, of which two come and go. In each round an actor (SIGKILL), or every third time a
-node with all its actors, is killed at a random moment while one thread searches and changes without pause. A call may end in
-a ShardError at the bound, as a slow machine may need longer to start an actor; it is counted, and made again. An answer
-that is not the one index's, a change that was acknowledged and is gone, or a call beyond the bound ends the program
-with exit code 1. Prints, for each kind of kill, how long the longest call of a round took."""
+node with all its actors, is killed at a random moment while one thread searches and changes without pause. A call may end
+in a ShardError at the bound, as a slow machine may need longer to start an actor; it is counted, and made again. An
+answer that is not the one index's, a change that was acknowledged and is gone, or a call beyond the bound ends the
+program with exit code 1. Prints, for each kind of kill, how long the longest call of a round took."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def main() -> int:
     figures = {kind: summary(seconds) for kind, seconds in took.items() if seconds}
     print(json.dumps({**figures, "calls that ended at the bound": len(errors)}, indent=1))
     if options.json:
-        options.json.write_text(json.dumps({**vars(options), "json": None, "bound": BOUND, "seconds": took, "errors": errors}) + "\n")
+        settings = {**vars(options), "json": None, "bound": BOUND}
+        options.json.write_text(json.dumps({**settings, "seconds": took, "errors": errors}) + "\n")
     return 0
 
 

@@ -12,6 +12,7 @@ from numpy.testing import assert_array_equal
 
 import polarindex as pi
 from polarindex.distributed import ShardedIndex
+from polarindex.distributed.routing import shards_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray and its processes warn of much that is not ours
 ROWS, NLIST = 4_000, 32
@@ -120,6 +121,44 @@ def test_who_has_not_answered_in_time_is_named(served, rows):
     assert missing == ()
     assert_same(whole, index.search(rows[:2], 4))
     assert index.range_search(rows[:2], 1.0, timeout=1e-6, partial=True)[3] == (0, 1, 2)
+
+
+@pytest.fixture
+def hanging(ray, served):
+    """Stop a copy of shard 1, as a machine hangs: nobody tells."""
+    index, stopped = served[0], []
+
+    def stop(replica):
+        info = ray.get(index._handles.handle(1, replica).info.remote(""))
+        os.kill(info["process"], signal.SIGSTOP)
+        stopped.append(info["process"])
+
+    yield stop
+    for process in stopped:
+        os.kill(process, signal.SIGCONT)
+
+
+def test_a_copy_that_hangs_is_not_waited_for(served, rows, hanging, monkeypatch):
+    """Half of the calls ask it first."""
+    index, whole = served
+    hanging(0)
+    monkeypatch.setattr(index._searches, "_hedge", 0.1)
+    for _ in range(4):
+        assert_same(index.search(rows[:20], 5), whole.search(rows[:20], 5))
+
+
+def test_a_shard_that_hangs_is_named_and_may_be_done_without(served, rows, hanging):
+    index, whole = served
+    hanging(0)
+    hanging(1)
+    with pytest.raises(pi.ShardError, match=r"search: shard 1 of 3 did not answer within 0.7 s"):
+        index.search(rows[:20], 5, timeout=0.7)
+    distances, ids, missing = index.search(rows[:20], 5, timeout=0.7, partial=True, nprobe=NLIST)
+    assert missing == (1,)
+    others = np.flatnonzero(shards_of(np.arange(ROWS), 3) != 1)
+    assert_same((distances, ids), whole.search(rows[:20], 5, nprobe=NLIST, filter=others))
+    some = others[:3]  # of other shards: it is not asked
+    assert_same(index.search(rows[:20], 2, nprobe=4, filter=some), whole.search(rows[:20], 2, nprobe=4, filter=some))
 
 
 def test_changes_are_those_of_one_index_in_every_copy_and_stay(ray, rows, tmp_path):
