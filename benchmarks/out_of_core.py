@@ -132,6 +132,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         killed_at = None if last else whole["seconds"] / (options.kills + 1)
         runs.append(build(source, folder / "killed", given, killed_at))
         print(f"{runs[-1]}", flush=True)
+        if not last and not runs[-1]["killed"]:
+            raise SystemExit("the second build was done before it was killed: give more rows")
     check_same(folder / "whole", folder / "killed")
     size = sum(path.stat().st_size for path in files(folder / "whole").values())
     return {
