@@ -108,8 +108,9 @@ def out_of_core_table(result: dict[str, Any] | None) -> list[str]:
         return [NOT_YET.format("out_of_core")]
     stages = list(result["whole"]["stages"])
     rows = []
-    for name, run in [("at once", result["whole"]), *(("killed, then again", run) for run in result["killed"])]:
-        what = f"{name}; killed here" if run["killed"] else name
+    names = ["at once", "begun", *["gone on with"] * (len(result["killed"]) - 1)]
+    for name, run in zip(names, [result["whole"], *result["killed"]], strict=True):
+        what = f"{name}, killed" if run["killed"] else name
         times = [number(run["stages"][stage]) if stage in run["stages"] else "" for stage in stages]
         rows.append([what, number(run["seconds"]), *times, f"{run['peak_bytes'] / 1e6:.0f}"])
     facts = result["environment"]
