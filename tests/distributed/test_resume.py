@@ -77,8 +77,7 @@ def test_a_build_killed_at_a_touch_of_the_disk_goes_on(kind, x, tmp_path, conten
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="forks")
-@pytest.mark.parametrize("source", ["file", "matrix", "ids"])
-@pytest.mark.parametrize("kind", ["ivf", "flat"])
+@pytest.mark.parametrize(("kind", "source"), [("ivf", "file"), ("ivf", "ids"), ("flat", "matrix")])
 def test_a_build_killed_at_every_touch_of_the_disk_goes_on(kind, source, x, tmp_path, contents, short_ranges):
     np.save(tmp_path / "x.npy", x)
     options = {"num_shards": 3, "threads": 1, "kind": kind}
