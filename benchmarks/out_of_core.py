@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.kept import keep
+from benchmarks.timing import machine
 from polarindex.distributed import layout
 from polarindex.indexes import manifest
 from polarindex.sweep.files import PART, open_vectors
-from polarindex.sweep.results import environment
 
 _BLOCK = 65_536  # rows that are made at a time
 _GLANCE = 0.02  # seconds between two looks at a child
@@ -121,6 +122,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     source = folder / "vectors.npy"
     if not source.exists():
         make_rows(options.vectors, options.rows, source)
+    load = os.getloadavg()[0]
     given = {"num_shards": options.shards, "memory": options.memory * 10**6, "threads": options.threads}
     whole = build(source, folder / "whole", given)
     print(f"built in {whole['seconds']:.0f} s, peak {whole['peak_bytes'] / 1e6:.0f} MB: {whole['stages']}", flush=True)
@@ -130,11 +132,15 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         killed_at = None if last else whole["seconds"] / (options.kills + 1)
         runs.append(build(source, folder / "killed", given, killed_at))
         print(f"{runs[-1]}", flush=True)
+        if not last and not runs[-1]["killed"]:
+            raise SystemExit("the second build was done before it was killed: give more rows")
     check_same(folder / "whole", folder / "killed")
     size = sum(path.stat().st_size for path in files(folder / "whole").values())
     return {
         "command": "python -m benchmarks.out_of_core FILE::PART",
-        "environment": environment(threads=options.threads or 0),
+        "environment": machine(),
+        "load": load,
+        "threads": options.threads,
         "rows": options.rows,
         "source_bytes": source.stat().st_size,
         "index_bytes": size,

@@ -103,6 +103,28 @@ def storage_table(result: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def out_of_core_table(result: dict[str, Any] | None) -> list[str]:
+    """Time and peak memory of a build at once, and of one that was killed; stages across."""
+    if result is None:
+        return [NOT_YET.format("out_of_core")]
+    stages = list(result["whole"]["stages"])
+    rows = []
+    names = ["at once", "begun", *["gone on with"] * (len(result["killed"]) - 1)]
+    for name, run in zip(names, [result["whole"], *result["killed"]], strict=True):
+        what = f"{name}, killed" if run["killed"] else name
+        times = [number(run["stages"][stage]) if stage in run["stages"] else "" for stage in stages]
+        rows.append([what, number(run["seconds"]), *times, f"{run['peak_bytes'] / 1e6:.0f}"])
+    facts = result["environment"]
+    return [
+        *markdown(["build", "s", *(f"{stage}, s" for stage in stages), "peak, MB"], rows),
+        "",
+        f"{result['rows']:,} rows, {result['source_bytes'] / 1e9:.2f} GB, into {result['num_shards']} shards, "
+        f"{result['index_bytes'] / 1e6:.0f} MB, with memory={result['memory']:,}. Both indexes are equal to the byte. "
+        f"{facts['cpu']}, {facts['cores']} cores, {result['threads'] or 'all'} used, the machine's load before it "
+        f"{result['load']:.1f}; {versions(facts)}. {facts['date']}. Reproduce: `{result['command']}`",
+    ]
+
+
 def claims_table(result: dict[str, Any] | None) -> list[str]:
     """The papers' claims: printed and measured figures, and whether they agree."""
     if result is None:
@@ -191,6 +213,8 @@ def made(name: str) -> list[str]:
             return lists_table(newest("lists-recall"))
         case "storage":
             return storage_table(newest("storage"))
+        case "out-of-core":
+            return out_of_core_table(newest("out-of-core"))
         case "claims":
             return claims_table(newest("claims"))
         case "flat":

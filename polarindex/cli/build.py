@@ -58,7 +58,6 @@ def build(
     Ctrl-C leaves there is gone on with when the same command is given again. A COLUMN is one of the file's (Parquet,
     Arrow, .npz, HDF5), or a file of its own (.npy, or .txt with one a line).
     """
-    from polarindex.cli import shards as sharded
     from polarindex.cli.labels import Labels
     from polarindex.cli.places import built_beside, bytes_on_disk
     from polarindex.cli.rows import opened
@@ -66,8 +65,10 @@ def build(
     from polarindex.indexes.threads import limited
 
     if shards is not None:
-        sharded.refuse({"--keys": keys, "--text": text, "--metadata": metadata, "--train": train, "--spill": spill})
-        sharded.refuse({"--overwrite": overwrite})
+        from polarindex.cli import shards as sharded
+
+        texts = {"--keys": keys, "--text": text, "--metadata": metadata or None}
+        sharded.refuse({**texts, "--train": train, "--spill": spill, "--overwrite": overwrite or None})
         parameters = {"metric": metric, "bits": bits, "quantizer": quantizer, "store": store, "seed": seed}
         wanted = {**parameters, "kind": index, "nlist": nlist, "num_shards": shards}
         sharded.build(files, out, wanted, ids, memory, processes, threads, engine, json)

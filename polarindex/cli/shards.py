@@ -20,9 +20,9 @@ _BYTES = re.compile(r"(\d+(?:[.]\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
 
 
 def refuse(options: Mapping[str, Any]) -> None:
-    """ValueError for what a sharded index does not have."""
+    """ValueError for what a sharded index does not have, where it is given."""
     for name, value in options.items():
-        if value:
+        if value is not None:
             raise ValueError(f"{name} is not for an index in shards; leave out --shards, or it")
 
 

@@ -29,7 +29,7 @@ from polarindex.distributed import engines, frame, layout, plan, runs
 from polarindex.distributed.layout import Layout
 from polarindex.distributed.plan import Plan
 from polarindex.distributed.routing import MOST_SHARDS
-from polarindex.distributed.source import IDS, SPOOL, fingerprint, given, opened, write_ids
+from polarindex.distributed.source import IDS, fingerprint, given, opened, write_ids, written_down
 from polarindex.distributed.work import RANGE_ROWS, RUNS, Job, Work, coded_bytes, is_written, room
 from polarindex.errors import FormatError
 from polarindex.indexes import durable, manifest
@@ -73,8 +73,8 @@ def build(
     source : path, array-like, iterator or Ray Dataset
         A file of vectors (.npy, .hdf5, .parquet, .fvecs, ...; FILE::PART for one matrix of several), a folder of such
         files, in the order of their names, or a list of them; a matrix (n, dim), as an index takes it; an iterator of
-        such matrices, or a Ray Dataset. The last two are read once, and their rows written down in `path` first: what
-        was written down to the end is not asked for again.
+        such matrices, or a Ray Dataset. The last two are read once, and their rows written down in `path` first: a
+        build that goes on after that does not look at them again.
     path : the directory to make
     num_shards : int
         Directories, which may be 1. Rows lie in them by their ids (distributed/routing.py).
@@ -146,10 +146,11 @@ def build(
     shared = engine == "ray" or (count or 1) > 1
     if shared and cores is None:
         cores = 1 if engine == "ray" else max(1, available_cores() // (count or 1))
-    with _begun(folder, path), limited(cores):
-        rows, files = opened(looked, plan.building(folder), shared, show)
+    with _begun(folder, path) as building, limited(cores):
+        begun = plan.read(building)
+        rows, files = opened(looked, building, begun is not None, show)
         if looked.own_ids:
-            ids = np.load(plan.building(folder) / IDS)
+            ids = np.load(building / IDS)
             checks.unique_ids(ids, "ids")
         elif ids is not None and len(ids) != len(rows):
             raise ValueError(f"ids must have {len(rows)} entries, one a row of source, got {len(ids)}")
@@ -157,23 +158,32 @@ def build(
         asked = {**index.parameters(), "num_shards": num_shards, "kind": kind, "ids": plan.digest(ids)}
         if nlist == "auto" and kind == "ivf":
             asked["nlist"] = nlist  # what it comes to is not asked for
-        job = Job(folder, files, memory, cores)
-        noted = _noted(job, index, asked, fingerprint(looked, rows), ids)
+        source_now = fingerprint(looked, rows)
+        if begun is None:
+            left = room(memory, cores, index.dim, frame.lists_of(index))
+            cut = min(RANGE_ROWS, left // (2 * coded_bytes(index)))
+            begun = Plan(asked, source_now, cut, frame.most_sampled(index, left))
+            _note(begun, ids, building)
+        else:
+            plan.check_same(begun, asked, source_now, folder)
         if os.path.lexists(folder / layout.SHARDED):  # it was killed when all was done, and may have changed since
             found = layout.read(folder)
         else:
-            _learn(job, index, rows, noted, show)
-            found = _filled(job, rows, noted, engine, count if shared else None, show)
-        shutil.rmtree(plan.building(folder))
+            if shared and files is None:
+                rows, files = written_down(looked, building, show)
+            job = Job(folder, files, memory, cores)
+            _learn(job, index, rows, begun, show)
+            found = _filled(job, rows, begun, engine, count if shared else None, show)
+        shutil.rmtree(building)
         durable.sync_directory(folder)
         return found
 
 
 @contextmanager
-def _begun(folder: Path, path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the lock of a folder in which there is nothing, or a build that was begun.
+def _begun(folder: Path, path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Hold the lock of a folder in which there is nothing, or a build that was begun; yields where the build is.
 
-    What was made of it goes again where an error leaves nothing that a build could go on with.
+    What was made goes again where an error comes before there is a plan.
     """
     if os.path.lexists(folder) and not folder.is_dir():
         raise FormatError(f"{path} is a file; a sharded index is a directory")
@@ -190,9 +200,9 @@ def _begun(folder: Path, path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         building.mkdir(exist_ok=True)
         try:
-            yield
+            yield building
         except BaseException:
-            if not (building / plan.PLAN).exists() and not (building / SPOOL).exists():
+            if not (building / plan.PLAN).exists():
                 shutil.rmtree(building, ignore_errors=True)
                 if made:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -201,21 +211,12 @@ def _begun(folder: Path, path: str | os.PathLike[str]) -> Iterator[None]:
         lock.release()
 
 
-def _noted(job: Job, index: Any, asked: dict[str, Any], source: dict[str, Any], ids: Any) -> Plan:
-    """The plan: the one that is there, if it is the same, or a new one."""
-    building = plan.building(job.folder)
-    there = plan.read(building)
-    if there is not None:
-        plan.check_same(there, asked, source, job.folder)
-        return there
-    left = room(job.memory, job.threads, index.dim, frame.lists_of(index))
-    rows = min(RANGE_ROWS, left // (2 * coded_bytes(index)))
-    noted = Plan(asked, source, rows, frame.most_sampled(index, left))
+def _note(begun: Plan, ids: Any, building: Path) -> None:
+    """Put a new plan, when all that it stands for is there."""
     if ids is not None:
         write_ids(building / IDS, ids)
     (building / RUNS).mkdir(exist_ok=True)
-    plan.put(building, noted)
-    return noted
+    plan.put(building, begun)
 
 
 def _learn(job: Job, index: Any, rows: Stacked, noted: Plan, show: Show) -> None:

@@ -5,8 +5,8 @@
     chunks      an iterator of matrices, or a Ray Dataset (known by `iter_batches`): read once
 
 Law:       a build reads rows more than once, and a resumed one reads on. So chunks are written down first, to a file of
-           float32 in the build's folder, and so is a matrix that other processes have to read. What was written down to
-           the end is not asked for again.
+           float32 in the build's folder, and so is a matrix that other processes have to read. A build that was begun
+           with chunks does not ask for them again.
 Change:    `fingerprint` tells a source that has become another one: of files name, length and time of change, of a
            matrix some of its rows.
 Not here:  how vectors lie in files (sweep/files.py)."""
@@ -83,21 +83,26 @@ def opened_files(names: Iterable[str]) -> Stacked:
     return Stacked(parts)
 
 
-def opened(source: Given, folder: Path, shared: bool, show: Show) -> tuple[Stacked, tuple[str, ...] | None]:
+def opened(source: Given, folder: Path, begun: bool, show: Show) -> tuple[Stacked, tuple[str, ...] | None]:
     """The rows of a source, and the files by which another process opens them; None for a matrix of this process.
 
-    folder : of the build, where rows are written down that can be read but once, or not by others
-    shared : whether other processes read them too
+    Chunks are written down in the folder of a build; if that was begun, by the same call, they are there.
     """
-    spool = folder / SPOOL
     if source.files is not None:
         return opened_files(source.files), source.files
-    matrix = source.matrix
-    if matrix is not None and not shared and not spool.exists():
-        return Stacked([(matrix.name, matrix.rows)]), None
+    if source.matrix is not None:
+        return Stacked([(source.matrix.name, source.matrix.rows)]), None
+    if not begun:
+        (folder / SPOOL).unlink(missing_ok=True)  # of a call that was killed before it knew what it was to do
+    return written_down(source, folder, show)
+
+
+def written_down(source: Given, folder: Path, show: Show) -> tuple[Stacked, tuple[str, ...]]:
+    """The rows of a matrix or of chunks in a file, made if it is not there, and its name."""
+    spool = folder / SPOOL
     if not spool.exists():
         draft, ids = folder / f"{SPOOL}.part", list[np.ndarray]()  # the build's lock is held: nobody else writes it
-        _write_down(draft, _checked(source, ids), matrix.n if matrix else 0, show)
+        _write_down(draft, _checked(source, ids), source.matrix.n if source.matrix else 0, show)
         if source.own_ids:
             write_ids(folder / IDS, np.concatenate(ids))
         os.replace(draft, spool)

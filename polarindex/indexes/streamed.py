@@ -3,7 +3,7 @@
     runs of coded rows (of an inverted file: each sorted by list) -> saved.Saved, whose arrays are made part by part
 
 Law:       a file made so is to the byte that of an index without rows to which the rows of all runs were added in their
-           order, at once. It depends on how rows are cut into runs, and on `memory`, no more than that index does.
+           order, at once: so how they are cut into runs makes no difference, nor does `memory`.
 Memory:    `memory` bytes, beside what a list, of all rows in all, takes in `sizes`.
 Not here:  how rows are coded (`Index._coded_parts`); where runs lie (distributed/runs.py); the files (segment.py)."""
 

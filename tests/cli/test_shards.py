@@ -49,6 +49,7 @@ def test_ids_are_a_column(call, file, tmp_path):
         (["--shards", 2, "--memory", "90MB"], "memory=90,000,000 bytes are too few"),
         (["--shards", 2, "--keys", "name"], "--keys is not for an index in shards"),
         (["--shards", 2, "--spill", 0.5], "--spill is not for an index in shards"),
+        (["--shards", 2, "--train", 0], "--train is not for an index in shards"),
         (["--shards", 2, "--overwrite"], "--overwrite is not for an index in shards"),
         (["--shards", 2, "--nlist", 4], "nlist and scan_bits are of an inverted file"),
         (["--shards", 2, "--engine", "spark"], "engine must be one of"),

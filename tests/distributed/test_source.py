@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from polarindex.distributed import source as sources
-from polarindex.distributed.source import fingerprint, given, opened
+from polarindex.distributed.source import fingerprint, given, opened, written_down
 from polarindex.errors import FormatError, MissingDatasetError
 
 
@@ -39,7 +39,7 @@ def test_what_is_not_there_is_said(tmp_path):
 
 def test_files_and_matrices_are_read_where_they_lie(x, tmp_path):
     np.save(tmp_path / "x.npy", x)
-    rows, files = opened(given(tmp_path / "x.npy"), tmp_path, True, quiet)
+    rows, files = opened(given(tmp_path / "x.npy"), tmp_path, False, quiet)
     assert files == (str(tmp_path / "x.npy"),) and np.array_equal(rows[3:9], x[3:9])
     rows, files = opened(given(x), tmp_path, False, quiet)
     assert files is None and np.shares_memory(rows[3:9], x)
@@ -49,12 +49,18 @@ def test_files_and_matrices_are_read_where_they_lie(x, tmp_path):
 @pytest.mark.parametrize("kind", ["matrix", "chunks"])
 def test_what_others_cannot_read_is_written_down(kind, x, tmp_path):
     what = x.astype(np.float64) if kind == "matrix" else iter([x[:1], x[1:700].astype(np.float16), x[700:]])
-    rows, files = opened(given(what), tmp_path, True, quiet)
+    rows, files = written_down(given(what), tmp_path, quiet)
     wanted = x if kind == "matrix" else np.concatenate([x[:1], x[1:700].astype(np.float16), x[700:]])
     assert files == (str(tmp_path / sources.SPOOL),)
     assert np.array_equal(rows[0 : len(rows)], wanted)
     assert np.array_equal(np.load(tmp_path / sources.SPOOL), wanted)  # as others read it too
     assert [entry.name for entry in tmp_path.iterdir()] == [sources.SPOOL]
+
+
+def test_chunks_are_asked_for_again_unless_their_build_was_begun(x, tmp_path):
+    assert np.array_equal(opened(given(iter([x])), tmp_path, False, quiet)[0][0:1000], x)
+    assert np.array_equal(opened(given(iter([x + 1])), tmp_path, True, quiet)[0][0:1000], x)
+    assert np.array_equal(opened(given(iter([x + 1])), tmp_path, False, quiet)[0][0:1000], x + 1)
 
 
 def test_a_matrix_is_known_by_its_rows_and_files_by_their_state(x, tmp_path):
