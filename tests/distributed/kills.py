@@ -3,9 +3,9 @@
     python tests/distributed/kills.py --rounds 50 [--shards 4 --replicas 2 --json FILE]
 
 Three nodes of Ray on this machine, of which two come and go. In each round an actor (SIGKILL), or every third time a
-node with all its actors, is killed at a random moment while one thread searches and changes without pause. A call may end
-in a ShardError at the bound, as a slow machine may need longer to start an actor; it is counted, and made again. An
-answer that is not the one index's, a change that was acknowledged and is gone, or a call beyond the bound ends the
+node with all its actors, is killed at a random moment while one thread searches and changes without pause. A call may
+end in a ShardError at the bound, as a slow machine may need longer to start an actor; it is counted, and made again.
+An answer that is not the one index's, a change that was acknowledged and is gone, or a call beyond the bound ends the
 program with exit code 1. Prints, for each kind of kill, how long the longest call of a round took."""
 
 from __future__ import annotations

@@ -220,10 +220,10 @@ def test_an_actor_that_is_killed_loses_nothing(ray, rows, tmp_path, replicas):
     ShardedIndex.build(rows, path, num_shards=2, engine="local", nlist=NLIST)
     whole = one_index(path, rows)
     with ShardedIndex.open(path, replicas=replicas) as index:
-        for round in range(3):
+        for round in range(2):
             ids = index.add(rows[round : round + 40])
             whole.add(rows[round : round + 40], ids)
-            victim = index.info()["shards"][round % 2]["process"]  # the writer of a shard
+            victim = index.info()["shards"][round]["process"]  # the writer of a shard
             os.kill(victim, signal.SIGKILL)
             began = time.monotonic()
             assert_same(index.search(rows[:300], 9, nprobe=NLIST), whole.search(rows[:300], 9, nprobe=NLIST))
