@@ -28,6 +28,7 @@ from polarindex.indexes.threads import limited
 _SLICE = 0.05  # seconds: after the first answers a call looks so often for actors that are lost
 PAUSE = 0.1  # seconds before an actor that is not back yet is asked again
 _CALLS = 64  # that an actor takes at a time; `threads` of them scan
+_STILLBORN = "creation task"  # as Ray tells of an actor that could not be made
 PATIENCE = 30.0  # seconds that a new actor waits for the lock of the one that was lost
 NAMESPACE = "polarindex"
 
@@ -259,6 +260,10 @@ class Asking:
     def _failed(self, sent: _Sent, error: Exception) -> None:
         self._why[sent.shard] = first_line(error)
         if isinstance(error, self._ray.exceptions.ActorDiedError):
+            if _STILLBORN in str(error):  # nor would the next one live
+                said = " ".join(str(error).split())
+                self.failed[sent.shard] = ShardError(f"shard {sent.shard} has no actor: {said}", (sent.shard,))
+                return
             self._handles.lost(sent.shard, sent.replica, sent.handle)
         if any(other.shard == sent.shard for other in self._sent.values()):
             return  # another copy has been asked
