@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.kept import names, newest
 from benchmarks.kernel_tables import block, markdown
 from benchmarks.published import in_order
+from benchmarks.scale_tables import costs_table, shards_table, tails_table
 from polarindex.bench.picture import plot
 from polarindex.bench.report import code_lines, list_lines
 from polarindex.bench.tables import machine_line, number, sets, standing
@@ -99,6 +100,28 @@ def storage_table(result: dict[str, Any] | None) -> list[str]:
         "",
         f"Milliseconds, medians of {result['repeats']}, of a sync of five times as many.{skipped} {facts['cpu']}, "
         f"{facts['cores']} cores; {versions(facts)}. {facts['date']}. Reproduce: `{result['command']}`",
+    ]
+
+
+def out_of_core_table(result: dict[str, Any] | None) -> list[str]:
+    """Time and peak memory of a build at once, and of one that was killed; stages across."""
+    if result is None:
+        return [NOT_YET.format("out_of_core")]
+    stages = list(result["whole"]["stages"])
+    rows = []
+    names = ["at once", "begun", *["gone on with"] * (len(result["killed"]) - 1)]
+    for name, run in zip(names, [result["whole"], *result["killed"]], strict=True):
+        what = f"{name}, killed" if run["killed"] else name
+        times = [number(run["stages"][stage]) if stage in run["stages"] else "" for stage in stages]
+        rows.append([what, number(run["seconds"]), *times, f"{run['peak_bytes'] / 1e6:.0f}"])
+    facts = result["environment"]
+    return [
+        *markdown(["build", "s", *(f"{stage}, s" for stage in stages), "peak, MB"], rows),
+        "",
+        f"{result['rows']:,} rows, {result['source_bytes'] / 1e9:.2f} GB, into {result['num_shards']} shards, "
+        f"{result['index_bytes'] / 1e6:.0f} MB, with memory={result['memory']:,}. Both indexes are equal to the byte. "
+        f"{facts['cpu']}, {facts['cores']} cores, {result['threads'] or 'all'} used, the machine's load before it "
+        f"{result['load']:.1f}; {versions(facts)}. {facts['date']}. Reproduce: `{result['command']}`",
     ]
 
 
@@ -287,6 +310,8 @@ def made(name: str) -> list[str]:
             return lists_table(newest("lists-recall"))
         case "storage":
             return storage_table(newest("storage"))
+        case "out-of-core":
+            return out_of_core_table(newest("out-of-core"))
         case "claims":
             return claims_table(newest("claims"))
         case "flat":
@@ -304,6 +329,12 @@ def made(name: str) -> list[str]:
             return gpu_lists_table(newest("gpu_lists"))
         case "standing":
             return standing_table(newest("frontier"))
+        case "shards":
+            return shards_table(newest("shards"))
+        case "scale":
+            return costs_table(newest("scale"))
+        case "tails":
+            return tails_table(newest("scale"))
     return readme() if name.startswith("benchmarks/report.py") else block(name, newest("kernels"))
 
 
@@ -313,7 +344,7 @@ def filled(text: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    shown = "benchmarks", "claims", "comparison", "gpu", "guide/choosing"
+    shown = "benchmarks", "claims", "comparison", "gpu", "guide/choosing", "scale"
     names = ("README.md", *(f"docs/{page}.md" for page in shown))
     return {ROOT / name: (ROOT / name).read_text() for name in names}
 

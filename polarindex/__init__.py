@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         MissingDatasetError,
         MissingExtraError,
         NotFittedError,
+        ShardError,
     )
     from polarindex.indexes.filters import IdFilter
     from polarindex.indexes.flat import FlatIndex
@@ -45,6 +46,7 @@ _HOMES = {
     "MissingDatasetError": "errors",
     "MissingExtraError": "errors",
     "NotFittedError": "errors",
+    "ShardError": "errors",
     "from_faiss": "convert",
     "from_hnswlib": "convert",
     "from_usearch": "convert",
@@ -66,6 +68,7 @@ __all__ = [
     "MissingDatasetError",
     "MissingExtraError",
     "NotFittedError",
+    "ShardError",
     "from_faiss",
     "from_hnswlib",
     "from_usearch",

@@ -23,6 +23,22 @@ class GpuError(RuntimeError):
     """The GPU cannot do what was asked: there is none, its driver or kind does not fit, or its memory is full."""
 
 
+class ShardError(RuntimeError):
+    """Shards of a sharded index did not answer in time, or are gone.
+
+    Attributes
+    ----------
+    shards : their numbers
+    """
+
+    def __init__(self, message: str, shards: tuple[int, ...] = ()) -> None:
+        super().__init__(message, shards)
+        self.shards = shards
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class MissingDatasetError(FileNotFoundError):
     """A data set is not on this machine; the message says how to get it."""
 

@@ -37,6 +37,7 @@ ELSEWHERE = {  # pages and tests that run them
     "cli.md": "cli/test_guide.py",
     "coming-from.md": "test_coming_from.py",
     "integrations.md": "integrations/test_page.py",
+    "scale.md": "distributed/test_page.py",
 }
 NEEDS = {"quickstart.md": "pyarrow", "examples.md": "matplotlib"}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -26,6 +26,7 @@ LAYERS = [
     "records",
     "integrations",
     "sweep",
+    "distributed",
     "gpu",
     "bench",
     "cli",
@@ -34,7 +35,7 @@ LAYERS = [
 OPTIONAL = {
     *("cuda", "cupy", "cupy_backends", "faiss", "haystack", "hnswlib", "joblib", "langchain_core"),
     *("llama_index", "matplotlib", "pandas", "plotly", "polars", "pyarrow", "safetensors", "scipy", "sklearn", "tomli"),
-    *("torch", "usearch", "yaml"),
+    *("ray", "torch", "usearch", "yaml"),
 }
 ADAPTERS = {  # modules whose classes are a framework's, so that they import it; nothing imports them
     "polarindex.integrations.haystack": {"haystack"},

@@ -15,11 +15,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from polarindex.cli import bench, build, change, dataset, info, query, sweep, upkeep, verify, warmup
-from polarindex.errors import NotFittedError
+from polarindex.cli import bench, build, change, dataset, info, query, serve, sweep, upkeep, verify, warmup
+from polarindex.errors import NotFittedError, ShardError
 
 # MissingExtraError is an ImportError, MissingDatasetError and LockedError an OSError, FormatError a ValueError
-_USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError, NotFittedError)
+_USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError, NotFittedError, ShardError)
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer has click's classes, but not always under click
 _MENDED: dict[int | None, str] = {  # what can be done about an error of the system
     errno.ENOSPC: "free some space, or choose another disk",
@@ -64,6 +64,7 @@ class Commands(TyperGroup):
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, epilog=_EXIT_CODES, rich_markup_mode="markdown")
 app.command("build")(build.build)
 app.command("query")(query.query)
+app.command("serve-shards")(serve.serve_shards)
 app.command("add")(change.add)
 app.command("upsert")(change.upsert)
 app.command("remove")(change.remove)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +12,14 @@ from polarindex.cli import options
 
 if TYPE_CHECKING:
     from polarindex.cli.labels import Labels
-    from polarindex.cli.rows import Stacked
-    from polarindex.cli.screen import Show
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex
+    from polarindex.sweep.stacked import Show, Stacked
 
 _STORE = "Keep the vectors for exact re-ranking: none, float32, float16, int8."
+_SHARDS = "Make a sharded index of so many directories, in little memory; a build that was cut off goes on."
+_MEMORY = "With shards: what each process may take, such as 600MB or 4GiB; not given: 2GiB."
+_of_shards = partial(typer.Option, rich_help_panel="Shards")
 _TRAIN = "Learn centre and lists from so many rows, chosen at random; not given: all, from which lists take a sample."
 
 
@@ -40,13 +43,20 @@ def build(
     threads: options.Threads = None,
     seed: Annotated[int, typer.Option(help="Of the rotation, k-means and samples.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that is there.")] = False,
+    shards: Annotated[int | None, _of_shards("--shards", metavar="N", help=_SHARDS)] = None,
+    memory: Annotated[str | None, _of_shards("--memory", metavar="BYTES", help=_MEMORY)] = None,
+    processes: Annotated[int | None, _of_shards("--processes", help="Processes that code; not given: one.")] = None,
+    engine: Annotated[
+        str | None, _of_shards("--engine", help="local, or ray: on a cluster.", autocompletion=options.engines)
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Make an index from files of vectors.
 
     Rows are read and coded a chunk at a time. The directory appears when it is whole: after an error or Ctrl-C there is
-    what was there before. A COLUMN is one of the file's (Parquet, Arrow, .npz, HDF5), or a file of its own (.npy, or
-    .txt with one a line).
+    what was there before. With --shards it is a directory of several indexes, built in little memory: what an error or
+    Ctrl-C leaves there is gone on with when the same command is given again. A COLUMN is one of the file's (Parquet,
+    Arrow, .npz, HDF5), or a file of its own (.npy, or .txt with one a line).
     """
     from polarindex.cli.labels import Labels
     from polarindex.cli.places import built_beside, bytes_on_disk
@@ -54,6 +64,18 @@ def build(
     from polarindex.cli.screen import bar, print_json, remark, tell
     from polarindex.indexes.threads import limited
 
+    if shards is not None:
+        from polarindex.cli import shards as sharded
+
+        texts = {"--keys": keys, "--text": text, "--metadata": metadata or None}
+        sharded.refuse({**texts, "--train": train, "--spill": spill, "--overwrite": overwrite or None})
+        parameters = {"metric": metric, "bits": bits, "quantizer": quantizer, "store": store, "seed": seed}
+        wanted = {**parameters, "kind": index, "nlist": nlist, "num_shards": shards}
+        sharded.build(files, out, wanted, ids, memory, processes, threads, engine, json)
+        return
+    for name, value in (("--memory", memory), ("--processes", processes), ("--engine", engine)):
+        if value is not None:
+            raise ValueError(f"{name} is of an index in shards; give --shards too, or leave it out")
     with limited(threads), opened(files) as rows:
         made = _empty(rows.shape[1], index, nlist, spill, metric, bits, quantizer, seed, store)
         if train is not None and train < 1:
@@ -108,9 +130,10 @@ def _write(
 
     import numpy as np
 
-    from polarindex.cli.rows import named, passes
+    from polarindex.cli.rows import passes
     from polarindex.indexes import durable
     from polarindex.records import FILE, Records
+    from polarindex.sweep.stacked import named
 
     with named(rows):
         _learn(index, rows, train, show)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polarindex.cli.labels import Labels
-    from polarindex.cli.rows import Stacked
     from polarindex.indexes.flat import FlatIndex
     from polarindex.indexes.ivf import IVFIndex
     from polarindex.records import Records
+    from polarindex.sweep.stacked import Stacked
 
 _REMOVED = "A file of ids or keys, one a line, or a .npy of ids; - is stdin."
 
@@ -39,8 +39,9 @@ def add(
 ) -> None:
     """Add vectors to an index. Ids count on where none are given; an index with keys wants one for every row."""
     from polarindex.cli.labels import writing
-    from polarindex.cli.rows import named, passes
+    from polarindex.cli.rows import passes
     from polarindex.cli.screen import bar
+    from polarindex.sweep.stacked import named
 
     with _given(index, files, ids, keys, text, metadata, threads) as (rows, labels), writing(index) as (held, records):
         rows.check_dim(held.dim, index)
@@ -72,9 +73,10 @@ def upsert(
     import numpy as np
 
     from polarindex.cli.labels import writing
-    from polarindex.cli.rows import named, passes
+    from polarindex.cli.rows import passes
     from polarindex.cli.screen import bar
     from polarindex.records import WITHOUT_VECTOR
+    from polarindex.sweep.stacked import named
 
     with _given(index, files, ids, keys, text, metadata, threads) as (rows, labels), writing(index) as (held, records):
         rows.check_dim(held.dim, index)

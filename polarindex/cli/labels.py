@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import records as table
-from polarindex.cli.rows import STDIN, Stacked, path_of
-from polarindex.cli.screen import Show
+from polarindex.cli.rows import STDIN, path_of
 from polarindex.errors import FormatError
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ivf import IVFIndex
@@ -28,6 +27,7 @@ from polarindex.indexes.opened import open as open_index
 from polarindex.records import Records
 from polarindex.sweep.columns import Block, Column
 from polarindex.sweep.files import PART
+from polarindex.sweep.stacked import Show, Stacked
 
 _TOGETHER = 8192  # records that are added in one transaction
 

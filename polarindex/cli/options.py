@@ -17,6 +17,10 @@ def kinds() -> list[str]:
     return ["flat", "ivf"]
 
 
+def engines() -> list[str]:
+    return ["local", "ray"]
+
+
 def stores() -> list[str]:
     return ["none", "float32", "float16", "int8"]
 

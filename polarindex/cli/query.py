@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polarindex.cli.answers import Answers
-    from polarindex.cli.rows import Stacked
-    from polarindex.cli.screen import Show
-    from polarindex.indexes.flat import FlatIndex
-    from polarindex.indexes.ivf import IVFIndex
+    from polarindex.cli.reached import Reached
     from polarindex.records import Records
+    from polarindex.sweep.stacked import Show, Stacked
 
     Blocks = Iterator[tuple[list[Any], NDArray[Any]]]
 
 _TOGETHER = 4096  # queries that are searched at a time
+_INDEX = "The directory of an index; or ray:///NAME or ray://HOST:PORT/NAME, which a Ray cluster serves."
 _QUERIES = "Vectors as of build; - is stdin: .npy, or lists of numbers in JSON, one a line."
 _ROW = "Search with the stored rows of these ids, between commas."
 _KEY = "Search with the stored row of a key; may be repeated."
@@ -33,7 +32,7 @@ _OUT = "Write into a file: .npz (ids, distances, keys), .npy (ids), .csv or .jso
 
 
 def query(
-    index: options.Index,
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help=_INDEX)],
     queries: Annotated[str | None, typer.Argument(metavar="QUERIES", help=_QUERIES)] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Results a query.")] = 10,
     row: Annotated[str | None, typer.Option("--row", "--id", metavar="IDS", help=_ROW)] = None,
@@ -54,13 +53,12 @@ def query(
     """
     from polarindex.cli.answers import chosen_format, print_table, write
     from polarindex.cli.labels import records_at
+    from polarindex.cli.reached import reached
     from polarindex.cli.screen import bar
-    from polarindex.indexes.storage import load
 
     wanted = chosen_format(format, out, json)
-    held = load(index, mmap=mmap)
     records = records_at(index)
-    try:
+    with reached(index, mmap) as held, nullcontext() if records is None else closing(records):
         options_of_search = _search_options(held, index, nprobe, rerank, exact, threads)
         if filter is not None:
             options_of_search["filter"] = _filter(filter, held, index, records)
@@ -74,9 +72,6 @@ def query(
                 print_table(answers, count, held.metric)
             else:
                 write(answers, wanted, out)
-    finally:
-        if records is not None:
-            records.close()
 
 
 def _shown(answers: Iterator[Answers], count: int, show: Show) -> Iterator[Answers]:
@@ -88,19 +83,18 @@ def _shown(answers: Iterator[Answers], count: int, show: Show) -> Iterator[Answe
 
 
 def _search_options(
-    held: FlatIndex | IVFIndex, index: Path, nprobe: int | None, rerank: int | None, exact: bool, threads: int | None
+    held: Reached, index: Path, nprobe: int | None, rerank: int | None, exact: bool, threads: int | None
 ) -> dict[str, Any]:
-    from polarindex.indexes.ivf import IVFIndex
-
     found: dict[str, Any] = {"num_threads": threads, "rerank": rerank, "exact_scan": exact}
-    if isinstance(held, IVFIndex):
-        return {**found, "nprobe": held.nlist if exact and nprobe is None else nprobe}
+    nlist = getattr(held, "nlist", None)
+    if nlist is not None:
+        return {**found, "nprobe": nlist if exact and nprobe is None else nprobe}
     if nprobe is not None:
         raise ValueError(f"--nprobe is of an inverted file, and {index} is a flat index: leave it out")
     return found
 
 
-def _filter(file: str, held: FlatIndex | IVFIndex, index: Path, records: Records | None) -> Any:
+def _filter(file: str, held: Reached, index: Path, records: Records | None) -> Any:
     """What may be found, once; a file that names no row of the index is an error."""
     import numpy as np
 
@@ -120,7 +114,7 @@ def _filter(file: str, held: FlatIndex | IVFIndex, index: Path, records: Records
 
 @contextmanager
 def _questions(
-    held: FlatIndex | IVFIndex,
+    held: Reached,
     index: Path,
     records: Records | None,
     queries: str | None,
@@ -154,7 +148,7 @@ def _questions(
         yield len(rows), ((list(numbers[some]), rows[some]) for some in slices), rows
 
 
-def _stored(held: FlatIndex | IVFIndex, index: Path, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+def _stored(held: Reached, index: Path, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     try:
         return held.reconstruct(ids)
     except KeyError as error:
@@ -162,7 +156,7 @@ def _stored(held: FlatIndex | IVFIndex, index: Path, ids: NDArray[np.int64]) -> 
 
 
 def _answers(
-    held: FlatIndex | IVFIndex,
+    held: Reached,
     index: Path,
     records: Records | None,
     blocks: Blocks,
@@ -171,8 +165,8 @@ def _answers(
     search_options: dict[str, Any],
 ) -> Iterator[Answers]:
     from polarindex.cli.answers import Answers
-    from polarindex.cli.rows import named
     from polarindex.errors import FormatError
+    from polarindex.sweep.stacked import named
 
     for names, vectors in blocks:
         with nullcontext() if rows is None else named(rows, names[0]):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
 
-_WIDE = 160  # where output goes to a file nothing is cut to a screen's width
+if TYPE_CHECKING:
+    from polarindex.sweep.stacked import Show
 
-Show = Callable[[int, int, str, str], None]  # done, total, what is done, and of what: the unit of the speed, or ""
+_WIDE = 160  # where output goes to a file nothing is cut to a screen's width
 
 
 class _Results(Console):

@@ -21,9 +21,10 @@ def tune(
 ) -> None:
     """Find the fastest search of an inverted file that reaches a recall, and keep it as the index's default."""
     from polarindex.cli.labels import writing
-    from polarindex.cli.rows import named, opened
+    from polarindex.cli.rows import opened
     from polarindex.cli.screen import print_json, tell
     from polarindex.indexes.ivf import IVFIndex
+    from polarindex.sweep.stacked import named
 
     with ExitStack() as stack:
         held, _ = stack.enter_context(writing(index))

@@ -176,7 +176,7 @@ def answered(
             find(members, allowed, probes)
             continue
         count = int(np.count_nonzero(allowed[: index._id_map.places]))
-        wider = _widened(probes, gap is None, count, len(index), index._held.rows.nlist)
+        wider = widened(probes, gap is None, count, len(index), index._held.rows.nlist)
         find(members, allowed, wider)
         short = group[ids[group, min(k, max(count, 1)) - 1] < 0]
         if count and len(short) and wider.nprobe < index._held.rows.nlist:
@@ -238,7 +238,7 @@ def _best(keys: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
     return np.take_along_axis(keys, order, 1), np.take_along_axis(ids, order, 1)
 
 
-def _widened(probes: Probes, free: bool, count: int, n: int, nlist: int) -> Probes:
+def widened(probes: Probes, free: bool, count: int, n: int, nlist: int) -> Probes:
     """The lists to probe where a filter allows `count` of n rows; the gap goes too where the caller is `free` of it."""
     if count == n:
         return probes
@@ -256,8 +256,11 @@ def _parts(nq: int, most: int, threads: int | None) -> list[slice]:
     return [slice(start, min(start + step, nq)) for start in range(0, nq, step)]
 
 
-def most_queries(index: IVFIndex, keep: int, nprobe: int) -> int:
-    """Queries at a time, whose candidates, rows and lists, have room, and for which Ctrl-C may wait."""
+def most_queries(index: IVFIndex, keep: int, nprobe: int, n: int | None = None) -> int:
+    """Queries at a time, whose candidates, rows and lists, have room, and for which Ctrl-C may wait.
+
+    n : the rows that are scanned; by default the index's
+    """
     rows = index._held.rows
-    work = (rows.n * nprobe // rows.nlist + 8 * keep + rows.nlist) * index.dim
+    work = ((rows.n if n is None else n) * nprobe // rows.nlist + 8 * keep + rows.nlist) * index.dim
     return max(1, min(_ROOM // (2 * (keep + nprobe) + 128), max(_TILE, _WORK // max(work, 1))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -207,6 +207,10 @@ class Index(Attached, ABC):
     @abstractmethod
     def _insert(self, source: checks.VectorSource, ids: Ids) -> None:
         """Add rows under new ids, or change nothing."""
+
+    @abstractmethod
+    def _coded_parts(self, source: checks.VectorSource) -> Iterator[dict[str, NDArray[Any]]]:
+        """Rows coded as if they were added, chunk by chunk, in order; nothing is added. See indexes.streamed."""
 
     @abstractmethod
     def _replace(self, source: checks.VectorSource, ids: Ids) -> None:

@@ -68,18 +68,19 @@ def filter_groups(value: Any, nq: int, id_map: IdMap | ListIds, n: int, version:
 
     `value` is None, a bool mask aligned with `index.ids`, allowed ids, an IdFilter, or a list of nq of these.
     """
-    everyone = np.arange(nq)
+    return [(queries, _allowed(item, name, id_map, n, version)) for queries, item, name in same_filters(value, nq)]
+
+
+def same_filters(value: Any, nq: int) -> list[tuple[NDArray[np.int64], Any, str]]:
+    """Queries that share a filter, the filter as it was given, and what it is called; see `filter_groups`."""
     if not isinstance(value, list | tuple) or all(isinstance(item, int | np.integer | np.bool_) for item in value):
-        return [(everyone, _allowed(value, "filter", id_map, n, version))]
+        return [(np.arange(nq), value, "filter")]
     if len(value) != nq:
         raise ValueError(f"filter is a list of {len(value)} filters, but there are {nq} queries; give one a query")
     members: dict[int, list[int]] = {}
     for query, item in enumerate(value):
         members.setdefault(id(item), []).append(query)
-    return [
-        (np.array(queries), _allowed(value[queries[0]], f"filter[{queries[0]}]", id_map, n, version))
-        for queries in members.values()
-    ]
+    return [(np.array(some), value[some[0]], f"filter[{some[0]}]") for some in members.values()]
 
 
 def _allowed(value: Any, name: str, id_map: IdMap | ListIds, n: int, version: int) -> Allowed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -370,6 +370,10 @@ class FlatIndex(Index):
             arena.stage({name: values[mine] for name, values in columns.items()})
             replacing.append({name: values[~mine] for name, values in columns.items()})
         return _Staged(centre, arena, replacing)
+
+    def _coded_parts(self, source: checks.VectorSource) -> Iterator[Columns]:
+        """What a row added would be, chunk by chunk: the arena's columns, codes as rows of words."""
+        return self._coding.coded(source, self._coding.centre)
 
     def _commit(self, staged: _Staged, ids: Ids) -> None:
         """Make the staged rows part of the index, under these ids."""

@@ -287,12 +287,14 @@ class IVFIndex(Index):
     def _sample(self, source: checks.VectorSource, nlist: int, seed: int) -> Floats:
         """Codable rows of a sample of the source, in order."""
         wanted = sample_rows(source.n, nlist, seed)
-        parts = []
+        if len(wanted) == source.n:
+            return self._coding.codable(source.array(), source.name)
+        sample = np.empty((len(wanted), self.dim), np.float32)
         for start, x in source.chunks():
             rows = self._coding.codable(x, source.name, start)
             low, high = np.searchsorted(wanted, [start, start + len(x)])
-            parts.append(rows[wanted[low:high] - start])
-        return np.concatenate(parts)
+            sample[low:high] = rows[wanted[low:high] - start]
+        return sample
 
     def _take(self, centroids: Centroids, groups: Groups | None = None, next_id: int = 0) -> None:
         """Begin anew with empty lists around these centroids, which are grouped so, or are to be."""
@@ -388,6 +390,22 @@ class IVFIndex(Index):
             there = lists.second[mine] >= 0
             copies = self._coding.coded(rows[there], lists.second[mine][there], centroids, start)
         return CodedRows(mine, words, factors, pack_originals(x, self.store, start), copies)
+
+    def _coded_parts(self, source: checks.VectorSource) -> Iterator[dict[str, NDArray[Any]]]:
+        """What a row added would be, chunk by chunk: lists, codes, factors and originals, as in `_saved_changes`."""
+        held, centroids = self._held, self._held.centroids
+        if held.copies is not None:
+            raise ValueError(f"spill={self.spill}: rows of two lists are coded as they are added")
+
+        def code(part: tuple[int, Floats]) -> dict[str, NDArray[Any]]:
+            start, x = part
+            originals = pack_originals(x, self.store, start)
+            rows = self._coding.codable(x, source.name, start)
+            lists = homes(rows, centroids.full, None).first
+            words, factors = self._coding.coded(rows, lists, centroids, start)
+            return {"lists": lists, "codes": words, "factors": factors, **originals}
+
+        return _in_order(code, source.chunks())
 
     def _drop(self, ids: Ids, positions: Ids) -> None:
         held = self._held

@@ -115,10 +115,11 @@ def clusters_around(sample: Floats, centroids: Floats) -> Clusters:
     return Clusters(centroids, np.bincount(numbers, minlength=len(centroids)), float(distances.mean()))
 
 
-def sample_rows(n: int, nlist: int, seed: int) -> Rows:
+def sample_rows(n: int, nlist: int, seed: int, most: int | None = None) -> Rows:
     """Row numbers, ascending, of the sample for nlist clusters: PER_CENTROID * nlist of n rows and at least FEWEST,
-    or all."""
-    return _drawn(n, min(n, max(PER_CENTROID * nlist, FEWEST)), _SAMPLE, seed)
+    or all; `most` where memory has no room for so many."""
+    wanted = min(n, max(PER_CENTROID * nlist, FEWEST))
+    return _drawn(n, wanted if most is None else min(wanted, most), _SAMPLE, seed)
 
 
 # --- random numbers

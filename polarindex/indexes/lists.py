@@ -24,10 +24,10 @@ from polarindex.indexes.arena import Arena, Column, block_rows
 from polarindex.indexes.saved import Read, SavedArray, read_columns, whole
 
 ROWS = "rows"  # the arena's column of pages
-_LARGE_ID = 2**32  # from which an id takes two words
+LARGE_ID = 2**32  # from which an id takes two words
 _FREE_SHARE = 8  # pages move when one in so many is free
 _PAGES_SAVED = 256  # written to a file at a time
-_MOST_PLACES = 2**31  # kernels hold a place in 32 bits
+MOST_PLACES = 2**31  # kernels hold a place in 32 bits
 _REMOVAL_BYTES = 160  # a row that is removed, for what says where others moved
 _MOVED = 4096  # rows that move, or are read for their ids, at a time
 
@@ -152,9 +152,9 @@ class Lists:
         count = int(wanted.sum())
         reused = sorted(self._free[max(0, len(self._free) - count) :])
         more = count - len(reused)
-        if (self._pages + more) * PANEL >= _MOST_PLACES:
-            raise ValueError(f"{len(lists)} more rows are too many for one index, which has {_MOST_PLACES:,} places")
-        self._make_room(more, largest_id >= _LARGE_ID)
+        if (self._pages + more) * PANEL >= MOST_PLACES:
+            raise ValueError(f"{len(lists)} more rows are too many for one index, which has {MOST_PLACES:,} places")
+        self._make_room(more, largest_id >= LARGE_ID)
         fresh = np.concatenate([np.array(reused, np.int32), np.arange(self._pages, self._pages + more, dtype=np.int32)])
         places = np.empty(len(lists), np.int64)
         kernels.place_rows(lists, self.heads, self.sizes, fresh, wanted, places)
@@ -328,12 +328,12 @@ class Lists:
 
         ValueError where sizes, those of `file`, are not that.
         """
-        if (sizes < 0).any() or (sizes > rows).any() or rows >= _MOST_PLACES or sizes.sum() != rows:
+        if (sizes < 0).any() or (sizes > rows).any() or rows >= MOST_PLACES or sizes.sum() != rows:
             raise ValueError(f"{file} holds {sizes.min()} to {sizes.max()}, wanted sizes of lists of {rows} rows")
         pages_of = -(-sizes // PANEL)
         pages = int(pages_of.sum())
-        if pages * PANEL >= _MOST_PLACES:
-            raise ValueError(f"{file} asks for {pages} pages, wanted fewer than {_MOST_PLACES // PANEL}")
+        if pages * PANEL >= MOST_PLACES:
+            raise ValueError(f"{file} asks for {pages} pages, wanted fewer than {MOST_PLACES // PANEL}")
         self.arena = self._target = self._new_arena(self.id_word + 1 + wide)
         self.arena.adopt(read_columns(self.arena, pages * PANEL, read), pages * PANEL)
         ends, some = np.cumsum(pages_of), pages_of > 0

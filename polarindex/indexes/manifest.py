@@ -29,6 +29,11 @@ from polarindex.indexes.reading import BLOCK_BYTES, CHECKSUMS, LARGEST, of_type,
 FORMAT, VERSION = "polarindex", 2
 WITHOUT_LOG = 1  # the version of a manifest that names no log
 MANIFEST = "manifest.json"
+SHARDED, BUILDING = "sharded.json", "building"  # of directories of several indexes: see distributed/layout.py
+UNFINISHED = (
+    "a sharded index whose build is not done: give the same build again, and it goes on where it was; or remove the "
+    "directory"
+)
 _MOST_BYTES = 1 << 20  # of a manifest: as Python objects JSON may take 20 times its length
 KINDS: dict[str, type[FlatIndex] | type[IVFIndex]] = {kind.kind: kind for kind in (FlatIndex, IVFIndex)}
 _SEGMENT, _LOG = re.compile("segment-[0-9a-f]{12}"), re.compile("log-[0-9a-f]{12}")
@@ -73,18 +78,8 @@ def read(folder: Path) -> Manifest:
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise FormatError(f"{folder} is not a polarindex index: it has no {MANIFEST}") from None
-    text = read_all(path, _MOST_BYTES)
-    try:
-        manifest = parsed(text)
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise FormatError(f"{path} is not the manifest of a polarindex index")
-        if manifest.get("checksum") != checksum(manifest):
-            raise FormatError(f"{path} is damaged: its checksum does not match")
-    except FormatError:
-        raise
-    except (RecursionError, ValueError) as error:  # also of bad UTF-8, and of numbers of thousands of digits
-        raise FormatError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        raise FormatError(f"{folder} is not a polarindex index: it has no {MANIFEST}{_sharded(folder)}") from None
+    manifest = read_sealed(path, FORMAT, "a polarindex index")
     version = manifest.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
         raise FormatError(f"{path} has format version {version!r:.99}; this polarindex reads up to {VERSION}")
@@ -93,6 +88,31 @@ def read(folder: Path) -> Manifest:
     except (LookupError, TypeError, ValueError) as error:
         raise FormatError(f"{path} does not describe an index this version can make: {error!r}") from error
     return manifest
+
+
+def _sharded(folder: Path) -> str:
+    """What to do with a directory of several indexes, for messages."""
+    if (folder / SHARDED).is_file():
+        return "; it is a sharded index, which polarindex.distributed.ShardedIndex.open serves"
+    if (folder / BUILDING).is_dir():
+        return f"; it is {UNFINISHED}"
+    return ""
+
+
+def read_sealed(path: Path, format: str, what: str) -> Manifest:
+    """The entries of a file of this format that `sealed` made; FormatError where it is foreign or damaged."""
+    text = read_all(path, _MOST_BYTES)
+    try:
+        entries = parsed(text)
+        if not isinstance(entries, dict) or entries.get("format") != format:
+            raise FormatError(f"{path} is not the manifest of {what}")
+        if entries.get("checksum") != checksum(entries):
+            raise FormatError(f"{path} is damaged: its checksum does not match")
+    except FormatError:
+        raise
+    except (RecursionError, ValueError) as error:  # also of bad UTF-8, and of numbers of thousands of digits
+        raise FormatError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    return dict(entries)
 
 
 def kind(manifest: Manifest) -> str:

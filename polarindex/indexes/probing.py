@@ -148,16 +148,18 @@ class ListScan:
             _, lims, distances, ids = kernels.within(told.isa, told.about, given, *probes, radius, together, seen)
         return lims, distances, ids
 
-    def told(self) -> Told | None:
+    def told(self, probing: bool = True) -> Told | None:
         """The index as kernels.answer takes it; None where it is not read in registers.
 
         For the caller's own hands: another thread's search may replace what is held here and what that holds.
+
+        probing : with the centroids, by which lists are chosen: their codes are made when that is first asked for
         """
         reading, told = self._reading(), self._told
         if reading is None:
             return None
-        if told is None or told.reading is not reading or not self.still(told):
-            told = self._told = self._described(reading, self._lists.store)
+        if told is None or told.reading is not reading or not self.still(told) or (probing and not told.probing):
+            told = self._told = self._described(reading, self._lists.store, probing)
         return told
 
     def still(self, told: Told) -> bool:
@@ -170,17 +172,23 @@ class ListScan:
         """Let go of what rows were told as; they are others now."""
         self._told = None
 
-    def _described(self, reading: _Reading, store: tuple[Any, ...]) -> Told:
+    def _described(self, reading: _Reading, store: tuple[Any, ...], probing: bool) -> Told:
         code, coarse_code, rotation, quantizer, prefix = reading
-        coarse, centres, groups = self.coarse.lists(quantizer), self.coarse.centres(quantizer), self.coarse.groups
         order, signs, starts, size, _ = rotation.plan
+        mine = _side(self._lists, code, store, self._coding.head)
+        coarse: list[Any] = [0] * (2 * len(mine))
+        grouping: list[Any] = [0, 0, 0]
+        made: list[Lists] = []
+        if probing:
+            lists, centres, groups = self.coarse.lists(quantizer), self.coarse.centres(quantizer), self.coarse.groups
+            coarse = [*_side(lists, coarse_code, lists.store), *_side(centres, coarse_code, centres.store)]
+            grouping, made = [-(-groups.size // PANEL), groups.looks, len(groups.looks)], [lists, centres]
         kind, blocks, scales, bits = _NO_ORIGINALS
         if "originals" in self._lists.arena.columns:
             kind, blocks, scales, bits = original_rows(self._lists.arena)
         held = [
-            *_side(self._lists, code, store, self._coding.head),
-            *_side(coarse, coarse_code, coarse.store),
-            *_side(centres, coarse_code, centres.store),
+            *mine,
+            *coarse,
             L2 if self._coding.metric == "l2" else INNER_PRODUCT,
             self._coding.metric == "cosine",
             self.centroids.relative,
@@ -199,9 +207,7 @@ class ListScan:
             scales,
             len(scales),
             bits,
-            -(-groups.size // PANEL),
-            groups.looks,
-            len(groups.looks),
+            *grouping,
             0 if self._copies is None else self._lists.places,
             *((prefix.table, 0, 1, self._lists.owners) if prefix else ()),  # or else copies: no index has both
         ]
@@ -212,7 +218,7 @@ class ListScan:
         about = [part.__array_interface__["data"][0] if isinstance(part, np.ndarray) else int(part) for part in held]
         isa, first = kernels.Isa(code.isa, 8, code.bits), kernels.Isa(code.isa, 8, (prefix or code).bits)
         addresses = np.array(about, np.int64)
-        return Told(reading, store, copies_store, isa, first, kind, addresses, [coarse, centres, *held])
+        return Told(reading, store, copies_store, isa, first, kind, addresses, [*made, *held], probing)
 
     # --- in steps
 
@@ -225,6 +231,18 @@ class ListScan:
         bits: int,
         first: bool = False,
     ) -> tuple[Floats, Ids]:
+        """`best_of_lists` of those that each query probes."""
+        return self.best_of_lists(centred, self.coarse.nearest(centred, *probes), k, allowed, bits, first)
+
+    def best_of_lists(
+        self,
+        centred: Floats,
+        probed: list[Numbers],
+        k: int,
+        allowed: NDArray[np.uint8] | None,
+        bits: int,
+        first: bool = False,
+    ) -> tuple[Floats, Ids]:
         """Keys (nq, k) float32, best first, and ids (nq, k); empty places are -inf and EMPTY_ID.
 
         first : by the first planes of the codes
@@ -232,7 +250,7 @@ class ListScan:
         kept = k if self._copies is None else 2 * k  # a row may be found twice
         keys = np.full((len(centred), kept), -np.inf, np.float32)
         ids = np.full(keys.shape, EMPTY_ID, np.int64)
-        for block in self.key_blocks(centred, self.coarse.nearest(centred, *probes), allowed, bits, first):
+        for block in self.key_blocks(centred, probed, allowed, bits, first):
             best, names = keys[block.members], ids[block.members]
             kernels.select(block.keys, block.ids, block.allowed, best, names)
             keys[block.members], ids[block.members] = best, names
@@ -338,6 +356,7 @@ class Told(NamedTuple):
     """An index as kernels.answer takes it, for a reading and stores of rows; `held` is what the addresses are of.
 
     isa, first : tags for all planes of the codes, and for those that are scanned
+    probing : whether the centroids are among it; without, it is for kernels.candidates_of
     """
 
     reading: _Reading
@@ -348,6 +367,7 @@ class Told(NamedTuple):
     kind: NDArray[Any]
     about: NDArray[np.int64]
     held: list[Any]
+    probing: bool
 
     def way(self, first: bool) -> tuple[Any, Any, Any]:
         """The kernel for a search by whole codes or by the `first` planes, and its first two arguments."""

@@ -21,20 +21,24 @@ from polarindex.indexes.reading import BLOCK_BYTES, CHECKSUMS, digest, header
 from polarindex.indexes.saved import Saved
 
 
-def replace(index: Index, folder: Path) -> Manifest:
-    """Make a directory this index, durably: a new segment, then the manifest that names it, which is returned."""
-    written = write(index, folder)
+def replace(index: Index, folder: Path, saved: Saved | None = None) -> Manifest:
+    """Make a directory this index, durably: a new segment, then the manifest that names it, which is returned.
+
+    saved : what the index would be with other rows than its own, which are written in their place
+    """
+    written = write(index, folder, saved)
     put(folder, written)
     return written
 
 
-def write(index: Index, folder: Path) -> Manifest:
-    """Write a new segment and return the manifest that names it, which is not yet in its place."""
+def write(index: Index, folder: Path, saved: Saved | None = None) -> Manifest:
+    """Write a new segment and return the manifest that names it, which is not yet in its place; `saved` as above."""
     name = manifest.new_name("segment")
     place = folder / name
     try:
         place.mkdir()
-        saved, files = _write_arrays(index, place)
+        saved = saved or index._saved()
+        files = _write_arrays(saved, place)
         durable.sync_directory(place)
         durable.sync_directory(folder)
     except BaseException:
@@ -64,9 +68,8 @@ def put(folder: Path, written: Manifest) -> None:
         raise
 
 
-def _write_arrays(index: Index, place: Path) -> tuple[Saved, dict[str, Any]]:
-    """The files of a segment, synced; what they are, and length and checksum of each."""
-    saved = index._saved()
+def _write_arrays(saved: Saved, place: Path) -> dict[str, Any]:
+    """The files of a segment, synced; length and checksum of each."""
     files, checksums = {}, [np.empty(0, np.uint64)]
     for array, (shape, dtype, parts) in saved.arrays.items():
         file = f"{array}.npy"
@@ -75,7 +78,7 @@ def _write_arrays(index: Index, place: Path) -> tuple[Saved, dict[str, Any]]:
         checksums.append(blocks)
     everything = np.concatenate(checksums)
     _write_checked(place / CHECKSUMS, header(everything.shape, everything.dtype), [everything])
-    return saved, files
+    return files
 
 
 def _layout(index: Index) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.indexes.coding import METRICS
 from polarindex.indexes.flat import FlatIndex
+from polarindex.indexes.halves import some_question
 from polarindex.indexes.ivf import IVFIndex
 from polarindex.indexes.lines import READ_BITS
 from polarindex.indexes.originals import STORES
@@ -102,6 +103,7 @@ def _steps(x: Floats, chosen: Sequence[int] | None = None) -> list[tuple[str, Ca
         *((f"{name} {bits} bit", partial(_use_cell, x, name, bits)) for name, bits in cells),
         *((", ".join(map(str, one.values())), partial(_use_saved, x, **one)) for one in settings),
         *((", ".join(map(str, one.values())), partial(_use, x, **one)) for one in stored),
+        *((f"parts of {one} bit", partial(_use_apart, x, one)) for one in READ_BITS if not chosen or one in chosen),
         *((f"{one} rotation", partial(_encode, x, "eden", {"rotation": one})) for one in ROTATIONS),
         *((f"{one} matrix", partial(_encode, x, "qjl", {"matrix": one})) for one in SKETCHES),
     ]
@@ -112,6 +114,11 @@ def _use_cell(x: Floats, name: str, bits: int) -> None:
     _encode(_read_only(x), name, {"bits": bits})
     for kind in _KINDS:
         _use(x, kind, bits=bits, quantizer=name)
+
+
+def _use_apart(x: Floats, bits: int) -> None:
+    """Lists whose queries are prepared by one index and answered by another."""
+    some_question(IVFIndex(_DIM, bits=bits, nlist=3).fit(x))
 
 
 def _encode(x: Floats, name: str, options: dict[str, Any]) -> None:

@@ -441,6 +441,15 @@ def settle(keys: Array, ids: Array, constants: Array, negate: bool) -> tuple[Arr
     return np.where(ids == np.iinfo(np.int64).max, -1, ids), distances
 
 
+def best_of(keys: Array, ids: Array, scores: Array, keep: int, k: int) -> tuple[Array, Array]:
+    """Scores and ids (nq, k): of the `keep` first by (key descending, id), the k first by (score descending, id)."""
+    kept = np.lexsort((ids, -keys), axis=1)[:, :keep]
+    scores, ids = sort_rows(np.take_along_axis(scores, kept, axis=1), np.take_along_axis(ids, kept, axis=1))
+    missing = ((0, 0), (0, max(0, k - ids.shape[1])))
+    scores = np.pad(scores[:, :k], missing, constant_values=-np.inf)
+    return scores, np.pad(ids[:, :k], missing, constant_values=np.iinfo(np.int64).max)
+
+
 # --- lines.py
 
 

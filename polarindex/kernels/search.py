@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from polarindex.kernels.candidates import candidate_room, id_at, shrink
+from polarindex.kernels.candidates import candidate_room, id_at, name_at, shrink
 from polarindex.kernels.compile import inlined, kernel, spliced
 from polarindex.kernels.copies import join_copies, raise_limits
 from polarindex.kernels.hadamard import rotate, rotate_rows
@@ -262,13 +262,13 @@ def probing_jobs(coarse_isa, coarse, queries, settings):
 
 
 @spliced
-def scan_probed(isa, about, coarse, side, queries, settings, keep_count, allowed, found):
-    """The best candidates of each query from the lists it probes, and from the second lists of the same numbers.
+def scan_jobs(isa, about, side, queries, jobs, keep_count, allowed, found):
+    """The best candidates of each query from the lists of jobs, and from the second lists of the same numbers.
 
-    about : see `answer`; coarse, queries, settings as in probing_jobs; side = (store, code, chains, sizes) of the
-    index's lists; found as in scan_lists.
+    about : see `answer`; side = (store, code, chains, sizes) of the index's lists; queries = (quads, sums, gains), jobs
+    as of probing_jobs; found as in scan_lists.
     """
-    lists, starts, members, offsets = probing_jobs(tag_with(isa, 0, 8), coarse, queries, settings)
+    lists, starts, members, offsets = jobs
     store, code, chains, sizes = side
     into = found
     for turn in range(2 if about[COPIED] else 1):  # one call: with two, scan_lists is .5 us a search slower
@@ -278,11 +278,18 @@ def scan_probed(isa, about, coarse, side, queries, settings, keep_count, allowed
             allowed, into = allowed[min(about[COPIED], allowed.size) :], empty_candidates(found[2].size, keep_count)
             into[3][:] = found[3]
         scan_lists(
-            isa, tag_with(isa, 1, 0), store, code, chains, (lists, starts, members, offsets, sizes), queries[1:],
+            isa, tag_with(isa, 1, 0), store, code, chains, (lists, starts, members, offsets, sizes), queries,
             allowed, into, keep_count,
         )
     if about[COPIED]:
         join_copies(found, into, side[0], store, keep_count)
+
+
+@spliced
+def scan_probed(isa, about, coarse, side, queries, settings, keep_count, allowed, found):
+    """`scan_jobs` for the lists that each query probes; coarse, queries, settings as in probing_jobs."""
+    jobs = probing_jobs(tag_with(isa, 0, 8), coarse, queries, settings)
+    scan_jobs(isa, about, side, queries[1:], jobs, keep_count, allowed, found)
 
 
 # --- one call for a search. A kernel's arrays cost .2 us each where they come from Python, so an index is told as one
@@ -453,6 +460,47 @@ def answer(isa, kind, about, given, nprobe, gap, keep_count, exact, allowed, out
     else:
         best_by_codes(side[0], found, constants, sign, out_distances, out_ids)
     return True
+
+
+# --- the same in two calls, for rows that lie in several indexes with the same lists: one of these, with or without
+# rows, says which lists a query meets, and each scans its own rows of them.
+
+
+@kernel
+def asked_lists(isa, about, given, nprobe, gap):
+    """Whether all queries can be answered; queries and jobs as `candidates_of` takes them, and constants (nq,)
+    float64 that are added to keys. Arguments as of `answer`.
+    """
+    able, queries, constants = prepared(about, given)
+    if not able:
+        none = np.empty(0, np.int32)
+        return able, queries[1:], (none, np.zeros(1, np.int64), none, np.empty(0, np.float32)), constants
+    settings = about[METRIC], nprobe, np.float32(gap)
+    jobs = probing_jobs(tag_with(isa, 0, 8), coarse_side(about, given.shape[1]), queries, settings)
+    return able, queries[1:], jobs, constants
+
+
+@kernel
+def candidates_of(isa, about, queries, jobs, keep_count, allowed, out_keys, out_ids, out_places):
+    """The keep_count best rows of each query by (key, id), in no order: keys, ids and places (nq, keep_count).
+
+    isa, about, allowed as in `answer`, of which the centroids are not read; queries, jobs as of `asked_lists`. What
+    there is not is -inf, EMPTY_ID and -1.
+    """
+    side = side_at(about, 0)
+    found = empty_candidates(queries[1].size, keep_count)
+    scan_jobs(isa, about, side, queries, jobs, keep_count, allowed, found)
+    scores, places, held, _ = found
+    room = candidate_room(keep_count)
+    out_keys[:], out_ids[:], out_places[:] = -np.inf, EMPTY_ID, -1
+    for q in range(held.size):
+        first, count = q * room, held[q]
+        if count > keep_count:
+            shrink(scores, places, first, count, keep_count, side[0])
+            count = keep_count
+        for i in range(count):
+            out_keys[q, i], out_places[q, i] = scores[first + i], places[first + i]
+            out_ids[q, i] = name_at(side[0], places[first + i])
 
 
 @kernel

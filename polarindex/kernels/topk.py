@@ -124,3 +124,25 @@ def settle(keys, ids, constants, negate, distances):
             distances[q, i] = -keys[q, i] if negate else keys[q, i]
             if ids[q, i] == EMPTY_ID:
                 ids[q, i] = -1
+
+
+@kernel
+def best_of(keys, ids, scores, keep, best_scores, best_ids):
+    """The k best by (score, id) of each query's `keep` best candidates by (key, id), best first.
+
+    keys, scores (nq, m) float32, larger is better; ids (nq, m) int64, EMPTY_ID at key -inf where there is none;
+    best_scores (nq, k) float32, best_ids (nq, k) int64: where there are fewer, -inf and EMPTY_ID.
+    """
+    k = best_ids.shape[1]
+    limits, names = np.empty(keep, np.float32), np.empty(keep, np.int64)
+    found, idents = best_scores.reshape(-1), best_ids.reshape(-1)
+    for q in range(keys.shape[0]):
+        limits[:], names[:] = -np.inf, EMPTY_ID
+        for i in range(keys.shape[1] if keep < keys.shape[1] else 0):
+            push(keys[q, i], ids[q, i], limits, names, 0, keep)
+        for i in range(q * k, q * k + k):
+            found[i], idents[i] = -np.inf, EMPTY_ID
+        for i in range(keys.shape[1]):
+            if keys[q, i] > limits[0] or (keys[q, i] == limits[0] and ids[q, i] <= names[0]):
+                push(scores[q, i], ids[q, i], found, idents, q * k, k)
+        sort_heap(found, idents, q * k, k)

@@ -11,6 +11,7 @@ Not here:  data sets with queries and neighbours (hdf5.py, dataset.py); values t
 
 from __future__ import annotations
 
+import mmap
 import os
 import zipfile
 import zlib
@@ -28,7 +29,7 @@ from polarindex.memory import require
 
 PART = "::"  # between a file's name and that of a matrix in it
 _BLOCK = 1 << 24  # bytes
-_KEPT = 1 << 28  # bytes of Parquet row groups that are kept, decoded, for the next slice
+_KEPT = 1 << 26  # bytes of Parquet row groups that are kept, decoded, for the next slice
 
 
 class Rows(Protocol):
@@ -106,6 +107,19 @@ def read_slice(rows: Rows, name: str, start: int, stop: int) -> NDArray[Any]:
         raise FormatError(f"{name} cannot be read from row {start} on: {first_line(error)}") from error
 
 
+def let_go(rows: Rows) -> None:
+    """Take what a mapped file has brought into this process's memory out of it again; nothing where none is mapped.
+
+    Without it a file that is read once from end to end stays in memory as long as there is room.
+    """
+    base: Any = rows
+    while isinstance(base, np.ndarray) and not isinstance(base.base, mmap.mmap):
+        base = base.base
+    # pages that somebody may write to are left alone: what was written to them would go
+    if isinstance(base, np.memmap) and base.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        base.base.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]
+
+
 def formats() -> tuple[str, ...]:
     """The endings of names that `open_vectors` reads."""
     return tuple(_READERS)
@@ -160,10 +174,12 @@ def _vecs(dtype: type) -> Callable[[Path, str | None], NDArray[Any]]:
         if dim < 1 or size % (4 + dim * width):
             raise FormatError(f"{path}: {size} bytes are not rows of {dim} values, as its first four bytes say")
         whole = np.memmap(path, np.uint8, "r").reshape(-1, 4 + dim * width)
-        lengths = whole[:, :4].view("<i4")[:, 0]
-        if (lengths != dim).any():
-            row = int((lengths != dim).argmax())
-            raise FormatError(f"{path}: row {row} has {lengths[row]} values, the first one has {dim}")
+        for start in range(0, len(whole), step := max(1, _BLOCK // whole.shape[1])):
+            lengths = whole[start : start + step, :4].copy().view("<i4")[:, 0]
+            if (lengths != dim).any():
+                row = int((lengths != dim).argmax())
+                raise FormatError(f"{path}: row {start + row} has {lengths[row]} values, the first one has {dim}")
+            let_go(whole)
         rows: NDArray[Any] = whole[:, 4:].view(np.dtype(dtype).newbyteorder("<"))
         return rows
 

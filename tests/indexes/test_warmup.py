@@ -17,6 +17,7 @@ PROGRAM = """
 import json, logging, sys
 import numpy as np, polarindex as pi
 from polarindex import kernels
+from polarindex.indexes import halves
 messages = []
 class Keep(logging.Handler):
     def emit(self, record):
@@ -77,6 +78,7 @@ for number, (name, bits, store, planes) in enumerate(lists):
                          num_threads=1 + nq % 2, query_bits=int(rng.choice([8, 8, 16])),
                          return_error=bool(rng.integers(2)), rerank=3 if store != "none" and rng.integers(2) else None,
                          exact_scan=bool(rng.integers(2)))
+    halves.some_question(index)
     index.range_search(vectors(2, dim), 0.5, filter=mask)
     index.remove(index.ids[: n // 3])
     index.upsert(np.arange(5, 10), vectors(5, dim))

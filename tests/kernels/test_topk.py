@@ -210,3 +210,24 @@ def test_lists_are_merged_by_score_and_then_by_id(m, k, rng):
     expected = reference.merge_lists(keys, names)
     np.testing.assert_array_equal(found_scores, expected[0])
     np.testing.assert_array_equal(found_ids, expected[1])
+
+
+# --- candidates of several parts
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+@pytest.mark.parametrize("keep", [1, 5, 12, 40, 60])
+def test_the_best_of_candidates_are_chosen_by_key_and_ordered_by_score(k, keep):
+    """Few kinds of keys and scores, so that ids decide who is kept and who comes first; the last query has none."""
+    rng = np.random.default_rng([k, keep])
+    for kinds in (1, 4, 1000):
+        keys, scores = (rng.integers(0, kinds, (6, 40)).astype(np.float32) for _ in range(2))
+        ids = rng.permuted(np.tile(np.arange(40), (6, 1)), axis=1)
+        gone = rng.random((6, 40)) < 0.3
+        gone[-1] = True
+        keys[gone], scores[gone], ids[gone] = -np.inf, -np.inf, EMPTY_ID
+        got = np.full((6, k), 77, np.float32), np.full((6, k), 77)
+        kernels.best_of(keys, ids, scores, keep, *got)
+        wanted = reference.best_of(keys, ids, scores, keep, k)
+        assert_array_equal(got[1], wanted[1])
+        assert_array_equal(got[0], wanted[0])
