@@ -71,11 +71,6 @@ class VectorSource:
                 self._reject(start, rows)
             yield start, chunk
 
-    @property
-    def rows(self) -> Any:
-        """What it reads, as it came: rows[start:stop] of any type of numbers."""
-        return self._rows
-
     def array(self) -> NDArray[np.float32]:
         """All rows (n, dim) float32 C-contiguous, checked as in `chunks`; maybe the caller's own memory."""
         if _is_plain(self.rows):
