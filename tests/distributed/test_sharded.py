@@ -40,9 +40,9 @@ def served(ray, rows, tmp_path_factory):
         yield index, one_index(path, rows)
 
 
-@pytest.mark.parametrize("nq", [1, 7, 600])
+@pytest.mark.parametrize("nq", [1, 7, 2_100])
 def test_answers_are_those_of_one_index(served, rows, nq):
-    """600 queries are two parts, of which one is prepared while shards scan the other."""
+    """2,100 queries are three parts, of which one is prepared while shards scan another."""
     index, whole = served
     q = rows[:nq] + np.float32(0.1)
     assert_same(index.search(q, 10), whole.search(q, 10))
