@@ -29,6 +29,7 @@ from polarindex.errors import ShardError, first_line
 from polarindex.indexes.threads import limited
 
 _SLICE = 0.05  # seconds: after the first answers a call looks so often for actors that are lost
+_LEAST = 0.001  # seconds
 PAUSE = 0.1  # seconds before an actor that is not back yet is asked again
 _CALLS = 64  # that an actor takes at a time; `threads` of them scan
 _KNOCKING = 5.0  # seconds
@@ -189,6 +190,7 @@ class Asking:
     ) -> None:
         self._ray, self._handles, self._method, self._arguments = imported_ray(), handles, method, arguments
         self.deadline, self._hedge = deadline, hedge
+        self._slice = _SLICE if hedge is None else min(_SLICE, max(hedge, _LEAST))
         self._copies = 1 if first_only else handles.replicas
         self._sent: dict[Any, _Sent] = {}
         self._later: list[tuple[float, int, int]] = []  # when to ask which copy of which shard again
@@ -212,7 +214,7 @@ class Asking:
             left = self.deadline.left()
             if left <= 0:
                 break
-            self._take(min(left, _SLICE, self._hedge or _SLICE))
+            self._take(min(left, self._slice))
             self._ask_again()
             self._ask_others()
         self._sent.clear()
