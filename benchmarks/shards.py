@@ -27,7 +27,7 @@ from polarindex.sweep.dataset import load_dataset
 
 K, BATCH = 10, 1_000
 SINGLES = 300  # single queries a round
-PROBES = (32, 128)
+PROBES = (32, 128, 512)
 
 
 def main() -> int:

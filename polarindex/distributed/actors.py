@@ -13,6 +13,9 @@ Not here:  what is asked (sharded.py)."""
 from __future__ import annotations
 
 import itertools
+import os
+import re
+import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -26,8 +29,11 @@ from polarindex.errors import ShardError, first_line
 from polarindex.indexes.threads import limited
 
 _SLICE = 0.05  # seconds: after the first answers a call looks so often for actors that are lost
+_LEAST = 0.001  # seconds
 PAUSE = 0.1  # seconds before an actor that is not back yet is asked again
 _CALLS = 64  # that an actor takes at a time; `threads` of them scan
+_KNOCKING = 5.0  # seconds
+_HOST_AND_PORT = re.compile(r"(?:ray://)?([^:/]+):([0-9]{1,5})")
 _STILLBORN = "creation task"  # as Ray tells of an actor that could not be made
 PATIENCE = 30.0  # seconds that a new actor waits for the lock of the one that was lost
 NAMESPACE = "polarindex"
@@ -38,6 +44,7 @@ def connected(address: str | None) -> bool:
     library = imported_ray()
     if library.is_initialized():
         return False
+    _knock(os.environ.get("RAY_ADDRESS") if address in (None, "auto") else address)
     options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "warning"}
     if address in (None, "local"):
         options["include_dashboard"] = False
@@ -46,6 +53,17 @@ def connected(address: str | None) -> bool:
     except ConnectionError as error:
         raise ConnectionError(f"no Ray cluster answers at {address!r}: {first_line(error)}") from error
     return True
+
+
+def _knock(address: str | None) -> None:
+    """ConnectionError where nobody listens at HOST:PORT: Ray would try for minutes."""
+    found = _HOST_AND_PORT.fullmatch(address or "")
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=_KNOCKING).close()
+    except OSError as error:
+        raise ConnectionError(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
 
 
 def cluster_address() -> str:
@@ -172,6 +190,7 @@ class Asking:
     ) -> None:
         self._ray, self._handles, self._method, self._arguments = imported_ray(), handles, method, arguments
         self.deadline, self._hedge = deadline, hedge
+        self._slice = _SLICE if hedge is None else min(_SLICE, max(hedge, _LEAST))
         self._copies = 1 if first_only else handles.replicas
         self._sent: dict[Any, _Sent] = {}
         self._later: list[tuple[float, int, int]] = []  # when to ask which copy of which shard again
@@ -195,7 +214,7 @@ class Asking:
             left = self.deadline.left()
             if left <= 0:
                 break
-            self._take(min(left, _SLICE, self._hedge or _SLICE))
+            self._take(min(left, self._slice))
             self._ask_again()
             self._ask_others()
         self._sent.clear()

@@ -90,12 +90,12 @@ class Candidates(NamedTuple):
     """Rows of one index for each query, in no order.
 
     keys : (nq, m) float32, larger is better, -inf where there is none
-    ids : (nq, m) int64, EMPTY_ID where there is none
+    ids : (nq, m) int64, or int32 where they fit, for they are sent; -1 where there is none
     scores : (nq, m) float32 of their originals, larger is better; None where these are not asked
     """
 
     keys: Floats
-    ids: Ids
+    ids: NDArray[np.signedinteger[Any]]
     scores: Floats | None
 
 
@@ -151,15 +151,18 @@ def candidates(
     keep = max(1, min(keep, len(index)))
     ((_, allowed),) = filter_groups(filter, 1, index._id_map, len(index), index._version)
     keys, ids, places = question.found(index, keep, allowed, exact)
-    if given is None:
-        return Candidates(keys, ids, None)
     there = ids != EMPTY_ID
+    named = np.where(there, ids, -1)
+    if named.max(initial=-1) < 2**31:
+        named = named.astype(np.int32)
+    if given is None:
+        return Candidates(keys, named, None)
     if places is None:
         places = np.full(ids.shape, -1, np.int64)
         places[there] = index._id_map.positions(ids[there])
     arena = index._arena if isinstance(index, FlatIndex) else index._held.rows.arena
     exactly = exact_scores(arena, places, given, index.metric).astype(np.float32)
-    return Candidates(keys, ids, -exactly if index.metric == "l2" else exactly)
+    return Candidates(keys, named, -exactly if index.metric == "l2" else exactly)
 
 
 @reading
@@ -179,7 +182,9 @@ def errors(index: Index, given: Floats, ids: Ids) -> Floats:
 
 def best(parts: list[Candidates], constants: Doubles, k: int, keep: int, metric: str) -> tuple[Floats, Ids]:
     """Distances and ids (nq, k) of the best of all parts' candidates, as of FlatIndex.search."""
-    keys, ids = (np.concatenate(arrays, axis=1) for arrays in zip(*(part[:2] for part in parts), strict=True))
+    keys, given = (np.concatenate(arrays, axis=1) for arrays in zip(*(part[:2] for part in parts), strict=True))
+    ids = given.astype(np.int64)
+    ids[ids < 0] = EMPTY_ID
     exact = [part.scores for part in parts if part.scores is not None]
     if exact:
         scores = np.concatenate(exact, axis=1)

@@ -122,6 +122,17 @@ def test_flat_rows_in_parts_equal_one_index(rows, made):
     assert sum(halves.allowed_rows(part, allowed) for part in parts) == 3
 
 
+def test_ids_are_sent_in_32_bits_where_they_fit(rows):
+    whole = pi.IVFIndex(DIM, nlist=NLIST).fit(rows)
+    for largest, kind in ((2**31 - 1, np.int32), (2**31, np.int64), (2**40, np.int64)):
+        index, other = whole.empty_like(), whole.empty_like()
+        index.add(rows[:3], ids=[1, 2, largest])
+        question, constants = halves.asked(whole, rows[:3], whole._probes(NLIST, None), 8, True)
+        found = [halves.candidates(part, question, None, 5, None, True) for part in (index, other)]
+        assert found[0].ids.dtype == kind and (found[1].ids == -1).all()
+        assert_same(halves.best(found, constants, 5, 5, "l2"), index.search(rows[:3], 5, nprobe=NLIST))
+
+
 def test_a_part_without_rows_has_no_candidates(rows):
     whole = pi.IVFIndex(DIM, nlist=NLIST).fit(rows)
     frame, parts = parts_of(whole, rows, 1)
