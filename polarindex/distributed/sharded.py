@@ -82,10 +82,7 @@ class ShardedIndex:
 
     # --- beginning and end
 
-    @classmethod
-    def build(cls, source: Any, path: str | os.PathLike[str], **options: Any) -> Layout:
-        """Build it: see `build.build`."""
-        return build(source, path, **options)
+    build = staticmethod(build)
 
     @classmethod
     def reshard(cls, path: str | os.PathLike[str], num_shards: int, *, memory: int = resharding.MEMORY) -> Layout:
