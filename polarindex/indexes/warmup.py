@@ -23,6 +23,7 @@ from polarindex.indexes.halves import some_question
 from polarindex.indexes.ivf import IVFIndex
 from polarindex.indexes.lines import READ_BITS
 from polarindex.indexes.originals import STORES
+from polarindex.indexes.scan import merged
 from polarindex.indexes.storage import load
 from polarindex.quantizers import CELLS, make_quantizer
 from polarindex.rotations import ROTATIONS, SKETCHES
@@ -103,6 +104,7 @@ def _steps(x: Floats, chosen: Sequence[int] | None = None) -> list[tuple[str, Ca
         *((f"{name} {bits} bit", partial(_use_cell, x, name, bits)) for name, bits in cells),
         *((", ".join(map(str, one.values())), partial(_use_saved, x, **one)) for one in settings),
         *((", ".join(map(str, one.values())), partial(_use, x, **one)) for one in stored),
+        ("merging", _merge),
         *((f"parts of {one} bit", partial(_use_apart, x, one)) for one in READ_BITS if not chosen or one in chosen),
         *((f"{one} rotation", partial(_encode, x, "eden", {"rotation": one})) for one in ROTATIONS),
         *((f"{one} matrix", partial(_encode, x, "qjl", {"matrix": one})) for one in SKETCHES),
@@ -114,6 +116,12 @@ def _use_cell(x: Floats, name: str, bits: int) -> None:
     _encode(_read_only(x), name, {"bits": bits})
     for kind in _KINDS:
         _use(x, kind, bits=bits, quantizer=name)
+
+
+def _merge() -> None:
+    """What several threads, or devices, have found."""
+    found = np.zeros((1, 2), np.float32), np.arange(2, dtype=np.int64)[None]
+    merged([found, found])
 
 
 def _use_apart(x: Floats, bits: int) -> None:

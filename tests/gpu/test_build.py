@@ -51,8 +51,8 @@ def test_the_scan_of_four_bits_compiles(instruction, nq):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize("dim", [128, 384, 1024, 1536])
-@pytest.mark.parametrize("nq", [1, 16, 32, 64, 256, 1024])
+@pytest.mark.parametrize("dim", [128, 1024, 1536])
+@pytest.mark.parametrize("nq", [1, 32, 256, 1024])
 def test_every_shape_of_wgmma_compiles(bits, dim, nq):
     check_scan(H100, Layout(bits, dim), nq)
 
@@ -102,7 +102,7 @@ def test_the_search_of_lists_compiles(bits, queries):
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "sm_90a"])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("dim", [128, 1024])
-@pytest.mark.parametrize("queries", [1, 16, 32])
+@pytest.mark.parametrize("queries", [1, 32])
 def test_every_shape_of_the_search_of_lists_compiles(architecture, bits, dim, queries):
     check_lists(architecture, Layout(bits, dim), queries)
 
