@@ -32,10 +32,19 @@ def written(folder: Path) -> set[int]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left of runs. The one builder may."""
+    """Remove what processes that were killed have left of runs. The one builder may.
+
+    One that outlived its build may still write: what it writes goes at once and whole, so it becomes no run in part.
+    """
     for entry in list(folder.iterdir()):
-        if not _RUN.fullmatch(entry.name):
-            shutil.rmtree(entry, ignore_errors=True)
+        if _RUN.fullmatch(entry.name):
+            continue
+        gone = folder / f".gone-{uuid.uuid4().hex}"
+        try:
+            os.rename(entry, gone)
+        except OSError:  # it has become a run
+            continue
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def write(

@@ -69,3 +69,24 @@ def test_a_run_that_was_cut_short_is_said(tmp_path):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(OSError, match=r"ids\.npy is shorter than it was written"):
         Run(tmp_path, 0, 0)("ids", 0, 9)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_what_is_swept_while_it_is_written_becomes_no_run(after, tmp_path, monkeypatch):
+    """By a process that outlived its build, while the build goes on in another; after so many of three files."""
+    real, count = runs._write_array, 0
+
+    def write_array(path, array):
+        nonlocal count
+        real(path, array)
+        count += 1
+        if count == after:
+            runs.sweep(tmp_path)
+
+    monkeypatch.setattr(runs, "_write_array", write_array)
+    columns = {"ids": np.arange(3), "codes": np.arange(3)}
+    with pytest.raises(OSError):
+        runs.write(tmp_path, 0, np.zeros(3, np.int32), 1, columns)
+    assert list(tmp_path.iterdir()) == []
+    runs.write(tmp_path, 0, np.zeros(3, np.int32), 1, columns)
+    assert runs.written(tmp_path) == {0}
