@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from polarindex.codes import LineLayout
+from polarindex.codes import LineLayout, Words
 from polarindex.quantizers.base import Stage, TableStage
 
 TILE = 64  # rows
@@ -70,3 +70,13 @@ def table_words(stage: Stage, layout: Layout) -> NDArray[np.uint32]:
     if layout.bits < 8 and isinstance(stage, TableStage):
         table[: 1 << layout.bits] = stage.table
     return table.view(np.uint32)
+
+
+def packable(stage: Stage, layout: Layout, words: Words) -> Words:
+    """Words that the device packs: those of the codes, or at 8 bits of the levels, whatever codes there are."""
+    if layout.bits < 8:
+        return words
+    levels = stage.levels(words)[:, : layout.dims]
+    padded = np.zeros((len(levels), -(-layout.dims // 4) * 4), np.int8)
+    padded[:, : layout.dims] = levels
+    return padded.view(np.uint32)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from polarindex.codes import PANEL
 from polarindex.gpu.device import Device, device
 from polarindex.gpu.encode import Coder, coder
-from polarindex.gpu.layout import TILE, Layout, layout_of, table_words
+from polarindex.gpu.layout import TILE, Layout, layout_of, packable, table_words
 from polarindex.gpu.source import source
 from polarindex.indexes.changes import Changes, Numbers
 from polarindex.indexes.coarse import COARSE_BITS, Coarse
@@ -296,16 +296,6 @@ class Pinned:
 def pointer(array: Any) -> int:
     """What a kernel is given for an array, 0 for None."""
     return 0 if array is None else array.pointer if isinstance(array, Pinned) else array.data.ptr
-
-
-def packable(stage: Stage, layout: Layout, words: Words) -> Words:
-    """Words that the device packs: those of the codes, or at 8 bits of the levels, whatever codes there are."""
-    if layout.bits < 8:
-        return words
-    levels = stage.levels(words)[:, : layout.dims]
-    padded = np.zeros((len(levels), -(-layout.dims // 4) * 4), np.int8)
-    padded[:, : layout.dims] = levels
-    return padded.view(np.uint32)
 
 
 def _sums(sizes: Ids) -> Ids:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from polarindex.errors import GpuError
 from polarindex.gpu.device import Device, device
-from polarindex.gpu.layout import TILE, layout_of, table_words
+from polarindex.gpu.layout import TILE, layout_of, packable, table_words
 from polarindex.gpu.residence import RESIDENT, parts, residence
 from polarindex.gpu.search import Rows
 from polarindex.gpu.share import Share
@@ -217,13 +217,7 @@ class Mirror:
                 self.column(name)[rows] = cp.asarray(_flat(arena.take(name, positions)))
 
     def _packable(self, words: Words) -> Words:
-        """The words themselves, or at 8 bits those of the levels, whatever codes there are."""
-        if self.layout.bits < 8:
-            return words
-        levels = self._quantizer.stages[0].levels(words)[:, : self.layout.dims]
-        padded = np.zeros((len(levels), -(-self.layout.dims // 4) * 4), np.int8)
-        padded[:, : self.layout.dims] = levels
-        return padded.view(np.uint32)
+        return packable(self._quantizer.stages[0], self.layout, words)
 
     def column(self, name: str) -> Any:
         """What is held of a column, or of "tiles" on the device."""

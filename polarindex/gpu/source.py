@@ -14,6 +14,8 @@ def scan_source(instruction: str, queries: int) -> str:
     parts = [_text("types.cuh"), _text("codes.cuh"), _text("keys.cuh")]
     if instruction == "wgmma":
         parts.append(_wgmma(queries))
+    if instruction == "mma":
+        parts.append(_text("mma.cuh"))
     return "\n".join([*parts, _text(f"scan_{instruction}.cu")])
 
 
@@ -28,7 +30,7 @@ def source(name: str) -> str:
 @cache
 def lists_source(name: str, queries: int = 8) -> str:
     """What searches lists: "probe", "scan", by so many queries a block, or "best"."""
-    headers = map(_text, ("types.cuh", "codes.cuh", "keys.cuh", "lists.cuh"))
+    headers = map(_text, ("types.cuh", "codes.cuh", "keys.cuh", "lists.cuh", "mma.cuh"))
     return "\n".join([f"#define NT {queries}", *headers, _text(f"lists_{name}.cu")])
 
 

@@ -20,12 +20,6 @@ __device__ __forceinline__ void put_none(const Lists& S, const Asked& A, int cou
 }
 
 #if MMA
-__device__ __forceinline__ void multiply(int* d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 // Queries in the order of the instruction's second operand: [DIM / 64][NT / 8][32 lanes], two steps each
 __device__ __forceinline__ void load_queries(const Lists& S, const Asked& A) {
   extern __shared__ __align__(128) uint4 operand[];
@@ -68,25 +62,7 @@ template <bool COARSE> __device__ __forceinline__ void scan_pages(
       if (c + 2 < CHUNKS) {
         y0 = load_page(p0 + (size_t)(c + 2) * PAGE_CHUNK, lane); y1 = load_page(p1 + (size_t)(c + 2) * PAGE_CHUNK, lane);
       }
-      if constexpr (STEPS == 1) {
-        const uint2* b = (const uint2*)(operand + (size_t)(c >> 1) * (NT / 8) * 32 + lane) + (c & 1);
-#pragma unroll
-        for (int n = 0; n < NT / 8; n++) {
-          const uint2 v = b[n * 64];
-          multiply(acc[0] + 4 * n, a0[0], v.x, v.y); multiply(acc[1] + 4 * n, a1[0], v.x, v.y);
-        }
-      } else {
-#pragma unroll
-        for (int s = 0; s + 1 < STEPS; s += 2) {
-          const uint4* b = operand + (size_t)((c * STEPS + s) >> 1) * (NT / 8) * 32 + lane;
-#pragma unroll
-          for (int n = 0; n < NT / 8; n++) {
-            const uint4 v = b[n * 32];
-            multiply(acc[0] + 4 * n, a0[s], v.x, v.y); multiply(acc[1] + 4 * n, a1[s], v.x, v.y);
-            multiply(acc[0] + 4 * n, a0[s + 1], v.z, v.w); multiply(acc[1] + 4 * n, a1[s + 1], v.z, v.w);
-          }
-        }
-      }
+      multiply_chunk(acc, a0, a1, operand, c, lane);
     }
 #pragma unroll
     for (int m = 0; m < 2; m++) {

@@ -1,11 +1,5 @@
 // The scan by mma.sync (compute capability 8.0 and later): a warp has 32 rows and NT queries, which lie in shared
 // memory in the order of the instruction's second operand.
-__device__ __forceinline__ void multiply(int* d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
   extern __shared__ __align__(128) uint8_t shared[];
   uint4* B = (uint4*)shared;  // [DIM / 64][NT / 8][32 lanes], two steps of 32 coordinates each
@@ -44,25 +38,7 @@ template <int MODE> __device__ __forceinline__ void scan(const Scan& S) {
       if (c + 2 < CHUNKS) {
         y0 = load_chunk(p + (size_t)(c + 2) * CHUNK, thread); y1 = load_chunk(p + (size_t)(c + 2) * CHUNK, thread + 32);
       }
-      if constexpr (STEPS == 1) {
-        const uint2* bp = (const uint2*)(B + (size_t)(c >> 1) * (NT / 8) * 32 + lane) + (c & 1);
-#pragma unroll
-        for (int j = 0; j < NT / 8; j++) {
-          const uint2 b = bp[j * 64];
-          multiply(acc[0] + 4 * j, a0[0], b.x, b.y); multiply(acc[1] + 4 * j, a1[0], b.x, b.y);
-        }
-      } else {
-#pragma unroll
-        for (int s = 0; s + 1 < STEPS; s += 2) {
-          const uint4* bp = B + (size_t)((c * STEPS + s) >> 1) * (NT / 8) * 32 + lane;
-#pragma unroll
-          for (int j = 0; j < NT / 8; j++) {
-            const uint4 b = bp[j * 32];
-            multiply(acc[0] + 4 * j, a0[s], b.x, b.y); multiply(acc[1] + 4 * j, a1[s], b.x, b.y);
-            multiply(acc[0] + 4 * j, a0[s + 1], b.z, b.w); multiply(acc[1] + 4 * j, a1[s + 1], b.z, b.w);
-          }
-        }
-      }
+      multiply_chunk(acc, a0, a1, B, c, lane);
     }
 #pragma unroll
     for (int m = 0; m < 2; m++) {
