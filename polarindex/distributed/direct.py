@@ -106,10 +106,9 @@ class Door:
         message = _Message()
         message.take_from(came)
         try:
-            answer = [self._answer(*message.value())]
+            unsent = packed([self._answer(*message.value())])
         except Exception:  # whatever it is, it is raised again where it is told
-            answer = []
-        unsent = packed(answer)
+            unsent = packed([])
         while unsent:
             _send(came, unsent)
 
@@ -134,6 +133,10 @@ class Line:
         self.address, self._greeting = address, b""
         self._unsent = [memoryview(address.key)]
         self._message = _Message()
+
+    def __del__(self) -> None:
+        if "_socket" in vars(self):  # a search that an error or Ctrl-C ends leaves its calls as they are
+            self._socket.close()
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -204,7 +204,8 @@ class _Run:
     def _finish(self, some: Ids, constants: Any, asking: Asking, keep: int) -> None:
         found = self._answers(asking)
         if found:
-            best = halves.best(list(found.values()), constants, self._wanted.k, keep, self._searches._frame.metric)
+            parts, metric = list(found.values()), self._searches._frame.metric
+            best = halves.best(parts, constants, self._wanted.k, keep, metric, None)
             self.distances[some], self.ids[some] = best
 
     def _answers(self, asking: Asking) -> dict[int, Any]:

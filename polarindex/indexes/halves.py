@@ -211,8 +211,10 @@ def errors(index: Index, given: Floats, ids: Ids) -> Floats:
     return index._errors(index._coding.codable(given, "q"), there, False)
 
 
-def best(parts: list[Candidates], constants: Doubles, k: int, keep: int, metric: str) -> tuple[Floats, Ids]:
-    """Distances and ids (nq, k) of the best of all parts' candidates, as of FlatIndex.search."""
+def best(
+    parts: list[Candidates], constants: Doubles, k: int, keep: int, metric: str, threads: int | None = 1
+) -> tuple[Floats, Ids]:
+    """Distances and ids (nq, k) of the best of all parts' candidates, as of FlatIndex.search; threads as of `asked`."""
     keys, given = (np.concatenate(arrays, axis=1) for arrays in zip(*(part[:2] for part in parts), strict=True))
     ids = given.astype(np.int64)
     ids[ids < 0] = EMPTY_ID
@@ -221,9 +223,12 @@ def best(parts: list[Candidates], constants: Doubles, k: int, keep: int, metric:
         scores = np.concatenate(exact, axis=1)
     else:
         scores = (keys + constants[:, None]).astype(np.float32)
-    out = np.empty((len(keys), k), np.float32), np.empty((len(keys), k), np.int64)
-    kernels.best_of(keys, ids, scores, keep, *out)
-    distances, names = out
+    distances, names = np.empty((len(keys), k), np.float32), np.empty((len(keys), k), np.int64)
+
+    def choose(some: slice) -> None:
+        kernels.best_of(keys[some], ids[some], scores[some], keep, distances[some], names[some])
+
+    run_all(choose, parts_for(len(keys), max(1, len(keys)), threads), threads or available_cores())
     return -distances if metric == "l2" else distances, np.where(names == EMPTY_ID, -1, names)
 
 
