@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from polarindex.distributed.direct import Address, Door, Line, LineError, Way, Ways, door, ready
+from polarindex.distributed.direct import Address, Door, Line, LineError, Way, Ways, door, push, ready
 from polarindex.distributed.engines import imported_ray
 from polarindex.distributed.shard import Shard
 from polarindex.errors import ShardError, first_line
@@ -252,6 +252,7 @@ class Asking:
         turn = next(self._turns)
         for shard in arguments:
             self._send(shard, (turn + shard) % self._copies)
+        push(self._lines, min(self._slice, self.deadline.left()))
 
     def answers(self) -> dict[int, Any]:
         """By shards, when all have answered or time is over; the first error that one raises is raised."""
@@ -322,11 +323,7 @@ class Asking:
         if line is None:
             return False
         plain = tuple(given.what if isinstance(given, Large) else given for given in arguments)
-        try:
-            line.ask(self._method, plain, min(self._slice, self.deadline.left()))
-        except LineError:
-            way.lose(line)
-            return False
+        line.ask(self._method, plain)
         self._lines[line] = sent, way
         return True
 

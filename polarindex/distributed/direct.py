@@ -23,6 +23,7 @@ import secrets
 import selectors
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -36,6 +37,8 @@ _LENGTHS = struct.Struct("<3Q")
 _ALIGNED = 16  # bytes
 _PIECES = 64  # of a message that the system is given at once; every system takes more
 _KEY = 32  # bytes
+_BACKLOG = 128  # who may wait at a door
+_ROOM = 4 << 20  # bytes of a message that the system is asked to hold
 _GREETING = 10.0  # seconds to show a key
 _CONNECTING = 0.5  # seconds
 _IDLE = 16  # connections to an actor that are kept while no call uses them
@@ -43,10 +46,15 @@ _PAUSES = 1.0, 3600.0  # seconds until an actor that cannot be reached so is tri
 
 
 class Address(NamedTuple):
-    """Where a door is; `key` opens it, and who is behind it answers with `answer`."""
+    """Where a door is; `key` opens it, and who is behind it answers with `answer`.
+
+    name : of its socket for processes of the same machine, where the system has such without files; half the time of
+        the other for a message of 4 MB
+    """
 
     host: str
     port: int
+    name: str
     key: bytes
     answer: bytes
 
@@ -69,19 +77,26 @@ class Door:
     def __init__(self, host: str, answer: Callable[[str, tuple[Any, ...]], Any]) -> None:
         self._answer = answer
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listening = socket.create_server((host, 0), family=family, backlog=128)
-        port = self._listening.getsockname()[1]
-        self.address = Address(host, port, secrets.token_bytes(_KEY), secrets.token_bytes(_KEY))
-        threading.Thread(target=self._open, daemon=True, name="door").start()
+        self._listening = [socket.create_server((host, 0), family=family, backlog=_BACKLOG)]
+        port, name = self._listening[0].getsockname()[1], ""
+        if sys.platform == "linux":
+            name = f"\0polarindex-{secrets.token_hex(_KEY)}"
+            self._listening.append(socket.socket(socket.AF_UNIX))
+            self._listening[1].bind(name)
+            self._listening[1].listen(_BACKLOG)
+        self.address = Address(host, port, name, secrets.token_bytes(_KEY), secrets.token_bytes(_KEY))
+        for listening in self._listening:
+            threading.Thread(target=self._open, args=(listening,), daemon=True, name="door").start()
 
     def close(self) -> None:
         """Let nobody new in."""
-        self._listening.close()
+        for listening in self._listening:
+            listening.close()
 
-    def _open(self) -> None:
+    def _open(self, listening: socket.socket) -> None:
         while True:
             try:
-                came, _ = self._listening.accept()
+                came, _ = listening.accept()
             except ConnectionError:  # who came is gone already
                 continue
             except OSError:  # closed
@@ -127,7 +142,7 @@ class Line:
     """A connection to an actor's door."""
 
     def __init__(self, address: Address) -> None:
-        self._socket = socket.create_connection(address[:2], timeout=_CONNECTING)
+        self._socket = _connected(address)
         _prepare(self._socket)
         self._socket.setblocking(False)
         self.address, self._greeting = address, b""
@@ -145,26 +160,22 @@ class Line:
     def unsent(self) -> bool:
         return bool(self._unsent)
 
-    def ask(self, method: str, arguments: tuple[Any, ...], seconds: float) -> None:
-        """Send a call, as much of it as goes within some seconds; `answer` sends the rest."""
+    def ask(self, method: str, arguments: tuple[Any, ...]) -> None:
+        """Begin a call; `push` sends what the system does not take at once, or `answer` does."""
         self._unsent += packed((method, arguments))
         self._message = _Message()
-        until = time.monotonic() + seconds
-        while not self._pushed():
-            left = until - time.monotonic()
-            if left <= 0 or not ready([self], left):
-                return
+        self.pushed()
 
     def answer(self) -> Any:
         """The answer in a list, or None where it has not come as a whole."""
         try:
-            self._pushed()
+            self._push()
             while len(self._greeting) < _KEY:
                 self._greeting += _some(self._socket, _KEY - len(self._greeting))
                 if len(self._greeting) == _KEY and not hmac.compare_digest(self._greeting, self.address.answer):
                     raise LineError("somebody else answers there")
             self._message.take_from(self._socket)
-        except BlockingIOError:
+        except BlockingIOError:  # there is more to be sent, or to come
             return None
         except OSError as error:
             raise LineError(str(error)) from error
@@ -176,16 +187,32 @@ class Line:
     def close(self) -> None:
         self._socket.close()
 
-    def _pushed(self) -> bool:
-        """Send what the system takes now; whether that is all."""
+    def pushed(self) -> bool:
+        """Send what the system takes now; whether there is no more to do, which is so too where a line is broken."""
         try:
-            while self._unsent:
-                _send(self._socket, self._unsent)
+            self._push()
         except BlockingIOError:
             return False
-        except OSError as error:
-            raise LineError(str(error)) from error
+        except OSError:  # `answer` says so
+            return True
         return True
+
+    def _push(self) -> None:
+        while self._unsent:
+            _send(self._socket, self._unsent)
+
+
+def push(lines: Iterable[Line], seconds: float) -> None:
+    """Send what some lines have to send, all of them at a time, and for so long at most."""
+    until = time.monotonic() + seconds
+    while waiting := [line for line in lines if not line.pushed()]:
+        left = until - time.monotonic()
+        if left <= 0:
+            return
+        with selectors.DefaultSelector() as selector:
+            for line in waiting:
+                selector.register(line.fileno(), selectors.EVENT_WRITE)
+            selector.select(left)
 
 
 def ready(lines: Iterable[Line], seconds: float) -> list[Line]:
@@ -379,8 +406,22 @@ def _send(target: socket.socket, pieces: list[memoryview]) -> None:
         pieces[0] = pieces[0][sent:]
 
 
+def _connected(address: Address) -> socket.socket:
+    if address.name:
+        near = socket.socket(socket.AF_UNIX)
+        try:
+            near.connect(address.name)
+            return near
+        except OSError:  # of another machine, or another container
+            near.close()
+    return socket.create_connection((address.host, address.port), timeout=_CONNECTING)
+
+
 def _prepare(line: socket.socket) -> None:
     """Send at once, and notice some time that the other side's machine is gone."""
+    if line.family == socket.AF_UNIX:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
+        return
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 

@@ -57,11 +57,13 @@ MANY = [
 ]
 
 
-def test_what_is_sent_arrives_as_it_was(opened):
+@pytest.mark.parametrize("machine", ["same", "another"])
+def test_what_is_sent_arrives_as_it_was(opened, machine):
     """Arrays of no rows, with gaps, in another order, not to be written, of odd sizes, very many, and large ones."""
-    line = Line(opened(echo))
+    address = opened(echo)
+    line = Line(address if machine == "same" else address._replace(name=""))
     for given in ((), ("words", None, 2.5, {"a": [1]}), (MANY, 7), (MANY[-1],)):
-        line.ask("name", given, 1.0)
+        line.ask("name", given)
         method, got = reply(line)
         assert method == "name"
         assert pickle.dumps(got) == pickle.dumps(pickle.loads(pickle.dumps(given)))
@@ -71,7 +73,7 @@ def test_what_is_sent_arrives_as_it_was(opened):
 def test_kernels_can_take_what_arrives(opened):
     """It is aligned and may be written to, so no copy is made of it."""
     line = Line(opened(lambda method, arguments: [bool(a.flags.carray) for a in arguments[0]]))
-    line.ask("name", ([np.zeros(n, kind) for n in (1, 3, 5) for kind in (np.uint8, np.int32, np.float64)],), 1.0)
+    line.ask("name", ([np.zeros(n, kind) for n in (1, 3, 5) for kind in (np.uint8, np.int32, np.float64)],))
     assert all(reply(line))
     line.close()
 
@@ -81,7 +83,7 @@ def test_who_has_no_key_is_not_answered(opened):
     address = opened(lambda method, arguments: called.append(method))
     line = Line(address._replace(key=bytes(len(address.key))))
     with pytest.raises(LineError):
-        line.ask("name", (), 1.0)
+        line.ask("name", ())
         reply(line)
     line.close()
     assert not called
@@ -99,7 +101,7 @@ def impostor():
             came[-1].sendall(words)
 
         threading.Thread(target=serve, daemon=True).start()
-        return Address("127.0.0.1", listening.getsockname()[1], b"k" * 32, b"a" * 32)
+        return Address("127.0.0.1", listening.getsockname()[1], "", b"k" * 32, b"a" * 32)
 
     yield says
     for one in (*came, listening):
@@ -117,7 +119,7 @@ def test_somebody_else_behind_a_port_is_not_believed(impostor):
     message = b"".join(direct.packed([Trap()]))
     line = Line(impostor(b"b" * 32 + message))
     with pytest.raises(LineError, match="somebody else"):
-        line.ask("name", (), 1.0)
+        line.ask("name", ())
         reply(line)
     line.close()
 
@@ -128,7 +130,7 @@ def test_an_error_of_a_call_and_what_cannot_be_read_are_line_errors(opened):
 
     for answer in (fail, lambda method, arguments: threading.Lock()):  # a lock cannot be sent
         line = Line(opened(answer))
-        line.ask("name", (), 1.0)
+        line.ask("name", ())
         with pytest.raises(LineError):
             reply(line)
         line.close()
@@ -137,10 +139,11 @@ def test_an_error_of_a_call_and_what_cannot_be_read_are_line_errors(opened):
 def test_a_call_that_is_not_taken_at_once_goes_on_when_it_is_looked_at():
     """As of a machine that hangs for a while: the caller is not held up meanwhile."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        address = Address("127.0.0.1", listening.getsockname()[1], b"k" * 32, b"a" * 32)
+        address = Address("127.0.0.1", listening.getsockname()[1], "", b"k" * 32, b"a" * 32)
         line = Line(address)
         began = time.monotonic()
-        line.ask("name", (np.ones(50_000_000, np.uint8),), 0.05)
+        line.ask("name", (np.ones(50_000_000, np.uint8),))
+        direct.push([line], 0.05)
         assert line.unsent and line.answer() is None and time.monotonic() - began < PATIENCE / 2
 
         def serve():
@@ -191,7 +194,7 @@ def test_connections_are_kept_until_one_is_lost(opened, handle):
     handle.address = opened(echo)
     way = direct.Way(handle)
     line = way.line()
-    line.ask("name", (), 1.0)
+    line.ask("name", ())
     reply(line)
     way.give_back(line)
     assert way.line() is line
@@ -211,7 +214,7 @@ def test_where_there_is_no_way_ray_is_used_and_it_is_tried_again_later(opened, h
     monkeypatch.setattr(direct.time, "monotonic", lambda: clock.now)
     address = opened(echo)
     closed = socket.create_server(("127.0.0.1", 0))
-    nowhere = address._replace(port=closed.getsockname()[1])
+    nowhere = address._replace(port=closed.getsockname()[1], name="")
     closed.close()
     for wrong in (None, nowhere, handle.lost):  # encrypted, not to be reached, or gone
         handle.address = wrong

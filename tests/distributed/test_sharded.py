@@ -78,7 +78,7 @@ def test_a_connection_that_says_nothing_is_given_up_where_ray_knows_of_a_new_act
     with socket.create_server((right[0].host, 0)) as nobody:
         for way in ways:
             way.close()
-            way._address = right[0]._replace(port=nobody.getsockname()[1])
+            way._address = right[0]._replace(port=nobody.getsockname()[1], name="")
         began = time.monotonic()
         assert_same(index.search(rows[:20], 5, timeout=20), whole.search(rows[:20], 5))
         assert time.monotonic() - began > actors._SILENCE
