@@ -129,8 +129,9 @@ class Door:
 
 
 def door(answer: Callable[[str, tuple[Any, ...]], Any]) -> Door | None:
-    """A door of this process at its node's address; None where what Ray sends is encrypted."""
-    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+    """A door of this process at its node's address; None where what Ray sends is encrypted, and on Windows, whose
+    sockets send a message in one piece."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true") or sys.platform == "win32":
         return None
     return Door(imported_ray().util.get_node_ip_address(), answer)
 
@@ -179,7 +180,10 @@ class Line:
             return None
         except OSError as error:
             raise LineError(str(error)) from error
-        answer = self._message.value()
+        try:
+            answer = self._message.value()
+        except Exception as error:  # it was pickled by another version
+            raise LineError(f"an answer that cannot be read: {error!r}") from error
         if not answer:
             raise LineError("the call raises an error")
         return answer
@@ -209,18 +213,14 @@ def push(lines: Iterable[Line], seconds: float) -> None:
         left = until - time.monotonic()
         if left <= 0:
             return
-        with selectors.DefaultSelector() as selector:
-            for line in waiting:
-                selector.register(line.fileno(), selectors.EVENT_WRITE)
-            selector.select(left)
+        ready(waiting, left)
 
 
 def ready(lines: Iterable[Line], seconds: float) -> list[Line]:
-    """Those of some lines that can be read, or written where they have something to send, when one can be."""
+    """Those of some lines that go on, to be sent or to be answered, as soon as one does."""
     with selectors.DefaultSelector() as selector:
         for line in lines:
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if line.unsent else 0)
-            selector.register(line.fileno(), events, line)
+            selector.register(line.fileno(), selectors.EVENT_WRITE if line.unsent else selectors.EVENT_READ, line)
         return [key.data for key, _ in selector.select(seconds)]
 
 
@@ -409,6 +409,7 @@ def _send(target: socket.socket, pieces: list[memoryview]) -> None:
 def _connected(address: Address) -> socket.socket:
     if address.name:
         near = socket.socket(socket.AF_UNIX)
+        near.settimeout(_CONNECTING)
         try:
             near.connect(address.name)
             return near

@@ -30,7 +30,7 @@ from polarindex.indexes.ivf import IVFIndex
 from polarindex.indexes.probing import Probes
 
 _TOGETHER = 128  # queries from which a part of a batch is worth its own decoding of lists, for another thread
-_MOST = 1024  # queries of a part: a message takes about as much time as 100 queries that read 30,000 rows each
+_MOST = 1024  # queries of a part: a shard decodes a list once for all of them, and the next part is prepared meanwhile
 _AHEAD = 1  # parts that wait at a shard beside those that it scans
 
 Floats = NDArray[np.float32]
@@ -212,4 +212,3 @@ class _Run:
         found = asking.answers() if self._partial else asking.all("search")
         self.missing |= set(asking.missing())
         return found
-

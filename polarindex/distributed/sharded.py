@@ -231,6 +231,7 @@ class ShardedIndex:
             Nothing is served under that name.
         """
         served = import_module("polarindex.distributed.served")  # which knows this class, not it that module
+        checks.flag(direct, "direct")
         seconds = _checked_timeout(timeout)
         found: ShardedIndex = served.reached(name, address=address, timeout=seconds, hedge=hedge, direct=direct)
         return found

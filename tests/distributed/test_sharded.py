@@ -292,6 +292,8 @@ def test_a_directory_that_cannot_be_served_says_why(ray, rows, tmp_path):
     for options in ({"replicas": 0}, {"threads": 0}, {"timeout": -1}, {"hedge": -1.0}, {"num_cpus": -1}):
         with pytest.raises(ValueError, match=next(iter(options))):
             ShardedIndex.open(path, **options)
+    with pytest.raises(TypeError, match="direct"):
+        ShardedIndex.open(path, direct="no")
     (path / "shard-00001" / "manifest.json").write_text("{}")
     with pytest.raises(pi.FormatError, match="shard-00001"):
         ShardedIndex.open(path)
