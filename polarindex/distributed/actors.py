@@ -347,8 +347,8 @@ class Asking:
             time.sleep(seconds)
             return
         wanted = min(len(self._sent), self._open())
-        ready, _ = self._ray.wait(list(self._sent), num_returns=wanted, timeout=seconds)
-        for answer in ready:
+        come, _ = self._ray.wait(list(self._sent), num_returns=wanted, timeout=seconds)
+        for answer in come:
             sent = self._sent.pop(answer)
             if self._answered(sent.shard):  # another copy was faster
                 continue
@@ -360,6 +360,7 @@ class Asking:
                 self._failed(sent, error)
 
     def _take_from_lines(self, seconds: float) -> None:
+        """Take what comes by connections, and make calls again whose connections are lost."""
         silent = time.monotonic() - _SILENCE
         for line, (sent, way) in list(self._lines.items()):
             if sent.at < silent and way.gone(line):
