@@ -2,11 +2,13 @@
 
     Fleet   the actors: shard s has `replicas` of them, the first of which writes
     Asking  a call of some shards at once -> their answers, and who has none when the time is over
+    Large   an argument of several shards
 
 Law:       a call ends when all have answered, or at its deadline. An actor that is lost is started again, by Ray where
            it still knows it, else here; what it was asked goes to another copy of the shard at once, or to it again
            when it is back. So it goes to a second copy where an answer takes longer than `hedge` seconds. Calls may
            reach an actor twice; they are made so that this does no harm (shard.py).
+Directly:  a search goes by connections where there are such (direct.py), and through Ray where one is broken.
 Errors:    what a shard raises of its arguments or its files is raised here as it is, and not asked again.
 Not here:  what is asked (sharded.py)."""
 
@@ -23,6 +25,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
+from polarindex.distributed.direct import Address, Door, Line, LineError, Way, Ways, door, push, ready
 from polarindex.distributed.engines import imported_ray
 from polarindex.distributed.shard import Shard
 from polarindex.errors import ShardError, first_line
@@ -34,6 +39,9 @@ PAUSE = 0.1  # seconds before an actor that is not back yet is asked again
 _CALLS = 64  # that an actor takes at a time; `threads` of them scan
 _KNOCKING = 5.0  # seconds
 _HOST_AND_PORT = re.compile(r"(?:ray://)?([^:/]+):([0-9]{1,5})")
+_LARGE = 1 << 16  # bytes worth a place in the object store, where all shards of a node read them
+_SILENCE = 1.0  # seconds: of a connection that is silent for longer Ray is asked whether the actor is there
+_ASKED = frozenset({"allowed", "candidates", "errors", "ids", "info", "known", "vectors", "within"})
 _STILLBORN = "creation task"  # as Ray tells of an actor that could not be made
 PATIENCE = 30.0  # seconds that a new actor waits for the lock of the one that was lost
 NAMESPACE = "polarindex"
@@ -106,6 +114,20 @@ class ShardActor(Shard):
         again = imported_ray().get_runtime_context().was_current_actor_reconstructed
         super().__init__(folder, writes, mmap, threads, PATIENCE if again else patience)
         limited(threads).__enter__()  # for as long as the process lives
+        self._opening = threading.Lock()
+        self._door: Door | None = None
+
+    def door(self) -> Address | None:
+        """Where it is asked without Ray; None where it is not."""
+        with self._opening:
+            if self._door is None:
+                self._door = door(self._answered)
+            return None if self._door is None else self._door.address
+
+    def _answered(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        if method not in _ASKED:
+            raise ValueError(f"{method} is no question")
+        return getattr(self, method)(*arguments)
 
 
 class Fleet:
@@ -160,6 +182,32 @@ class Fleet:
             self._ray.kill(handle)
 
 
+class Large:
+    """An argument, maybe of several shards, that is an array or has some.
+
+    again : it is remembered where it was sent, so a large one goes through Ray, and once to every node
+    """
+
+    def __init__(self, what: Any, again: bool = False) -> None:
+        self.what, self._large = what, _nbytes(what) >= _LARGE
+        self.stays = again and self._large
+        self._place: Any = None
+
+    def through_ray(self) -> Any:
+        """Itself, or where it is large its place in the object store."""
+        if not self._large:
+            return self.what
+        if self._place is None:
+            self._place = imported_ray().put(self.what)
+        return self._place
+
+
+def _nbytes(what: Any) -> int:
+    if isinstance(what, np.ndarray):
+        return what.nbytes
+    return sum(map(_nbytes, what)) if isinstance(what, tuple | list) else 0
+
+
 class _Sent(NamedTuple):
     shard: int
     replica: int
@@ -175,6 +223,7 @@ class Asking:
     arguments : of each shard that is asked
     first_only : ask the copy that writes and no other
     hedge : seconds after which a second copy is asked too
+    ways : connections by which it may go
     """
 
     _turns = itertools.count()
@@ -187,12 +236,15 @@ class Asking:
         deadline: Deadline,
         first_only: bool = False,
         hedge: float | None = None,
+        ways: Ways | None = None,
     ) -> None:
         self._ray, self._handles, self._method, self._arguments = imported_ray(), handles, method, arguments
+        self._ways = ways
         self.deadline, self._hedge = deadline, hedge
         self._slice = _SLICE if hedge is None else min(_SLICE, max(hedge, _LEAST))
         self._copies = 1 if first_only else handles.replicas
-        self._sent: dict[Any, _Sent] = {}
+        self._sent: dict[Any, _Sent] = {}  # through Ray
+        self._lines: dict[Line, tuple[_Sent, Way]] = {}
         self._later: list[tuple[float, int, int]] = []  # when to ask which copy of which shard again
         self._why: dict[int, str] = {}
         self.found: dict[int, Any] = {}
@@ -200,6 +252,7 @@ class Asking:
         turn = next(self._turns)
         for shard in arguments:
             self._send(shard, (turn + shard) % self._copies)
+        push(self._lines, min(self._slice, self.deadline.left()))
 
     def answers(self) -> dict[int, Any]:
         """By shards, when all have answered or time is over; the first error that one raises is raised."""
@@ -218,6 +271,9 @@ class Asking:
             self._ask_again()
             self._ask_others()
         self._sent.clear()
+        for line in self._lines:  # whose answers nobody waits for any more
+            line.close()
+        self._lines.clear()
 
     def missing(self) -> tuple[int, ...]:
         """Shards that have not answered."""
@@ -226,6 +282,10 @@ class Asking:
     def _open(self) -> int:
         """How many shards have not answered."""
         return len(self._arguments) - len(self.found) - len(self.failed)
+
+    def _waiting(self) -> list[_Sent]:
+        """What has been asked and is not answered."""
+        return [*self._sent.values(), *(sent for sent, _ in self._lines.values())]
 
     def _answered(self, shard: int) -> bool:
         return shard in self.found or shard in self.failed
@@ -249,23 +309,46 @@ class Asking:
         return f"{what}: {names} of {self._handles.num_shards} did not answer within {self.deadline.seconds:g} s{why}"
 
     def _send(self, shard: int, replica: int) -> None:
-        handle = self._handles.handle(shard, replica)
+        sent = _Sent(shard, replica, self._handles.handle(shard, replica), time.monotonic())
+        if not self._sent_directly(sent):
+            self._send_through_ray(sent)
+
+    def _sent_directly(self, sent: _Sent) -> bool:
+        """Whether a call went by a connection."""
+        arguments = self._arguments[sent.shard]
+        if self._ways is None or any(isinstance(given, Large) and given.stays for given in arguments):
+            return False
+        way = self._ways.to(sent.shard, sent.replica, sent.handle)
+        line = way.line()
+        if line is None:
+            return False
+        plain = tuple(given.what if isinstance(given, Large) else given for given in arguments)
+        line.ask(self._method, plain)
+        self._lines[line] = sent, way
+        return True
+
+    def _send_through_ray(self, sent: _Sent) -> None:
+        arguments = self._arguments[sent.shard]
+        given = [given.through_ray() if isinstance(given, Large) else given for given in arguments]
         try:
-            sent = getattr(handle, self._method).remote(*self._arguments[shard])
+            self._sent[getattr(sent.handle, self._method).remote(*given)] = sent
         except self._ray.exceptions.RayActorError as error:
-            self._failed(_Sent(shard, replica, handle, time.monotonic()), error)
-        else:
-            self._sent[sent] = _Sent(shard, replica, handle, time.monotonic())
+            self._failed(sent, error)
 
     def _take(self, seconds: float) -> None:
         """Take the answers that come within some seconds."""
+        if self._lines:
+            self._take_from_lines(min(seconds, _LEAST) if self._sent else seconds)
+            if not self._sent:
+                return
+            seconds = 0
         errors = self._ray.exceptions
         if not self._sent:
             time.sleep(seconds)
             return
         wanted = min(len(self._sent), self._open())
-        ready, _ = self._ray.wait(list(self._sent), num_returns=wanted, timeout=seconds)
-        for answer in ready:
+        come, _ = self._ray.wait(list(self._sent), num_returns=wanted, timeout=seconds)
+        for answer in come:
             sent = self._sent.pop(answer)
             if self._answered(sent.shard):  # another copy was faster
                 continue
@@ -276,6 +359,32 @@ class Asking:
             except errors.RayError as error:  # the actor, its node, or the answer on its way is lost
                 self._failed(sent, error)
 
+    def _take_from_lines(self, seconds: float) -> None:
+        """Take what comes by connections, and make calls again whose connections are lost."""
+        silent = time.monotonic() - _SILENCE
+        for line, (sent, way) in list(self._lines.items()):
+            if sent.at < silent and way.gone(line):
+                self._give_up(line)
+        for line in ready(self._lines, seconds):
+            try:
+                answer = line.answer()
+            except LineError:
+                self._give_up(line)
+                continue
+            if answer is None:
+                continue
+            sent, way = self._lines.pop(line)
+            way.give_back(line)
+            if not self._answered(sent.shard):
+                (self.found[sent.shard],) = answer
+
+    def _give_up(self, line: Line) -> None:
+        """Make a call through Ray that got no answer by a connection."""
+        sent, way = self._lines.pop(line)
+        way.lose(line)
+        if not self._answered(sent.shard):
+            self._send_through_ray(sent)
+
     def _failed(self, sent: _Sent, error: Exception) -> None:
         self._why[sent.shard] = first_line(error)
         if isinstance(error, self._ray.exceptions.ActorDiedError):
@@ -284,7 +393,7 @@ class Asking:
                 self.failed[sent.shard] = ShardError(f"shard {sent.shard} has no actor: {said}", (sent.shard,))
                 return
             self._handles.lost(sent.shard, sent.replica, sent.handle)
-        if any(other.shard == sent.shard for other in self._sent.values()):
+        if any(other.shard == sent.shard for other in self._waiting()):
             return  # another copy has been asked
         pause = 0.0 if self._copies > 1 and sent.at + PAUSE < time.monotonic() else PAUSE
         self._later.append((time.monotonic() + pause, sent.shard, (sent.replica + 1) % self._copies))
@@ -301,7 +410,7 @@ class Asking:
         if self._hedge is None or self._copies == 1:
             return
         now = time.monotonic()
-        asked = [sent.shard for sent in self._sent.values()]
-        for sent in list(self._sent.values()):
+        asked = [sent.shard for sent in self._waiting()]
+        for sent in self._waiting():
             if not self._answered(sent.shard) and asked.count(sent.shard) == 1 and now - sent.at > self._hedge:
                 self._send(sent.shard, (sent.replica + 1) % self._copies)

@@ -19,8 +19,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from polarindex.distributed.actors import Asking, Deadline, Handles
-from polarindex.distributed.engines import imported_ray
+from polarindex.distributed.actors import Asking, Deadline, Handles, Large
+from polarindex.distributed.direct import Ways
 from polarindex.distributed.routing import shards_of
 from polarindex.indexes import halves
 from polarindex.indexes.answers import widened
@@ -30,9 +30,8 @@ from polarindex.indexes.ivf import IVFIndex
 from polarindex.indexes.probing import Probes
 
 _TOGETHER = 128  # queries from which a part of a batch is worth its own decoding of lists, for another thread
-_MOST = 1024  # queries of a part: a message takes about as much time as 100 queries that read 30,000 rows each
+_MOST = 1024  # queries of a part: a shard decodes a list once for all of them, and the next part is prepared meanwhile
 _AHEAD = 1  # parts that wait at a shard beside those that it scans
-_LARGE = 1 << 16  # bytes worth a place in the object store, where all shards of a node read them
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -80,9 +79,10 @@ class Searches:
         changes: Sequence[str],
         registers: bool,
         hedge: float | None,
+        ways: Ways | None,
     ) -> None:
         self._frame, self._handles, self._changes, self._hedge = frame, handles, changes, hedge
-        self._registers = registers
+        self._registers, self._ways = registers, ways
         self._filters: WeakKeyDictionary[IdFilter, list[tuple[Any, ...]]] = WeakKeyDictionary()
 
     def ask(
@@ -90,7 +90,7 @@ class Searches:
     ) -> Asking:
         """A call whose answers show all changes."""
         named = {shard: (self._changes[shard], *given) for shard, given in arguments.items()}
-        return Asking(self._handles, method, named, deadline, first_only, self._hedge)
+        return Asking(self._handles, method, named, deadline, first_only, self._hedge, self._ways)
 
     def everyone(self, *arguments: Any) -> dict[int, tuple[Any, ...]]:
         """The same arguments for all shards."""
@@ -125,7 +125,7 @@ class Searches:
         if parts is None:
             key, homes = uuid.uuid4().hex, shards_of(filter.ids, self._handles.num_shards)
             mine = [filter.ids[homes == shard] for shard in range(self._handles.num_shards)]
-            parts = self._filters[filter] = [(key, _sent(ids)) if len(ids) else () for ids in mine]
+            parts = self._filters[filter] = [(key, Large(ids, again=True)) if len(ids) else () for ids in mine]
         return parts
 
     # --- all within a radius
@@ -190,8 +190,8 @@ class _Run:
         for start in range(0, len(members), step):
             some = members[start : start + step]
             given = self._given[some]
-            question, constants = halves.asked(frame, given, probes, wanted.bits, self._searches._registers)
-            asked = _sent((question, given if wanted.factor else None))
+            question, constants = halves.asked(frame, given, probes, wanted.bits, self._searches._registers, None)
+            asked = Large((question, given if wanted.factor else None))
             arguments = {
                 shard: (asked, keep, wanted.exact, *mine) for shard, mine in enumerate(sent) if mine
             }
@@ -204,21 +204,11 @@ class _Run:
     def _finish(self, some: Ids, constants: Any, asking: Asking, keep: int) -> None:
         found = self._answers(asking)
         if found:
-            best = halves.best(list(found.values()), constants, self._wanted.k, keep, self._searches._frame.metric)
+            parts, metric = list(found.values()), self._searches._frame.metric
+            best = halves.best(parts, constants, self._wanted.k, keep, metric, None)
             self.distances[some], self.ids[some] = best
 
     def _answers(self, asking: Asking) -> dict[int, Any]:
         found = asking.answers() if self._partial else asking.all("search")
         self.missing |= set(asking.missing())
         return found
-
-
-def _sent(what: Any) -> Any:
-    """What actors are to be given: itself, or where it is large its place in the object store."""
-    return imported_ray().put(what) if _nbytes(what) >= _LARGE else what
-
-
-def _nbytes(what: Any) -> int:
-    if isinstance(what, np.ndarray):
-        return what.nbytes
-    return sum(map(_nbytes, what)) if isinstance(what, tuple | list) else 0

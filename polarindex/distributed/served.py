@@ -120,7 +120,12 @@ def stop(name: str) -> None:
 
 
 def reached(
-    name: str, *, address: str | None = None, timeout: float = TIMEOUT, hedge: float | None = None
+    name: str,
+    *,
+    address: str | None = None,
+    timeout: float = TIMEOUT,
+    hedge: float | None = None,
+    direct: bool = True,
 ) -> ShardedIndex:
     """An index that a cluster serves under a name; see `ShardedIndex.connect`."""
     started = actors.connected(address if address is not None else "auto")
@@ -131,7 +136,7 @@ def reached(
 
     try:
         handles = _Reached(name, timeout)
-        return _Served(handles, timeout=timeout, hedge=hedge, ended=disconnect)
+        return _Served(handles, timeout=timeout, hedge=hedge, direct=direct, ended=disconnect)
     except BaseException:
         disconnect()
         raise
@@ -186,7 +191,7 @@ class _Served(ShardedIndex):
     _handles: _Reached
 
     def __init__(
-        self, handles: _Reached, *, timeout: float, hedge: float | None, ended: Callable[[], None]
+        self, handles: _Reached, *, timeout: float, hedge: float | None, direct: bool, ended: Callable[[], None]
     ) -> None:
         about = handles.about
         super().__init__(
@@ -195,6 +200,7 @@ class _Served(ShardedIndex):
             read_only=about.read_only,
             timeout=timeout,
             hedge=hedge,
+            direct=direct,
             threads=about.threads,
             next_id=0,
             ended=ended,
@@ -234,6 +240,7 @@ class _Served(ShardedIndex):
         """Go; the index is served on."""
         if not self._closed:
             self._closed = True
+            self._hang_up()
             self._ended()
 
     def _through(

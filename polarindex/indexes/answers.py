@@ -163,7 +163,7 @@ def answered(
 
     def find(members: Ids | None, allowed: Allowed, probes: Probes) -> None:
         tasks = []
-        for part in _parts(nq if members is None else len(members), way.most(keep, probes.nprobe), threads):
+        for part in parts_for(nq if members is None else len(members), way.most(keep, probes.nprobe), threads):
             mine: Any = part if members is None else members[part]
             tasks.append(Task(given[mine], queries[mine], mine, probes, k, keep, bool(factor), first, allowed, bits))
         for task, (found, names) in zip(tasks, run_all(way.answer, tasks, threads or available_cores()), strict=True):
@@ -248,7 +248,7 @@ def widened(probes: Probes, free: bool, count: int, n: int, nlist: int) -> Probe
     return Probes(min(nlist, math.ceil(probes.nprobe * (n / count) ** _WIDENED)), gap)
 
 
-def _parts(nq: int, most: int, threads: int | None) -> list[slice]:
+def parts_for(nq: int, most: int, threads: int | None) -> list[slice]:
     """Queries that are searched together: as many parts as there are threads, where these are worth it."""
     if threads is None:
         threads = available_cores() if nq >= 2 * _TOGETHER else 1

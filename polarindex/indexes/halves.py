@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
-from polarindex.indexes.answers import most_queries
+from polarindex.indexes.answers import most_queries, parts_for
 from polarindex.indexes.filters import Allowed, IdFilter, filter_groups
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.interrupts import uninterrupted
@@ -29,6 +29,7 @@ from polarindex.indexes.plan import IN_STEPS
 from polarindex.indexes.probing import Probes
 from polarindex.indexes.scan import best_rows
 from polarindex.indexes.sharing import reading
+from polarindex.indexes.threads import available_cores, run_all
 from polarindex.kernels.limits import EMPTY_ID
 
 _FLAT_ROOM = 1 << 22  # candidates
@@ -104,13 +105,16 @@ def in_registers(index: Index) -> bool:
     return isinstance(index, FlatIndex) or index._held.scan.in_registers(8)
 
 
-def asked(frame: Index, given: Floats, probes: Probes | None, bits: int, registers: bool) -> tuple[Question, Doubles]:
+def asked(
+    frame: Index, given: Floats, probes: Probes | None, bits: int, registers: bool, threads: int | None = 1
+) -> tuple[Question, Doubles]:
     """The question of checked queries (nq, dim), and what is added to the keys of each, (nq,).
 
     probes : of an inverted file. registers : whether all that will be asked say `in_registers`
+    threads : that choose lists in registers; None: as many as a search uses
     """
-    queries = frame._coding.codable(given, "q")
     if isinstance(frame, FlatIndex):
+        queries = frame._coding.codable(given, "q")
         constants = frame._coding.constants(queries)
         sign = -1 if frame.metric == "l2" else 1
         return FlatQuestion(frame._integer_queries(queries, bits), bits), sign * constants
@@ -119,14 +123,39 @@ def asked(frame: Index, given: Floats, probes: Probes | None, bits: int, registe
         raise ValueError("an inverted file is asked with probes")
     told = held.scan.told() if registers and bits == 8 else None
     if told is None:
+        queries = frame._coding.codable(given, "q")
         centred = queries - held.centroids.mu
         question = StepQuestion(centred, held.scan.coarse.nearest(centred, *probes), bits)
         return question, frame._coding.constants(queries, held.centroids)
-    with uninterrupted():  # a kernel that makes arrays runs Python at its end, where Ctrl-C is a SystemError
-        able, integers, jobs, constants = kernels.asked_lists(told.isa, told.about, _own((given,))[0], *probes)
-    if not able:
-        raise RuntimeError("queries that passed their checks cannot be answered")
-    return ListQuestion(integers, jobs), constants
+    (own,) = _own((given,))
+
+    def choose(part: slice) -> tuple[ListQuestion, Doubles]:
+        with uninterrupted():  # a kernel that makes arrays runs Python at its end, where Ctrl-C is a SystemError
+            able, integers, jobs, constants = kernels.asked_lists(told.isa, told.about, own[part], *probes)
+        if not able:
+            raise RuntimeError("queries that passed their checks cannot be answered")
+        return ListQuestion(integers, jobs), constants
+
+    found = run_all(choose, parts_for(len(own), len(own), threads), threads or available_cores())
+    return _joined([question for question, _ in found], held.rows.nlist), np.concatenate([one for _, one in found])
+
+
+def _joined(parts: list[ListQuestion], nlist: int) -> ListQuestion:
+    """One question of queries that were asked one part after another: a list that several probe is scanned once."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = [len(part.queries[1]) for part in parts]
+    firsts = np.cumsum([0, *counts[:-1]])
+    told = [
+        (first, len(part.jobs[0]), *(array.ctypes.data for array in part.jobs))
+        for first, part in zip(firsts, parts, strict=True)
+    ]
+    pairs = sum(len(part.jobs[2]) for part in parts)
+    lists, starts = np.empty(nlist, np.int32), np.empty(nlist + 1, np.int64)
+    members, offsets = np.empty(pairs, np.int32), np.empty(pairs, np.float32)
+    made = kernels.join_jobs(np.array(told, np.int64), (lists, starts, members, offsets))
+    quads, sums, gains = (np.concatenate(arrays) for arrays in zip(*(part.queries for part in parts), strict=True))
+    return ListQuestion((quads, sums, gains), (lists[:made], starts[: made + 1], members, offsets))
 
 
 def some_question(frame: Index) -> tuple[Question, Floats | None]:
@@ -135,6 +164,8 @@ def some_question(frame: Index) -> tuple[Question, Floats | None]:
     probes = None if isinstance(frame, FlatIndex) else Probes(1)
     question, constants = asked(frame, given, probes, 8, in_registers(frame))
     exact = given if frame.store != "none" else None
+    if isinstance(question, ListQuestion) and not isinstance(frame, FlatIndex):
+        _joined([question, question], frame._held.rows.nlist)
     best([candidates(frame, question, exact, 1, None, True)], constants, 1, 1, frame.metric)
     return question, exact
 
@@ -180,8 +211,10 @@ def errors(index: Index, given: Floats, ids: Ids) -> Floats:
     return index._errors(index._coding.codable(given, "q"), there, False)
 
 
-def best(parts: list[Candidates], constants: Doubles, k: int, keep: int, metric: str) -> tuple[Floats, Ids]:
-    """Distances and ids (nq, k) of the best of all parts' candidates, as of FlatIndex.search."""
+def best(
+    parts: list[Candidates], constants: Doubles, k: int, keep: int, metric: str, threads: int | None = 1
+) -> tuple[Floats, Ids]:
+    """Distances and ids (nq, k) of the best of all parts' candidates, as of FlatIndex.search; threads as of `asked`."""
     keys, given = (np.concatenate(arrays, axis=1) for arrays in zip(*(part[:2] for part in parts), strict=True))
     ids = given.astype(np.int64)
     ids[ids < 0] = EMPTY_ID
@@ -190,9 +223,12 @@ def best(parts: list[Candidates], constants: Doubles, k: int, keep: int, metric:
         scores = np.concatenate(exact, axis=1)
     else:
         scores = (keys + constants[:, None]).astype(np.float32)
-    out = np.empty((len(keys), k), np.float32), np.empty((len(keys), k), np.int64)
-    kernels.best_of(keys, ids, scores, keep, *out)
-    distances, names = out
+    distances, names = np.empty((len(keys), k), np.float32), np.empty((len(keys), k), np.int64)
+
+    def choose(some: slice) -> None:
+        kernels.best_of(keys[some], ids[some], scores[some], keep, distances[some], names[some])
+
+    run_all(choose, parts_for(len(keys), max(1, len(keys)), threads), threads or available_cores())
     return -distances if metric == "l2" else distances, np.where(names == EMPTY_ID, -1, names)
 
 

@@ -57,6 +57,7 @@ _FILES = {
     "answer": "search",
     "asked_lists": "search",
     "candidates_of": "search",
+    "join_jobs": "search",
     "best_by_codes": "search",
     "best_by_originals": "search",
     "answer_by_planes": "prefix",

@@ -809,6 +809,20 @@ def group_by_list(
     return np.array(lists, np.int32), np.array(starts), members, offsets.astype(np.float32)
 
 
+def join_jobs(parts: list[tuple[Array, Array, Array, Array]], counts: list[int]) -> tuple[Array, Array, Array, Array]:
+    """Jobs as of group_by_list of the queries of all parts, one part after another; counts: their queries."""
+    pairs = [
+        (int(number), int(first + members[pair]), offsets[pair])
+        for first, (lists, starts, members, offsets) in zip(np.cumsum([0, *counts[:-1]]), parts, strict=True)
+        for number, begin, end in zip(lists, starts[:-1], starts[1:], strict=True)
+        for pair in range(begin, end)
+    ]
+    pairs.sort(key=lambda pair: pair[:2])
+    numbers, members, offsets = (np.array(column) for column in zip(*pairs, strict=True))
+    lists, starts = np.unique(numbers, return_index=True)
+    return lists.astype(np.int32), np.append(starts, len(pairs)), members.astype(np.int32), offsets.astype(np.float32)
+
+
 def best_by_codes(
     store: tuple[Array, int, int, int], found: Any, constants: Array, sign: np.float32, k: int
 ) -> tuple[Array, Array]:

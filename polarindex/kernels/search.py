@@ -481,6 +481,39 @@ def asked_lists(isa, about, given, nprobe, gap):
 
 
 @kernel
+def join_jobs(parts, jobs):
+    """Jobs of queries that were asked apart, one part after another; returns how many lists there are.
+
+    parts (p, 6) int64, of each its first query, how many lists it has, and where its lists, starts, members and offsets
+        begin, as of group_by_list; jobs as there, lists (nlist,) and starts (nlist + 1,).
+    """
+    lists, starts, members, offsets = jobs
+    nlist = lists.size
+    tally = np.zeros(nlist + 1, np.int64)
+    for p in range(parts.shape[0]):
+        numbers, begins = address_of(np.int32, parts[p, 2]), address_of(np.int64, parts[p, 3])
+        for i in range(parts[p, 1]):
+            tally[numbers[i] + 1] += begins[i + 1] - begins[i]
+    made = 0
+    for l in range(nlist):  # noqa: E741
+        if tally[l + 1]:
+            lists[made], starts[made] = l, tally[l]
+            made += 1
+        tally[l + 1] += tally[l]
+    starts[made] = tally[nlist]
+    for p in range(parts.shape[0]):
+        first, numbers, begins = parts[p, 0], address_of(np.int32, parts[p, 2]), address_of(np.int64, parts[p, 3])
+        askers, added = address_of(np.int32, parts[p, 4]), address_of(np.float32, parts[p, 5])
+        for i in range(parts[p, 1]):
+            at = tally[numbers[i]]
+            for pair in range(begins[i], begins[i + 1]):
+                members[at], offsets[at] = first + askers[pair], added[pair]
+                at += 1
+            tally[numbers[i]] = at
+    return made
+
+
+@kernel
 def candidates_of(isa, about, queries, jobs, keep_count, allowed, out_keys, out_ids, out_places):
     """The keep_count best rows of each query by (key, id), in no order: keys, ids and places (nq, keep_count).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import polarindex as pi
-from polarindex.distributed import ShardedIndex
+from polarindex.distributed import ShardedIndex, actors
 from polarindex.distributed.routing import shards_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray and its processes warn of much that is not ours
@@ -49,6 +50,48 @@ def test_answers_are_those_of_one_index(served, rows, nq):
     assert_same(index.search(q, 5, nprobe=6, gap=3.0, rerank=2), whole.search(q, 5, nprobe=6, gap=3.0, rerank=2))
     assert_same(index.search(q, 5, rerank=0, exact_scan=True), whole.search(q, 5, rerank=0, exact_scan=True))
     assert_same(index.search(q[0], 3), whole.search(q[0], 3))
+
+
+@pytest.fixture
+def never_through_ray(monkeypatch):
+    """Calls that go through Ray are errors."""
+
+    def refuse(asking, sent):
+        raise AssertionError(f"{asking._method} of shard {sent.shard} goes through Ray")
+
+    monkeypatch.setattr("polarindex.distributed.actors.Asking._send_through_ray", refuse)
+
+
+def test_searches_go_by_connections_of_their_own(served, rows, never_through_ray):
+    index, whole = served
+    for nq in (1, 2_100):
+        assert_same(index.search(rows[:nq], 5), whole.search(rows[:nq], 5))
+    with pytest.raises(AssertionError, match="upsert of shard 0 goes through Ray"):  # which says what became of it
+        index.upsert([next(id for id in range(9) if shards_of(np.array([id]), 3)[0] == 0)], rows[:1])
+
+
+def test_a_connection_that_says_nothing_is_given_up_where_ray_knows_of_a_new_actor(served, rows):
+    """As after a machine went off, which nobody tells who waits for it."""
+    index, whole = served
+    ways = index._searches._ways._ways.values()
+    right = [way._address for way in ways]
+    with socket.create_server((right[0].host, 0)) as nobody:
+        for way in ways:
+            way.close()
+            way._address = right[0]._replace(port=nobody.getsockname()[1], name="")
+        began = time.monotonic()
+        assert_same(index.search(rows[:20], 5, timeout=20), whole.search(rows[:20], 5))
+        assert time.monotonic() - began > actors._SILENCE
+    assert [way._address in right for way in ways].count(True) == index.num_shards  # one copy of each was asked
+
+
+def test_without_connections_all_goes_through_ray(ray, rows, tmp_path):
+    ShardedIndex.build(rows, tmp_path / "index", num_shards=2, engine="local", nlist=NLIST)
+    whole = one_index(tmp_path / "index", rows)
+    with ShardedIndex.open(tmp_path / "index", direct=False) as index:
+        assert index._searches._ways is None
+        for nq in (1, 1_100):
+            assert_same(index.search(rows[:nq], 5), whole.search(rows[:nq], 5))
 
 
 def test_more_results_than_rows_are_padded(served, rows):
@@ -249,6 +292,8 @@ def test_a_directory_that_cannot_be_served_says_why(ray, rows, tmp_path):
     for options in ({"replicas": 0}, {"threads": 0}, {"timeout": -1}, {"hedge": -1.0}, {"num_cpus": -1}):
         with pytest.raises(ValueError, match=next(iter(options))):
             ShardedIndex.open(path, **options)
+    with pytest.raises(TypeError, match="direct"):
+        ShardedIndex.open(path, direct="no")
     (path / "shard-00001" / "manifest.json").write_text("{}")
     with pytest.raises(pi.FormatError, match="shard-00001"):
         ShardedIndex.open(path)

@@ -94,6 +94,24 @@ def test_other_codes_in_parts_equal_one_index(rows, made):
     assert_same(apart(frame, parts, rows[:20], 10, nprobe=6), wanted)
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_threads_ask_and_choose_what_one_does(rows, metric):
+    whole = pi.IVFIndex(DIM, metric, nlist=NLIST).fit(rows)
+    frame, parts = parts_of(whole, rows, 2)
+    q = rows[:250]
+    question, constants = halves.asked(frame, q, frame._probes(6, None), 8, True)
+    found = [halves.candidates(part, question, None, 10, None, True) for part in parts]
+    for threads in (2, 3, 250):
+        divided, others = halves.asked(frame, q, frame._probes(6, None), 8, True, threads)
+        assert_array_equal(others, constants)
+        if halves.in_registers(frame):
+            asked = (*divided.queries, *divided.jobs), (*question.queries, *question.jobs)
+            for one, other in zip(*asked, strict=True):
+                assert_array_equal(one, other)
+        wanted = halves.best(found, constants, 10, 10, metric)
+        assert_same(halves.best(found, constants, 10, 10, metric, threads), wanted)
+
+
 def test_queries_of_16_bits_and_machines_without_registers_go_in_steps(rows):
     whole = pi.IVFIndex(DIM, nlist=NLIST, store="float32").fit(rows)
     frame, parts = parts_of(whole, rows, 2)

@@ -165,6 +165,35 @@ def test_queries_are_grouped_by_list_with_exact_offsets(rng, metric, nq):
         assert_same((jobs[0][:made], jobs[1][: made + 1], *jobs[2:]), wanted, f"{d}, {nlist}")
 
 
+@pytest.mark.parametrize("counts", [[1, 1], [3], [1, 6, 1, 4], [2, 0, 5]])
+def test_jobs_of_queries_asked_apart_are_those_of_all(rng, counts):
+    """One query's lists are in no order; a part may have no query, and a query no list."""
+    nlist, d = 30, 5
+    centres, queries = (rng.normal(size=(n, d)).astype(np.float32) for n in (nlist, sum(counts)))
+    probed = rng.integers(0, nlist // 2, sum(counts))
+    probes = np.argsort(rng.random((sum(counts), nlist)), axis=1).astype(np.int32)
+    parts, at = [], 0
+    for count in counts:
+        mine = slice(at, at + count)
+        picked = probes[mine], probed[mine]
+        parts.append(reference.group_by_list(L2, centres, np.zeros(nlist, np.float32), queries[mine], picked))
+        at += count
+    firsts, pairs = np.cumsum([0, *counts[:-1]]), probed.sum()
+    told = [
+        (first, len(part[0]), *(array.ctypes.data for array in part))
+        for first, part in zip(firsts, parts, strict=True)
+    ]
+    jobs = (
+        np.full(nlist, -7, np.int32), np.full(nlist + 1, -7), np.full(pairs, -7, np.int32), np.full(pairs, POISON)
+    )
+    made = kernels.join_jobs(np.array(told), jobs)
+    got = jobs[0][:made], jobs[1][: made + 1], *jobs[2:]
+    assert_same(got, reference.join_jobs(parts, counts))
+    if len(queries) > 1:
+        wanted = reference.group_by_list(L2, centres, np.zeros(nlist, np.float32), queries, (probes, probed))
+        assert_same(got, wanted)
+
+
 def random_found(rng, paged, nq, keep, counts, kinds):
     """Candidates of queries: counts of the rows that there are, scores of so many kinds."""
     places = np.concatenate(paged.places)
