@@ -46,6 +46,7 @@ def shell(call, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
 def test_the_guide_does_what_it_says(shell):
     pytest.importorskip("pyarrow")

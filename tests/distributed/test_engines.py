@@ -21,7 +21,9 @@ OPTIONS = {"num_shards": 3, "nlist": 12, "threads": 1}
 PLACES = os.environ | {"PYTHONPATH": str(Path(pi.__file__).parents[1])}
 
 
-@pytest.mark.parametrize("source", ["file", "matrix", "chunks"])
+@pytest.mark.parametrize(
+    "source", ["chunks", pytest.param("file", marks=pytest.mark.slow), pytest.param("matrix", marks=pytest.mark.slow)]
+)
 def test_other_processes_build_the_same(source, x, tmp_path, contents, short_ranges):
     np.save(tmp_path / "x.npy", x)
     given = {"file": tmp_path / "x.npy", "matrix": x, "chunks": iter([x[:500], x[500:]])}
@@ -69,7 +71,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT")
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c_leaves_a_build_that_goes_on(processes, tmp_path, rng, contents):
     np.save(tmp_path / "x.npy", rng.standard_normal((20_000, 16), np.float32))
     (tmp_path / "program.py").write_text(INTERRUPTED)

@@ -68,7 +68,7 @@ def check_killed_everywhere(every: int, source, x, folder: Path, contents, **opt
 
 
 @pytest.mark.skipif(os.name == "nt", reason="forks")
-@pytest.mark.parametrize("kind", ["ivf", "flat"])
+@pytest.mark.parametrize("kind", ["ivf", pytest.param("flat", marks=pytest.mark.slow)])
 def test_a_build_killed_at_a_touch_of_the_disk_goes_on(kind, x, tmp_path, contents, short_ranges):
     np.save(tmp_path / "x.npy", x)
     options = {"num_shards": 3, "threads": 1, "kind": kind}
@@ -125,11 +125,6 @@ def kill_at_random(rounds: int, processes: int, folder: Path, contents, rng: np.
         assert contents(folder / "killed") == wanted
         shutil.rmtree(folder / "killed")
     return kills
-
-
-@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_a_build_killed_at_random_goes_on(tmp_path, contents, rng):
-    kill_at_random(1, 1, tmp_path, contents, rng)
 
 
 @pytest.mark.soak

@@ -53,7 +53,7 @@ def in_arrays():
 @pytest.mark.parametrize(
     ("kind", "store"),
     [
-        ("ivf", "float32"),
+        pytest.param("ivf", "float32", marks=pytest.mark.slow),
         pytest.param("ivf", "none", marks=pytest.mark.slow),
         pytest.param("flat", "none", marks=pytest.mark.slow),
         pytest.param("flat", "float32", marks=pytest.mark.slow),
@@ -126,7 +126,7 @@ def peak_of(work):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("n", [40_000, 160_000])
+@pytest.mark.parametrize("n", [40_000, pytest.param(160_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
 def test_an_add_takes_a_fixed_memory_and_some_bytes_a_row_whatever_is_added(kind, n):
     """160,000 rows of 64 float64 are 82 MB. The last block may grow by a copy: twice its part."""
@@ -182,10 +182,10 @@ CHANGES = [
         ("flat", "arena", "expect"),
         ("flat", "ids", "make_room"),
         ("ivf", "lists", "stage"),
-        ("ivf", "lists", "put"),
-        ("ivf", "lists", "afford_removal"),
         ("ivf", "arena", "extend"),
-        ("ivf", "arena", "_reserve"),
+        pytest.param("ivf", "lists", "put", marks=pytest.mark.slow),
+        pytest.param("ivf", "lists", "afford_removal", marks=pytest.mark.slow),
+        pytest.param("ivf", "arena", "_reserve", marks=pytest.mark.slow),
     ],
 )
 def test_a_change_that_runs_out_of_memory_changes_nothing(kind, part, method, monkeypatch):

@@ -155,13 +155,14 @@ def test_one_line_says_that_nothing_can_be_cached(copy):
     assert len(run(copy, **without_cache_folders(copy))["messages"]) == 1
 
 
+@pytest.mark.slow
 @needs_posix
 def test_kernels_work_on_a_full_disk(copy, tmp_path):
     """No file may grow beyond 0 bytes: the cache folder can be made, but nothing can be written into it."""
     run(copy, "full", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("suffix", ["nbi", pytest.param("nbc", marks=pytest.mark.slow)])
 def test_kernels_work_beside_a_damaged_cache(copy, tmp_path, suffix):
     """Files cut short, as a crash of the machine may leave them."""
     places = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
@@ -188,6 +189,7 @@ def test_code_under_another_kernels_types_is_not_run(copy, tmp_path):
     assert started(copy, KINDS, "uint32", "float32", **places)["compiled"] == []
 
 
+@pytest.mark.slow
 def test_processes_may_compile_at_once(copy, tmp_path):
     places = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     orders = [("uint32", "float32"), ("float32", "uint32"), ("uint32", "float32")]

@@ -51,10 +51,10 @@ def same(a: Codes, b: Codes) -> bool:
 
 
 @pytest.mark.parametrize(("name", "bits"), ALL_CELLS)
-def test_every_cell_codes_every_dimension_from_1_to_40(name, bits, gaussian_rows, vnmse):
-    """From 16 dimensions on, the error is the large-d law's within a factor of 2 (75 rows in all)."""
+def test_every_cell_codes_dimensions_from_1_to_40(name, bits, gaussian_rows, vnmse):
+    """All of them, with wide codes a third. From 16 on, the error is the large-d law's within a factor of 2."""
     ratios = []
-    for d in range(1, 41):
+    for d in range(1, 41, 1 if bits < 6 else 3):  # a codebook of 256 levels for one dimension takes .3 s
         quantizer = make_quantizer(name, d, bits, seed=d)
         x = gaussian_rows(3, d)
         codes = quantizer.encode(x)
