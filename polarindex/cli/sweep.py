@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from polarindex.sweep.journal import Journal
-    from polarindex.sweep.plan import Plan
+    from polarindex.sweep.plan import METHODS, Plan
     from polarindex.sweep.results import Results, Row
     from polarindex.sweep.run import Step
 
@@ -55,7 +55,6 @@ def sweep(
     sweep.md, pictures and a page, sweep.html. Ctrl-C (exit code 130) leaves a report of the rows measured so far; exit
     code 1: a cell failed.
     """
-    from polarindex.quantizers import CELLS
     from polarindex.sweep.dataset import SAMPLES
     from polarindex.sweep.plan import Plan
     from polarindex.sweep.plan_files import read_plan
@@ -64,7 +63,7 @@ def sweep(
         _alone(context)
     wanted = read_plan(plan) if plan else Plan(
         datasets=tuple(datasets or SAMPLES),
-        quantizers=tuple(CELLS) if quantizers is None else _names(quantizers),
+        quantizers=tuple(METHODS) if quantizers is None else _names(quantizers),
         bits=_numbers(bits, "bits"),
         indexes=_names(index),
         stores=_names(store),

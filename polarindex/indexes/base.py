@@ -89,12 +89,12 @@ class Index(Attached, ABC):
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}(dim={self.dim}, metric={self.metric!r}, bits={self.quantizer.bits}, "
+            f"{type(self).__name__}(dim={self.dim}, metric={self.metric!r}, bits={self.bits}, "
             f"quantizer={self.quantizer_name!r}, n={len(self)})"
         )
 
     @property
-    def bits(self) -> int:
+    def bits(self) -> float:
         """Code bits a coordinate."""
         return self.quantizer.bits
 

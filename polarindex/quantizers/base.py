@@ -86,13 +86,15 @@ class Encoded(NamedTuple):
 
     words (n, w) uint32; scales (n, s) float32, one a stage; energies (n,) float64, for integer levels: |r|^2 for an
     unbiased scale and |r_hat|^2 for every other, what the squared distance |q|^2 + energy - 2 <q, r_hat> wants;
-    offsets (n,) float64, <mu, r>.
+    offsets (n,) float64, <mu, r>; excess (n,) float64, where scales are short: what their rounding adds to <r, r_hat>,
+    which a squared distance then has in `energies`, twice, for it is the error of queries near r.
     """
 
     words: Words
     scales: Floats
     energies: Doubles
     offsets: Doubles
+    excess: Doubles | None = None
 
 
 class EncodedResiduals(NamedTuple):
@@ -138,20 +140,21 @@ class Quantizer(ABC):
     ----------
     dim : int
         Coordinates a vector, >= 1.
-    bits : int
+    bits : float
         Code bits a coordinate.
     seed : int
         Of the random rotation.
     """
 
     name: ClassVar[str]
+    short_scales: ClassVar[bool] = False  # whether scales are upper halves of float32 (codes.upper_halves)
     dim: int
-    bits: int
+    bits: float
     seed: int
     stages: tuple[Stage, ...]
     unbiased: bool
 
-    def __init__(self, dim: int, bits: int, seed: int) -> None:
+    def __init__(self, dim: int, bits: float, seed: int) -> None:
         self.dim = checks.integer(dim, "dim", low=1)
         self.bits = bits
         self.seed = checks.integer(seed, "seed", low=0)
@@ -213,6 +216,23 @@ class Quantizer(ABC):
         law = self.error_law(integer)
         return law.shrink**2 + law.spread
 
+    def energies(self, decoded: Floats) -> Doubles:
+        """(n,) estimates of |r|^2 from r_hat = decoded (n, dim), of integer levels."""
+        law = self.error_law(integer=True)
+        return squared_norms(decoded) / ((1 - law.shrink) ** 2 + law.spread)
+
+    def variances(self, q: Floats, decoded: Floats) -> Doubles:
+        """(n,) variances of estimates of <q, r> from integer levels and an int8 query, by `ErrorLaw`.
+
+        |r| and <q, r>, which the law asks for, are themselves estimated from r_hat = decoded (n, dim); q (dim,).
+        """
+        law, energies, exact = self.error_law(integer=True), self.energies(decoded), q.astype(np.float64)
+        products = decoded.astype(np.float64) @ exact / (1 - law.shrink)
+        across = np.maximum(energies * (exact @ exact) - products**2, 0) / max(len(q) - 1, 1)
+        y = self.stages[0].map.forward(q[None])
+        rounding = float(y.size * (np.abs(y).max() / 127) ** 2 / 12)  # the energy that rounding adds as noise
+        return law.spread * across + energies * rounding / len(q)
+
     @property
     def words(self) -> int:
         """32-bit words a row of codes."""
@@ -220,8 +240,13 @@ class Quantizer(ABC):
 
     @property
     def bytes_per_vector(self) -> int:
-        """Bytes of a code with its float32 scales."""
-        return 4 * self.words + 4 * len(self.stages)
+        """Bytes of a code with its scales."""
+        return 4 * self.words + (2 if self.short_scales else 4) * len(self.stages)
+
+    @property
+    def nbytes(self) -> int:
+        """Of what was learned; nothing where all follows from the arguments."""
+        return 0
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())

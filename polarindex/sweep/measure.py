@@ -29,7 +29,7 @@ from polarindex.sweep.dataset import Dataset
 from polarindex.sweep.groundtruth import exact_distances
 from polarindex.sweep.metrics import InnerProductError, inner_product_error, overlap_with_interval, recall_at, vnmse
 from polarindex.sweep.peers import FaissPQ
-from polarindex.sweep.plan import Cell, Plan
+from polarindex.sweep.plan import SPECTRAL, Cell, Plan
 from polarindex.sweep.results import Bound, Measurement, Recall
 from polarindex.sweep.theory import gaussian_bound, spectrum
 from polarindex.vectors import mean_and_energy, unit_rows
@@ -188,7 +188,8 @@ class Bench:
         dim, metric, seed = self.dataset.dim, self.dataset.metric, self.plan.seed
         if build.subquantizers:
             return FaissPQ(dim, metric, build.subquantizers, build.method.endswith("rotated"), seed, self.threads)
-        code: dict[str, Any] = {"bits": int(build.bits), "quantizer": build.method, "seed": seed, "store": build.store}
+        kind = {"codes": SPECTRAL} if build.method == SPECTRAL else {"quantizer": build.method}
+        code: dict[str, Any] = {"bits": int(build.bits), **kind, "seed": seed, "store": build.store}
         if build.index == "ivf":
             return IVFIndex(dim, metric, nlist=build.nlist, **code)
         return FlatIndex(dim, metric, **code)

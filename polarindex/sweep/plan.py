@@ -23,6 +23,8 @@ from polarindex.sweep.dataset import SAMPLES
 
 BITS = (1, 2, 3, 4, 8)
 INDEXES = ("flat", "ivf")
+SPECTRAL = "spectral"  # FlatIndex(codes="spectral"), beside the quantizers: it is learned, and there is none for lists
+METHODS: dict[str, tuple[int, ...]] = {**CELLS, SPECTRAL: CELLS["eden"]}
 PEERS = ("faiss-pq", "faiss-pq-rotated")
 _SUB_BITS = 4  # of a peer's sub-quantizers: 8-bit ones train for minutes
 _PEER_BITS = 4  # at most: one 4-bit sub-quantizer a coordinate
@@ -33,7 +35,7 @@ _FIRST_PROBE, _PROBE_STEPS = 1 / 256, 2  # of an IVF's lists, where a plan says 
 class Cell:
     """One row of the table to be: an index, and one way to search it.
 
-    method         a quantizer of polarindex.CELLS, or one of PEERS
+    method         a quantizer of polarindex.CELLS, SPECTRAL, or one of PEERS
     bits           code bits a coordinate; a peer's may be a fraction
     index          "flat" or "ivf"
     store          how originals are kept, for re-ranking
@@ -99,7 +101,7 @@ class Plan:
     datasets : tuple[str, ...]
         Names or paths, as load_dataset takes them.
     quantizers : tuple[str, ...]
-        Names of polarindex.CELLS.
+        Names of polarindex.CELLS, or "spectral", for flat indexes with spectral codes.
     bits : tuple[int, ...]
         Those that exist for a quantizer are measured.
     indexes : tuple[str, ...]
@@ -133,7 +135,7 @@ class Plan:
     """
 
     datasets: tuple[str, ...] = SAMPLES
-    quantizers: tuple[str, ...] = tuple(CELLS)
+    quantizers: tuple[str, ...] = tuple(METHODS)
     bits: tuple[int, ...] = BITS
     indexes: tuple[str, ...] = ("flat",)
     stores: tuple[str, ...] = ("none",)
@@ -158,7 +160,7 @@ class Plan:
         for name in ("datasets", "quantizers", "bits", "indexes", "stores", "rerank", "k"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must have at least one entry, got none")
-        for name, options in (("quantizers", CELLS), ("indexes", INDEXES), ("stores", STORES)):
+        for name, options in (("quantizers", METHODS), ("indexes", INDEXES), ("stores", STORES)):
             for value in getattr(self, name):
                 checks.choice(value, name, options)
         for name, high in (("bits", 8), ("k", None), ("nprobe", None), ("rerank", None)):
@@ -170,8 +172,10 @@ class Plan:
         if self.metric is not None:
             checks.choice(self.metric, "metric", METRICS)
         checks.flag(self.peers, "peers")
-        if not self._codes():
-            exist = "; ".join(f"{name} has {', '.join(map(str, CELLS[name]))}" for name in self.quantizers)
+        if self.quantizers == (SPECTRAL,) and "flat" not in self.indexes:
+            raise ValueError(f"quantizer {SPECTRAL!r} exists for flat indexes only, got indexes {self.indexes}")
+        if not self._codes("flat"):
+            exist = "; ".join(f"{name} has {', '.join(map(str, METHODS[name]))}" for name in self.quantizers)
             raise ValueError(f"none of the quantizers exists at bits {', '.join(map(str, self.bits))}: {exist}")
 
     def as_dict(self) -> dict[str, Any]:
@@ -198,14 +202,16 @@ class Plan:
         nlist = min(self.nlist or auto_nlist(n), n) if index == "ivf" else 0
         return [
             Cell(name, bits, index, store, nlist, nprobe, rerank)
-            for name, bits in self._codes()
+            for name, bits in self._codes(index)
             for store in dict.fromkeys(self.stores)
             for nprobe in self._probes(nlist)
             for rerank in (sorted(set(self.rerank)) if store != "none" else (0,))
         ]
 
-    def _codes(self) -> list[tuple[str, int]]:
-        return [(name, bits) for name in self.quantizers for bits in sorted(set(self.bits)) if bits in CELLS[name]]
+    def _codes(self, index: str) -> list[tuple[str, int]]:
+        """The methods that exist for a kind of index, and their bits."""
+        names = [name for name in self.quantizers if name != SPECTRAL or index == "flat"]
+        return [(name, bits) for name in names for bits in sorted(set(self.bits)) if bits in METHODS[name]]
 
     def _probes(self, nlist: int) -> tuple[int, ...]:
         """How many lists are probed: as the plan says, at most all; (0,) where there are no lists."""
