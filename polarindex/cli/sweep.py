@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from polarindex.sweep.journal import Journal
-    from polarindex.sweep.plan import METHODS, Plan
+    from polarindex.sweep.plan import Plan
     from polarindex.sweep.results import Results, Row
     from polarindex.sweep.run import Step
 
@@ -56,7 +56,7 @@ def sweep(
     code 1: a cell failed.
     """
     from polarindex.sweep.dataset import SAMPLES
-    from polarindex.sweep.plan import Plan
+    from polarindex.sweep.plan import METHODS, Plan
     from polarindex.sweep.plan_files import read_plan
 
     if plan:

@@ -192,10 +192,8 @@ class FlatIndex(Index):
         return self._common_parameters() | {"codes": self.codes}
 
     def _saved_parameters(self) -> dict[str, Any]:
-        parameters = self.parameters()
-        if self._spectral is None:
-            del parameters["codes"]  # as readers of before it was there have it
-        return parameters
+        """Without `codes` where they are plain, so that versions that do not know it read the file."""
+        return self.parameters() if self._spectral is not None else self._common_parameters()
 
     @property
     def bits(self) -> float:
