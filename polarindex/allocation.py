@@ -64,12 +64,14 @@ def plain_error(energies: Doubles, bits: int) -> float:
     return float((blocks.weights * blocks.dims).sum() / blocks.dims.sum() * energies.sum() * inner_error(bits))
 
 
-def allocate(energies: Doubles, bits: float) -> Allocation:
+def allocate(energies: Doubles, bits: float, whole_words: bool = False) -> Allocation:
     """The best segments for axes of these energies (dim,), most first, at `bits` a coordinate.
 
+    whole_words : whether codes and scales together are filled up to whole words of 32 bits
     O(dim / 32) steps for each pair of widths and each half word that there is to spend.
     """
     blocks, budget = _Blocks(energies), half_words(len(energies), bits)
+    budget -= budget % 2 if whole_words else 0
     widths = range(MOST_BITS + 1)
     least = np.full((len(widths), budget + 1), np.inf)  # [width of the last block, half words spent so far]
     least[MOST_BITS, 0] = 0.0  # nothing is coded yet, so that any width may follow

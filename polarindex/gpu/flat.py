@@ -102,7 +102,7 @@ class GpuFlatIndex(FlatIndex):
 
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments, without device and memory."""
-        return self._common_parameters()
+        return {name: value for name, value in super().parameters().items() if name != "codes"}
 
     def to_cpu(self) -> FlatIndex:
         """A FlatIndex of its own with the same rows."""

@@ -204,6 +204,18 @@ class Coding:
             x /= np.where(norms > 0, norms, 1).astype(np.float32)[:, None]
         return x
 
+    def some(self, arena: Arena, most: int) -> tuple[Words, Floats, Doubles | None]:
+        """Codes' words and scales of at most so many rows spread over the arena, and |r|^2, which ip does not tell."""
+        positions = np.unique(np.linspace(0, arena.n - 1, min(most, arena.n)).astype(np.int64))
+        words, scales = self.words(arena, positions), float_scales(arena.take("scales", positions))
+        if self.metric == "ip":
+            return words, scales, None
+        shifts = arena.take("shifts", positions).astype(np.float64) if self.shifted else np.zeros(len(positions))
+        if self.metric == "l2":
+            return words, scales, -shifts
+        mu2 = float(squared_norms(self.centre.mu[None])[0])
+        return words, scales, np.maximum(1 - mu2 - 2 * shifts, 0)
+
     def words(self, arena: Arena, positions: Positions) -> Words:
         """Rows of words (n, w) of the codes at some positions."""
         return np.concatenate([arena.take(f"codes{i}", positions) for i in range(len(self.quantizer.parts))], axis=1)
@@ -243,5 +255,5 @@ class Coding:
         bias = self.factor * law.shrink / (1 - law.shrink) * (decoded.astype(np.float64) @ q)
         if self.metric == "l2" and not self.quantizer.unbiased:  # the distance holds |r_hat|^2 in place of |r|^2
             bias -= (1 - (1 - law.shrink) ** 2 - law.spread) * self.quantizer.energies(decoded)
-        variance = self.quantizer.variances(q, decoded)
+        variance = self.quantizer.variances(q[None], decoded, q)
         return np.sqrt(bias**2 + self.factor**2 * variance).astype(np.float32)

@@ -41,10 +41,8 @@ from polarindex.indexes.scan import best_rows, integer_queries, key_blocks, rows
 from polarindex.indexes.sharing import changing, reading
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.memory import require
-from polarindex.quantizers.spectral import checked_bits, plain_bits
 
 _IDS = 8  # bytes a row, whether they are stored or only told
-CODES = ("plain", "spectral")
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
 _ROWS_A_DIM = 4  # and a coordinate, for principal axes
 
@@ -126,12 +124,7 @@ class FlatIndex(Index):
         store: str = "none",
         codes: str = "plain",
     ) -> None:
-        self.codes = checks.choice(codes, "codes", CODES)
-        self._spectral = checked_bits(bits) if self.codes == "spectral" else None
-        if self._spectral is not None and quantizer != "eden":
-            raise ValueError(f"codes='spectral' are EDEN's in segments: quantizer must be 'eden', got {quantizer!r}")
-        whole = bits if self._spectral is None else plain_bits(self._spectral)
-        super().__init__(dim, metric, whole, quantizer, seed, center, store)  # type: ignore[arg-type]  # checked there
+        super().__init__(dim, metric, bits, quantizer, seed, center, store, codes)
         self._coding = Coding(self.quantizer, self.metric, self.store, self.center, self._spectral)
         self._arena = Arena(self._coding.columns(), block_rows(4 * self.quantizer.words))
         self._ids = IdMap(self._arena)
@@ -171,7 +164,7 @@ class FlatIndex(Index):
             "kind": self.kind,
             **self.parameters(),
             **self._directory_info(),
-            **({} if self._spectral is None else {"spectral": learned.told(self._coding, self._arena)}),
+            **({} if self._spectral is None else {"spectral": self._spectral_info()}),
             "n": len(self),
             "next_id": self._ids.next_id,
             "stores_ids": self._ids.stored,
@@ -187,18 +180,13 @@ class FlatIndex(Index):
             },
         }
 
+    def _spectral_info(self) -> dict[str, Any]:
+        some = learned.Some(*self._coding.some(self._arena, learned.SAMPLE)) if len(self) else None
+        return learned.told(self.quantizer, self._coding.centre.frozen, some)
+
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return self._common_parameters() | {"codes": self.codes}
-
-    def _saved_parameters(self) -> dict[str, Any]:
-        """Without `codes` where they are plain, so that versions that do not know it read the file."""
-        return self.parameters() if self._spectral is not None else self._common_parameters()
-
-    @property
-    def bits(self) -> float:
-        """Code bits a coordinate, as asked for."""
-        return self.quantizer.bits if self._spectral is None else self._spectral
+        return self._common_parameters()
 
     def to_gpu(self, device: int | Sequence[int] = 0, memory: int | None = None) -> FlatIndex:
         """A polarindex.gpu.GpuFlatIndex of its own with the same rows, searched on an NVIDIA GPU; the extra `gpu`.

@@ -106,7 +106,8 @@ class ListScan:
                 code, coarse = line_code(self._coding.quantizer, isa), line_code(quantizer, isa)
                 levels = self._coding.prefix
                 prefix = prefix_code(code, levels) if code and levels is not None else None
-                reading = _Reading(code, coarse, rotation, quantizer, prefix) if code and coarse else None
+                if code and coarse and code.stage.map == rotation:
+                    reading = _Reading(code, coarse, rotation, quantizer, prefix)
             self._readings[isa] = reading
         return self._readings[isa]
 
@@ -325,16 +326,17 @@ class ListScan:
         """Keys (nq, n) float32, without offsets, of rows of words, by their whole codes or the first planes."""
         coding = self._coding
         stages: tuple[Stage, ...] = coding.quantizer.stages
-        factors = self._lists.factors_of(rows)
+        scales, shifts = coding.scales(rows), self._lists.factors_of(rows)[:, -1]
         if first and coding.first_stage:
             stages, factors = (coding.first_stage,), coding.first_factors(rows)
+            scales, shifts = factors[:, :1], factors[:, 1]
         keys = np.empty((nq, len(rows)), np.float32)
-        keys[:] = factors[:, -1]
+        keys[:] = shifts
         words = coding.quantizer.split(coding.code_words(rows))
         for s, (stage, part, pieces) in enumerate(zip(stages, words, products, strict=True)):
-            levels, scales = stage.levels(np.ascontiguousarray(part)), np.ascontiguousarray(factors[:, s])
+            levels, own = stage.levels(np.ascontiguousarray(part)), np.ascontiguousarray(scales[:, s])
             for gains, product in pieces:
-                kernels.add_scores(product(levels), gains, scales, keys)
+                kernels.add_scores(product(levels), gains, own, keys)
         return keys
 
 

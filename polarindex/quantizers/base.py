@@ -101,7 +101,8 @@ class EncodedResiduals(NamedTuple):
     """Codes of residuals r = x - c, each row with its own centre c, as an inverted file stores them.
 
     words, scales, energies as in `Encoded`; offsets (n,) float64, <c, r>; crosses (n,) float64, <c', r_hat> with c'
-    the centre relative to that of the index; prefix : where other levels of the same codes were asked for.
+    the centre relative to that of the index; prefix : where other levels of the same codes were asked for; excess as in
+    `Encoded`.
     """
 
     words: Words
@@ -110,6 +111,7 @@ class EncodedResiduals(NamedTuple):
     offsets: Doubles
     crosses: Doubles
     prefix: Prefix | None = None
+    excess: Doubles | None = None
 
 
 class Prefix(NamedTuple):
@@ -196,14 +198,14 @@ class Quantizer(ABC):
         """
         c = centres.full[lists]
         r = x - c
-        words, scales, energies = self.encode_residuals(r, True, start)
+        words, scales, energies, _, excess = self.encode_rows(r, True, start)
         offsets = np.einsum("ij,ij->i", c, r, dtype=np.float64)
         crosses = np.zeros(len(x))
         for s, (stage, part, mapped) in enumerate(zip(self.stages, self.split(words), centres.mapped, strict=True)):
             levels = stage.levels(part)[:, : stage.map.dims]
             crosses += scales[:, s] * np.einsum("ij,ij->i", mapped[lists], levels, dtype=np.float64)
         coarse = None if prefix is None else self._prefix(r, words, prefix, centres.mapped[0][lists])
-        return EncodedResiduals(words, scales, energies, offsets, crosses, coarse)
+        return EncodedResiduals(words, scales, energies, offsets, crosses, coarse, excess)
 
     def _prefix(self, r: Floats, words: Words, levels: NDArray[np.int8], mapped: Floats) -> Prefix:
         layout, y = self.stages[0].layout, self.stages[0].map.forward(r)
@@ -221,14 +223,15 @@ class Quantizer(ABC):
         law = self.error_law(integer=True)
         return squared_norms(decoded) / ((1 - law.shrink) ** 2 + law.spread)
 
-    def variances(self, q: Floats, decoded: Floats) -> Doubles:
-        """(n,) variances of estimates of <q, r> from integer levels and an int8 query, by `ErrorLaw`.
+    def variances(self, away: Floats, decoded: Floats, q: Floats) -> Doubles:
+        """(n,) variances of estimates of <away, r> from integer levels, by `ErrorLaw`, and from rounding q to int8.
 
-        |r| and <q, r>, which the law asks for, are themselves estimated from r_hat = decoded (n, dim); q (dim,).
+        away (n, dim) or (1, dim): the query q (dim,) less what is exact of it. |r| and <away, r>, which the law asks
+        for, are themselves estimated from r_hat = decoded (n, dim).
         """
-        law, energies, exact = self.error_law(integer=True), self.energies(decoded), q.astype(np.float64)
-        products = decoded.astype(np.float64) @ exact / (1 - law.shrink)
-        across = np.maximum(energies * (exact @ exact) - products**2, 0) / max(len(q) - 1, 1)
+        law, energies = self.error_law(integer=True), self.energies(decoded)
+        products = np.einsum("ij,ij->i", decoded, away, dtype=np.float64) / (1 - law.shrink)
+        across = np.maximum(energies * squared_norms(away) - products**2, 0) / max(len(q) - 1, 1)
         y = self.stages[0].map.forward(q[None])
         rounding = float(y.size * (np.abs(y).max() / 127) ** 2 / 12)  # the energy that rounding adds as noise
         return law.spread * across + energies * rounding / len(q)

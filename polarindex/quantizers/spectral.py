@@ -137,19 +137,19 @@ class Spectral(Quantizer):
         encoded = self.encode_rows(r, integer, start)
         return encoded.words, encoded.scales, encoded.energies
 
-    def variances(self, q: Floats, decoded: Floats) -> Doubles:
+    def variances(self, away: Floats, decoded: Floats, q: Floats) -> Doubles:
         """Each segment's, as if it were all there is; what is in none as if independent of the query."""
-        energies = self.energies(decoded)
-        total, left = np.zeros(len(decoded)), float(squared_norms(q[None])[0])
+        energies, total = self.energies(decoded), np.zeros(len(decoded))
+        left = squared_norms(away)
         for part, own in zip(self.segments, self._maps, strict=True):
-            there, asked = own.forward(decoded), own.forward(q[None])
-            size, error = squared_norms(there), inner_error(part.bits)
-            asked2, products = squared_norms(asked), there.astype(np.float64) @ asked[0]
-            total += error / (1 + error) * np.maximum(size * asked2 - products**2, 0) / max(part.dims - 1, 1)
+            there, along, asked = own.forward(decoded), own.forward(away), own.forward(q[None])
+            size, error, along2 = squared_norms(there), inner_error(part.bits), squared_norms(along)
+            products = np.einsum("ij,ij->i", there, along, dtype=np.float64)
+            total += error / (1 + error) * np.maximum(size * along2 - products**2, 0) / max(part.dims - 1, 1)
             total += size * (float(np.abs(asked).max()) / 127) ** 2 / 12
-            left -= float(asked2[0])
+            left = left - along2
         out = self.dim - len(self.basis)
-        return total + (max(left, 0.0) * self.shares[-1] * energies / out if out else 0.0)
+        return total + (np.maximum(left, 0) * self.shares[-1] * energies / out if out else 0.0)
 
 
 def checked_bits(bits: Any) -> float:
@@ -163,9 +163,10 @@ def plain_bits(bits: float) -> int:
     return max(1, int(bits))
 
 
-def learned(rows: Floats, bits: float, seed: int) -> Spectral | EDEN:
+def learned(rows: Floats, bits: float, seed: int, whole_words: bool = False) -> Spectral | EDEN:
     """The best code for rows like these centred ones (n, dim): EDEN where a basis saves less than LEAST_GAIN.
 
+    whole_words : see allocation.allocate
     Below 1 bit EDEN takes more bytes, so only where nothing else can be: of rows without energy, or where the bytes are
     too few for one block of axes.
     """
@@ -174,7 +175,7 @@ def learned(rows: Floats, bits: float, seed: int) -> Spectral | EDEN:
     plain, found = EDEN(dim, whole, seed), spectrum(rows)
     if found is None:
         return plain
-    best = allocate(found.energies, bits)
+    best = allocate(found.energies, bits, whole_words)
     if not best.segments or (bits >= 1 and best.error > (1 - LEAST_GAIN) * plain_error(found.energies, whole)):
         return plain
     sizes = tuple(segment.dims for segment in best.segments)
