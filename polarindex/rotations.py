@@ -190,21 +190,21 @@ class Basis:
     """
 
     def __init__(self, rows: Floats) -> None:
-        """rows (dims, dim) float32, orthonormal; kept, not copied."""
+        """rows (dims, dim) float32, orthonormal; kept, not copied. groups: the same as kernels.project takes them."""
         self.rows = rows
         self.dims, self.dim = rows.shape
         lanes = -self.dims % _LANES
         padded = np.concatenate([rows, np.zeros((lanes, self.dim), np.float32)])
-        self._groups = np.ascontiguousarray(padded.reshape(-1, _LANES, self.dim).transpose(0, 2, 1))
+        self.groups = np.ascontiguousarray(padded.reshape(-1, _LANES, self.dim).transpose(0, 2, 1))
 
     @property
     def nbytes(self) -> int:
-        return self.rows.nbytes + self._groups.nbytes
+        return self.rows.nbytes + self.groups.nbytes
 
     def padded(self, x: Floats) -> Floats:
         """(n, dim) -> (n, c) float32: dims coordinates, filled up with zeros to whole registers."""
-        out = np.empty((len(x), len(self._groups) * _LANES), np.float32)
-        kernels.project(np.ascontiguousarray(x), self._groups, out)
+        out = np.empty((len(x), len(self.groups) * _LANES), np.float32)
+        kernels.project(np.ascontiguousarray(x), self.groups, out)
         return out
 
     def forward(self, x: Floats) -> Floats:

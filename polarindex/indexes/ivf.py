@@ -220,7 +220,7 @@ class IVFIndex(Index):
             "gap": self._default.gap if self._default else None,
             "rerank": self._rerank_factor(None),
             "tuned": self._default is not None,
-            "scan": f"in registers ({kernels.selected()})" if held.scan.in_registers(8) else "in steps",
+            "scan": f"in registers ({kernels.selected()})" if held.scan.in_one_call(8) else "in steps",
         }
 
     def _spectral_info(self) -> dict[str, Any]:

@@ -85,7 +85,8 @@ def rebalance(
     index: IVFIndex, x: Any, nlist: int | None, seed: int | None, progress: Callable[[int, int], None] | None
 ) -> None:
     """`IVFIndex.rebalance`."""
-    lists = index._held.rows.nlist if nlist is None else checks.integer(nlist, "nlist", low=1, high=2**24)
+    held = index._held
+    lists = held.rows.nlist if nlist is None else checks.integer(nlist, "nlist", low=1, high=2**24)
     seed = index.seed if seed is None else checks.integer(seed, "seed", low=0)
     ids, places = index.ids, held.rows.used()
     source = checks.vectors(_HeldRows(index, places) if x is None else x, "x", index.dim)

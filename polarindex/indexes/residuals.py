@@ -87,6 +87,7 @@ class ResidualCoding:
     prefix : (2^scan_bits,) int8, the levels of the first planes, or None where all are scanned
     first_stage : the quantizer's stage with these levels for its codes
     head : words before the code: the prefix's scale and shift
+    scale_word : the first word after the code, where scales are
     words : of a row before its factors: head, code and scales of 16 bits
     stages : scales that are factors, each a float32
     """
@@ -106,8 +107,8 @@ class ResidualCoding:
             self.first_stage = TableStage(
                 stage.map, stage.layout.bits, table.astype(np.float64), table, stage.thresholds
             )
-        self._coded = self.head + quantizer.words  # words of a row with its code
-        self.words = self._coded + -(-halves // 2)
+        self.scale_word = self.head + quantizer.words
+        self.words = self.scale_word + -(-halves // 2)
 
     @property
     def factor(self) -> float:
@@ -133,8 +134,8 @@ class ResidualCoding:
         if prefix:
             first = self._factors(prefix.scales[:, None], prefix.energies, offsets, prefix.crosses)
             words = np.concatenate([first.view(np.uint32), words], axis=1)
-        if self.words > self._coded:
-            halves = np.zeros((len(words), 2 * (self.words - self._coded)), np.uint16)
+        if self.words > self.scale_word:
+            halves = np.zeros((len(words), 2 * (self.words - self.scale_word)), np.uint16)
             halves[:, : encoded.scales.shape[1]] = upper_halves(encoded.scales)
             words = np.concatenate([words, halves.view(np.uint32)], axis=1)
         return words, factors
@@ -145,13 +146,13 @@ class ResidualCoding:
 
     def code_words(self, rows: Words) -> Words:
         """The code's words (n, w) of rows of words."""
-        return np.ascontiguousarray(rows[:, self.head : self._coded])
+        return np.ascontiguousarray(rows[:, self.head : self.scale_word])
 
     def scales(self, rows: Words) -> Floats:
         """Scales (n, s), one a stage of the quantizer, of rows of words."""
-        if self.words == self._coded:
+        if self.words == self.scale_word:
             return np.ascontiguousarray(rows[:, self.words : self.words + self.stages]).view(np.float32)
-        halves = np.ascontiguousarray(rows[:, self._coded : self.words]).view(np.uint16)
+        halves = np.ascontiguousarray(rows[:, self.scale_word : self.words]).view(np.uint16)
         return float_scales(halves[:, : len(self.quantizer.stages)])
 
     def first_factors(self, rows: Words) -> Floats:

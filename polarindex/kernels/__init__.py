@@ -65,6 +65,7 @@ _FILES = {
     "best_by_originals": "search",
     "answer_by_planes": "prefix",
     "whole_keys": "prefix",
+    "answer_by_segments": "segment_lists",
     "within": "within",
     "candidate_room": "candidates",
     "list_pages": "probe",

@@ -75,7 +75,7 @@ class Spectral(Quantizer):
             )
         self.basis = basis
         ends = np.cumsum([segment.dims for segment in self.segments])
-        self._maps = [Basis(basis[end - part.dims : end]) for part, end in zip(self.segments, ends, strict=True)]
+        self.maps = [Basis(basis[end - part.dims : end]) for part, end in zip(self.segments, ends, strict=True)]
         self._grids = [_grid(segment.bits) for segment in self.segments]
         books = [normal_codebook(segment.bits) for segment in self.segments]
         self._books = [
@@ -87,7 +87,7 @@ class Spectral(Quantizer):
         ]
         self.stages: tuple[TableStage, ...] = tuple(
             TableStage(own, part.bits, book.levels, grid.table, grid.thresholds)
-            for own, part, book, grid in zip(self._maps, self.segments, books, self._grids, strict=True)
+            for own, part, book, grid in zip(self.maps, self.segments, books, self._grids, strict=True)
         )
         self._digest = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(basis).view(np.uint8).data)
 
@@ -109,7 +109,7 @@ class Spectral(Quantizer):
     @property
     def nbytes(self) -> int:
         """Of the basis."""
-        return sum(own.nbytes for own in self._maps)
+        return sum(own.nbytes for own in self.maps)
 
     def error_law(self, integer: bool = False) -> ErrorLaw:
         """From the shares of energy; what no segment has is missing from every estimate: the shrinkage."""
@@ -123,7 +123,7 @@ class Spectral(Quantizer):
         kernels.centre_rows(np.ascontiguousarray(x), centre, r, sums)
         words = np.empty((len(x), self.words), np.uint32)
         scales, excess = np.empty((len(x), len(self.stages)), np.float32), np.zeros(len(x))
-        for s, (part, own, stage) in enumerate(zip(self.segments, self._maps, self.split(words), strict=True)):
+        for s, (part, own, stage) in enumerate(zip(self.segments, self.maps, self.split(words), strict=True)):
             packed, found = np.empty(stage.shape, np.uint32), np.empty((3, len(x)))
             book, grid = self._books[s][integer], self._grids[s]
             limit = 127 * grid.unit if part.bits == MOST_BITS else 0.0
@@ -141,7 +141,7 @@ class Spectral(Quantizer):
         """Each segment's, as if it were all there is; what is in none as if independent of the query."""
         energies, total = self.energies(decoded), np.zeros(len(decoded))
         left = squared_norms(away)
-        for part, own in zip(self.segments, self._maps, strict=True):
+        for part, own in zip(self.segments, self.maps, strict=True):
             there, along, asked = own.forward(decoded), own.forward(away), own.forward(q[None])
             size, error, along2 = squared_norms(there), inner_error(part.bits), squared_norms(along)
             products = np.einsum("ij,ij->i", there, along, dtype=np.float64)
