@@ -197,9 +197,14 @@ class Basis:
         padded = np.concatenate([rows, np.zeros((lanes, self.dim), np.float32)])
         self.groups = np.ascontiguousarray(padded.reshape(-1, _LANES, self.dim).transpose(0, 2, 1))
 
+    @staticmethod
+    def bytes_of(dims: int, dim: int) -> int:
+        """`nbytes` of so many rows."""
+        return 4 * dim * (2 * dims + -dims % _LANES)
+
     @property
     def nbytes(self) -> int:
-        return self.rows.nbytes + self.groups.nbytes
+        return self.bytes_of(self.dims, self.dim)
 
     def padded(self, x: Floats) -> Floats:
         """(n, dim) -> (n, c) float32: dims coordinates, filled up with zeros to whole registers."""

@@ -44,7 +44,7 @@ from polarindex.memory import require
 
 _IDS = 8  # bytes a row, whether they are stored or only told
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
-_ROWS_A_DIM = 4  # and a coordinate, for principal axes
+ROWS_A_DIM = 4  # and a coordinate, for principal axes
 
 
 class _Staged(NamedTuple):
@@ -442,7 +442,7 @@ class FlatIndex(Index):
     @property
     def _rows_to_learn(self) -> int:
         """Rows from which what is learned is worth freezing."""
-        return CENTRE_ROWS if self._spectral is None else max(CENTRE_ROWS, _ROWS_A_DIM * self.dim)
+        return CENTRE_ROWS if self._spectral is None else max(CENTRE_ROWS, ROWS_A_DIM * self.dim)
 
     def _empty_arena(self, centre: Centre) -> Arena:
         """An arena with the columns of this one, but for rows coded against another, frozen centre."""

@@ -18,7 +18,7 @@ from polarindex.indexes.copies import Copies, StagedCopies
 from polarindex.indexes.ids import Ids, ListIds
 from polarindex.indexes.lists import Lists, Moves, Staged
 from polarindex.indexes.probing import ListScan
-from polarindex.indexes.residuals import Centroids, ResidualCoding
+from polarindex.indexes.residuals import Centroids
 from polarindex.indexes.spilling import Homes
 
 Floats = NDArray[np.float32]
@@ -44,7 +44,6 @@ class CodedRows(NamedTuple):
 class Held(NamedTuple):
     """What an index has once it is fitted; copies is None where no row lies in a second list."""
 
-    coding: ResidualCoding
     centroids: Centroids
     rows: Lists
     copies: Copies | None
@@ -55,7 +54,7 @@ class Held(NamedTuple):
     def nbytes(self) -> int:
         """Of rows, copies and ids, of what was learned of residuals, and of centroids: as given, and as searches and
         codes have asked for them."""
-        parts = self.rows, self.copies, self.ids, self.scan, self.centroids, self.coding.quantizer
+        parts = self.rows, self.copies, self.ids, self.scan, self.centroids, self.centroids.coding.quantizer
         return sum(part.nbytes for part in parts if part is not None)
 
     @property

@@ -276,7 +276,7 @@ class IVFIndex(Index):
         nlist = min(auto_nlist(expected), source.n) if self.nlist == "auto" else int(self.nlist)
         nlist = nlist if given is None else len(given)
         next_id = self._id_map.next_id if self.fitted else 0
-        self._take(*self._learned(source, nlist, self.seed, progress, given), next_id=next_id)
+        self._take(self._learned(source, nlist, self.seed, progress, given), next_id=next_id)
         return self
 
     def _given(self, centroids: Any) -> Floats:
@@ -294,9 +294,9 @@ class IVFIndex(Index):
         progress: Callable[[int, int], None] | None,
         given: Floats | None = None,
         axes: bool = True,
-    ) -> tuple[ResidualCoding, Centroids]:
-        """The centroids of so many lists, or those given, and the centre, of a sample of the source; and how residuals
-        are coded: spectral codes' axes are learned too, unless `axes` is False."""
+    ) -> Centroids:
+        """The centroids of so many lists, or those given, and the centre, of a sample of the source; and the axes of
+        spectral codes, unless `axes` is False."""
         sample = self._sample(source, nlist, seed)
         clusters = kmeans(sample, nlist, seed, progress=progress) if given is None else clusters_around(sample, given)
         mu = sample.mean(axis=0, dtype=np.float64).astype(np.float32) if self.center else np.zeros(self.dim, np.float32)
@@ -307,7 +307,7 @@ class IVFIndex(Index):
             residuals = rows - clusters.centroids[homes(rows, clusters.centroids, None).first]
             quantizer = spectral.learned(residuals, self._spectral, self.seed, whole_words=True)
             coding = ResidualCoding(quantizer, self.metric)
-        return coding, coding.centroids(clusters.centroids, mu, clusters.objective, limit)
+        return coding.centroids(clusters.centroids, mu, clusters.objective, limit)
 
     def _sample(self, source: checks.VectorSource, nlist: int, seed: int) -> Floats:
         """Codable rows of a sample of the source, in order."""
@@ -321,14 +321,13 @@ class IVFIndex(Index):
             sample[low:high] = rows[wanted[low:high] - start]
         return sample
 
-    def _take(
-        self, coding: ResidualCoding, centroids: Centroids, groups: Groups | None = None, next_id: int = 0
-    ) -> None:
+    def _take(self, centroids: Centroids, groups: Groups | None = None, next_id: int = 0) -> None:
         """Begin anew with empty lists around these centroids, which are grouped so, or are to be."""
+        coding = centroids.coding
         rows = Lists(len(centroids.full), coding.words, coding.stages, original_columns(self.store, self.dim))
         copies = Copies(rows) if self.spill else None
         scan = ListScan(coding, centroids, rows, copies, groups)
-        self._hold(Held(coding, centroids, rows, copies, ListIds(rows, next_id, copies), scan))
+        self._hold(Held(centroids, rows, copies, ListIds(rows, next_id, copies), scan))
 
     def _hold(self, lists: Held) -> None:
         """Take lists in place of those before, for which `tune` found what it found."""
@@ -336,7 +335,8 @@ class IVFIndex(Index):
         def step() -> None:
             self._note_everything()
             self.nlist, self._lists_held, self._default = lists.rows.nlist, lists, None
-            self._coding, self.quantizer = lists.coding, lists.coding.quantizer
+            self._coding = lists.centroids.coding
+            self.quantizer = self._coding.quantizer
 
         self._take_step(step)
 
@@ -501,7 +501,7 @@ class IVFIndex(Index):
         if self._spectral is not None and state["spectral"] is not None:
             quantizer = learned.quantizer_of(state["spectral"], self.bits, self.seed, self.dim, read)
             coding = ResidualCoding(quantizer, self.metric)
-        self._take(coding, coding.centroids(full, mu, spread, limit), groups)
+        self._take(coding.centroids(full, mu, spread, limit), groups)
         held, self._default = self._held, default
         held.rows.adopt(sizes, rows, wide, read)
         held.ids.next_id = next_id
@@ -568,7 +568,7 @@ class IVFIndex(Index):
         those of one with all rows, and `merge` makes that one. Its own ids begin at 0: pass ids that no other uses.
         """
         index = IVFIndex(**self.parameters())
-        index._take(self._held.coding, self._held.centroids, self._held.scan.coarse.groups)
+        index._take(self._held.centroids, self._held.scan.coarse.groups)
         index._default = self._default
         return index
 

@@ -23,7 +23,7 @@ from polarindex.indexes.spilling import NOWHERE, Homes
 if TYPE_CHECKING:
     from polarindex.indexes.ids import Ids
     from polarindex.indexes.ivf import IVFIndex
-    from polarindex.indexes.residuals import Centroids, ResidualCoding
+    from polarindex.indexes.residuals import Centroids
 
 DRIFTED = 1.5  # from which new lists are advised
 ROWS_A_LIST = 16  # fewer would teach k-means little
@@ -110,12 +110,10 @@ def refit(index: IVFIndex) -> None:
     _code_again(index, source, found, True)
 
 
-def _code_again(
-    index: IVFIndex, source: checks.VectorSource, found: tuple[ResidualCoding, Centroids], stored: bool
-) -> None:
+def _code_again(index: IVFIndex, source: checks.VectorSource, found: Centroids, stored: bool) -> None:
     """Code all rows, which are those of the source, by what was learned; `stored` originals stay."""
     held, ids, places, fresh = index._held, index.ids, index._held.rows.used(), index.empty_like()
-    fresh._take(*found)
+    fresh._take(found)
     staged = fresh._staged(source, fresh._assigned(source), ids)
     if stored:  # int8 would be rounded again
         for part in _parts(len(places)):
@@ -153,9 +151,9 @@ def _drift(index: IVFIndex) -> float | None:
     places = held.rows.used()
     step = -(-len(places) // _SAMPLE) | 1  # odd: rows of all lanes of a page
     rows, lists = held.rows.rows(places[::step]), held.rows.lists_of(places[::step])
-    decoded = held.coding.decoded(held.coding.code_words(rows), held.coding.scales(rows))
+    decoded = index._coding.decoded(index._coding.code_words(rows), index._coding.scales(rows))
     shifts = held.rows.factors_of(rows)[:, -1]
-    energies = held.coding.residual_energies(decoded, shifts, lists, held.centroids)
+    energies = index._coding.residual_energies(decoded, shifts, lists, held.centroids)
     return float(energies.mean() / held.centroids.spread)
 
 

@@ -26,11 +26,11 @@ from polarindex.indexes.copies import Copies
 from polarindex.indexes.grouping import Groups
 from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.lines import LineCode, StageQueries, line_code, prefix_code
-from polarindex.indexes.segmented import Segments
 from polarindex.indexes.lists import Lists
 from polarindex.indexes.originals import original_rows
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.scan import STEP, Products, integer_queries, rows_of
+from polarindex.indexes.segmented import Segments
 from polarindex.indexes.threads import go_on
 from polarindex.kernels.limits import EMPTY_ID, INNER_PRODUCT, L2
 from polarindex.quantizers import EDEN

@@ -40,6 +40,7 @@ class Centroids:
     """What rows are coded against. What follows from centroids and centre is worked out when it is first asked for,
     so that a file opens at once.
 
+    coding : how they are
     full : (nlist, dim) float32, c
     mu : (dim,) float32, the index's centre, zero without one
     spread : float
@@ -49,9 +50,9 @@ class Centroids:
     """
 
     def __init__(
-        self, quantizer: Quantizer, metric: str, full: Floats, mu: Floats, spread: float, limit: float | None = None
+        self, coding: ResidualCoding, full: Floats, mu: Floats, spread: float, limit: float | None = None
     ) -> None:
-        self._quantizer, self._metric = quantizer, metric
+        self.coding = coding
         self.full, self.mu, self.spread, self.limit = full, mu, spread, limit
 
     @property
@@ -69,14 +70,14 @@ class Centroids:
     @cached_property
     def constants(self) -> Floats:
         """(nlist,) float32, <mu, c'> for ip and cosine, 0 for l2."""
-        if self._metric == "l2":
+        if self.coding.metric == "l2":
             return np.zeros(len(self.full), np.float32)
         return np.einsum("ij,j->i", self.relative, self.mu, dtype=np.float64).astype(np.float32)
 
     @cached_property
     def centres(self) -> Centres:
         """The centroids as the quantizer wants them."""
-        return Centres(self.full, [stage.map.forward(self.relative) for stage in self._quantizer.stages])
+        return Centres(self.full, [stage.map.forward(self.relative) for stage in self.coding.quantizer.stages])
 
 
 class ResidualCoding:
@@ -116,7 +117,7 @@ class ResidualCoding:
         return 2.0 if self.metric == "l2" else 1.0
 
     def centroids(self, full: Floats, mu: Floats, spread: float, limit: float | None = None) -> Centroids:
-        return Centroids(self.quantizer, self.metric, full, mu, spread, limit)
+        return Centroids(self, full, mu, spread, limit)
 
     def codable(self, x: Floats, name: str, start: int = 0) -> Floats:
         """Rows of unit length for cosine, else x itself; ValueError names a zero row (cosine) or one too long."""

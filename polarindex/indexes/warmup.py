@@ -110,6 +110,10 @@ def _steps(x: Floats, chosen: Sequence[int] | None = None) -> list[tuple[str, Ca
         *((f"parts of {one} bit", partial(_use_apart, x, one)) for one in READ_BITS if not chosen or one in chosen),
         *((f"spectral {bits} bit", partial(_use_segment, x, bits)) for bits in chosen or CELLS["eden"]),
         ("spectral", partial(_use, x, "flat", codes="spectral", bits=0.75)),
+        *(
+            (f"spectral lists, {one}", partial(_use, x, "ivf", codes="spectral", bits=0.75, store=one))
+            for one in ("none", "float16", "int8")  # float32 is read as none are
+        ),
         *((f"{one} rotation", partial(_encode, x, "eden", {"rotation": one})) for one in ROTATIONS),
         *((f"{one} matrix", partial(_encode, x, "qjl", {"matrix": one})) for one in SKETCHES),
     ]

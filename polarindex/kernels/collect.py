@@ -93,7 +93,7 @@ def _of_row(builder: ir.IRBuilder, values: ir.Value, first: ir.Value, row: int, 
 def _collected(
     builder: ir.IRBuilder, keys: list[ir.Value], ends: list[ir.Value], first: ir.Value, valid: Any, place: Any, out: Any
 ) -> ir.Value:
-    """Append the keys, a register a row, that reach their rows' limits; ends = limits, cursors, ends, see tile_collect."""
+    """Append the keys, a register a row, that reach their rows' limits; ends = (limits, cursors, ends) of the slots."""
     lanes = keys[0].type.count
     ints, bits = vector(I32, lanes), ir.IntType(lanes)
     limits, cursors, stops = ends

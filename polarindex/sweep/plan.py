@@ -23,7 +23,7 @@ from polarindex.sweep.dataset import SAMPLES
 
 BITS = (1, 2, 3, 4, 8)
 INDEXES = ("flat", "ivf")
-SPECTRAL = "spectral"  # FlatIndex(codes="spectral"), beside the quantizers: it is learned, and there is none for lists
+SPECTRAL = "spectral"  # an index's codes="spectral", beside the quantizers: they are learned
 METHODS: dict[str, tuple[int, ...]] = {**CELLS, SPECTRAL: CELLS["eden"]}
 PEERS = ("faiss-pq", "faiss-pq-rotated")
 _SUB_BITS = 4  # of a peer's sub-quantizers: 8-bit ones train for minutes
@@ -101,7 +101,7 @@ class Plan:
     datasets : tuple[str, ...]
         Names or paths, as load_dataset takes them.
     quantizers : tuple[str, ...]
-        Names of polarindex.CELLS, or "spectral", for flat indexes with spectral codes.
+        Names of polarindex.CELLS, or "spectral", for indexes with spectral codes.
     bits : tuple[int, ...]
         Those that exist for a quantizer are measured.
     indexes : tuple[str, ...]
@@ -172,9 +172,7 @@ class Plan:
         if self.metric is not None:
             checks.choice(self.metric, "metric", METRICS)
         checks.flag(self.peers, "peers")
-        if self.quantizers == (SPECTRAL,) and "flat" not in self.indexes:
-            raise ValueError(f"quantizer {SPECTRAL!r} exists for flat indexes only, got indexes {self.indexes}")
-        if not self._codes("flat"):
+        if not self._codes():
             exist = "; ".join(f"{name} has {', '.join(map(str, METHODS[name]))}" for name in self.quantizers)
             raise ValueError(f"none of the quantizers exists at bits {', '.join(map(str, self.bits))}: {exist}")
 
@@ -202,16 +200,15 @@ class Plan:
         nlist = min(self.nlist or auto_nlist(n), n) if index == "ivf" else 0
         return [
             Cell(name, bits, index, store, nlist, nprobe, rerank)
-            for name, bits in self._codes(index)
+            for name, bits in self._codes()
             for store in dict.fromkeys(self.stores)
             for nprobe in self._probes(nlist)
             for rerank in (sorted(set(self.rerank)) if store != "none" else (0,))
         ]
 
-    def _codes(self, index: str) -> list[tuple[str, int]]:
-        """The methods that exist for a kind of index, and their bits."""
-        names = [name for name in self.quantizers if name != SPECTRAL or index == "flat"]
-        return [(name, bits) for name in names for bits in sorted(set(self.bits)) if bits in METHODS[name]]
+    def _codes(self) -> list[tuple[str, int]]:
+        """The methods and their bits."""
+        return [(name, bits) for name in self.quantizers for bits in sorted(set(self.bits)) if bits in METHODS[name]]
 
     def _probes(self, nlist: int) -> tuple[int, ...]:
         """How many lists are probed: as the plan says, at most all; (0,) where there are no lists."""

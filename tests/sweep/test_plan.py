@@ -14,12 +14,10 @@ def test_every_existing_cell_is_planned_once():
     assert planned == [(name, bits) for name in METHODS for bits in (1, 2, 3, 4, 8) if bits in METHODS[name]]
 
 
-def test_spectral_codes_are_planned_for_flat_indexes_only():
+def test_spectral_codes_are_planned_for_both_kinds_of_index():
     cells = Plan(quantizers=("eden", "spectral"), bits=(2,), indexes=("flat", "ivf"), peers=False).cells(60_000, 784)
-    assert {cell.index for cell in cells if cell.method == "spectral"} == {"flat"}
-    assert {cell.index for cell in cells if cell.method == "eden"} == {"flat", "ivf"}
-    with pytest.raises(ValueError, match="'spectral' exists for flat indexes only"):
-        Plan(quantizers=("spectral",), indexes=("ivf",))
+    for method in ("eden", "spectral"):
+        assert {cell.index for cell in cells if cell.method == method} == {"flat", "ivf"}
 
 
 def test_bits_and_names_restrict_the_cells():
