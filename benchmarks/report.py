@@ -98,8 +98,8 @@ def spectral_lists_table(result: dict[str, Any] | None) -> list[str]:
     return [
         *markdown(["", "bits", "plain", "spectral", "axes × bits", "batch", "query"], rows),
         "",
-        f"R10@10 (bytes a vector, all stored), {result['nlist']} lists, all probed, {result['queries']:,} queries. The last "
-        "columns are CPU time, spectral to plain, of all queries at once with all lists probed and of single ones with the "
+        f"R10@10 (bytes a vector, all stored), {result['nlist']} lists, all probed, {result['queries']:,} queries. The "
+        "last columns are CPU time, spectral to plain, of all queries at once with all lists probed and alone with the "
         f"default nprobe. {facts['cpu']}; {versions(facts)}. {facts['date']}. Reproduce: `{result['command']}`",
     ]
 
