@@ -23,7 +23,7 @@ from polarindex.indexes.kmeans import kmeans
 from polarindex.indexes.originals import STORES
 from polarindex.indexes.predicted import predicted_bytes
 from polarindex.indexes.spilling import homes
-from polarindex.quantizers.spectral import LEAST_GAIN, plain_bits
+from polarindex.quantizers.spectral import LEAST_GAIN
 from polarindex.spectra import SAMPLE_ROWS, spectrum
 from polarindex.vectors import bounded_rows, unit_rows
 
@@ -234,7 +234,10 @@ class _Codes(NamedTuple):
 
 
 def _spectral(rows: Floats, nlist: int | None) -> list[_Codes]:
-    """Spectral codes for rows like these, or, in lists, for what is left of them less the lists' centroids."""
+    """Spectral codes for rows like these, or, in lists, for what is left of them less the lists' centroids.
+
+    Those that save LEAST_GAIN of what plain codes of as many bits, if there were such, would err.
+    """
     if nlist is not None:
         centroids = kmeans(rows, max(1, min(nlist, len(rows) // _ROWS_A_LIST))).centroids
         rows = rows - centroids[homes(rows, centroids, None).first]
@@ -245,8 +248,7 @@ def _spectral(rows: Floats, nlist: int | None) -> list[_Codes]:
     errors = -np.log([inner_error(bits) for bits in range(9)])
     for bits in _BITS:
         best = allocate(found.energies, bits, nlist is not None)
-        limit = (1 - LEAST_GAIN) * whole * inner_error(plain_bits(bits))
-        if best.segments and (bits < 1 or best.error <= limit):
+        if best.segments and best.error <= (1 - LEAST_GAIN) * whole * np.exp(-np.interp(bits, range(9), errors)):
             equal = float(np.interp(-np.log(max(best.error / whole, 1e-30)), errors, range(9)))
             codes.append(_Codes("spectral", bits, equal, best.segments))
     return codes
