@@ -100,7 +100,7 @@ def spectral_lists_table(result: dict[str, Any] | None) -> list[str]:
         "",
         f"R10@10 (bytes a vector, all stored), {result['nlist']} lists, all probed, {result['queries']:,} queries. The "
         "last columns are CPU time, spectral to plain, of all queries at once with all lists probed and alone with the "
-        f"default nprobe. {facts['cpu']}; {versions(facts)}. {facts['date']}. Reproduce: `{result['command']}`",
+        f"default nprobe. {facts['cpu']}; {versions(facts)}. Reproduce: `{result['command']}`",
     ]
 
 

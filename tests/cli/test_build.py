@@ -62,7 +62,7 @@ def test_spectral_codes_are_built_with_any_number_of_bits(call, rng, tmp_path, o
     np.save(tmp_path / "x.npy", x)
     done = call("build", tmp_path / "x.npy", "-o", tmp_path / "index", "--codes", "spectral", "--bits", 1.5, *options)
     built = pi.load(tmp_path / "index")
-    assert (built.codes, built.bits, built.bytes_per_vector) == ("spectral", 1.5, 20 if not options else 24)
+    assert (built.codes, built.bits, built.bytes_per_vector) == ("spectral", 1.5, 24 if options else 18)
     assert "bits=1.5" in done.out
     segments = ", ".join(f"{dims} x {bits}" for dims, bits in built.quantizer.segments)
     text = " ".join(call("info", tmp_path / "index").out.split())
