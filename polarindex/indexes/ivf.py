@@ -602,6 +602,8 @@ class IVFIndex(Index):
     ) -> None:
         """Learn lists from the rows that the index holds now, and code every row again in them. Ids stay.
 
+        The axes of spectral codes are learned too, unless there are no vectors but those decoded from codes.
+
         Worth its time where rows are no longer like those of `fit`: `info()["rebalance_advised"]`. What `tune` found
         is forgotten. While it runs there are two sets of codes in memory; rows are read in chunks.
 

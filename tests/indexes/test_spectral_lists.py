@@ -400,6 +400,20 @@ def test_a_state_that_cannot_be_is_a_format_error(tmp_path, rows, change, word):
         pi.load(tmp_path / "index")
 
 
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_basis_that_is_damaged_or_missing_is_a_format_error(tmp_path, rows, mmap):
+    filled(rows).save(tmp_path / "index")
+    (file,) = (tmp_path / "index").rglob("basis.npy")
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(pi.FormatError, match="basis"):
+        pi.load(tmp_path / "index", mmap=mmap)
+    file.unlink()
+    with pytest.raises(pi.FormatError, match="basis"):
+        pi.load(tmp_path / "index", mmap=mmap)
+
+
 def test_copies_and_pickles_are_indexes_of_their_own(rows):
     index, q = filled(rows), decaying(5, seed=1)
     before = index.search(q)
