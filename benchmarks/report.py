@@ -80,6 +80,30 @@ def lists_table(result: dict[str, Any] | None) -> list[str]:
     return [*lines, "", f"{result['queries']:,} queries. {what}"]
 
 
+def spectral_lists_table(result: dict[str, Any] | None) -> list[str]:
+    """R10@10 of plain and of spectral codes in lists, and how much longer their searches take."""
+    if result is None:
+        return [NOT_YET.format("spectral_lists")]
+    rows = []
+    for data in result["sets"]:
+        head = f"{data['name']}, {data['rows']:,} × {data['dim']}, {data['metric']}"
+        for row in data["results"]:
+            plain = f"{row['plain']:.3f} ({row['plain_bytes']})" if "plain" in row else ""
+            segments = ", ".join(f"{dims} × {bits}" for dims, bits in row["segments"] or [])
+            ratios = [f"{row[name]:.2f}" if name in row else "" for name in ("batch_ratio", "single_ratio")]
+            spectral = f"{row['spectral']:.3f} ({row['spectral_bytes']})"
+            rows.append([head, f"{row['bits']:g}", plain, spectral, segments or "plain", *ratios])
+            head = ""
+    facts = result["environment"]
+    return [
+        *markdown(["", "bits", "plain", "spectral", "axes × bits", "batch", "query"], rows),
+        "",
+        f"R10@10 (bytes a vector, all stored), {result['nlist']} lists, all probed, {result['queries']:,} queries. The "
+        "last columns are CPU time, spectral to plain, of all queries at once with all lists probed and alone with the "
+        f"default nprobe. {facts['cpu']}; {versions(facts)}. Reproduce: `{result['command']}`",
+    ]
+
+
 def storage_table(result: dict[str, Any] | None) -> list[str]:
     """Milliseconds of what is done with files: acts and libraries down, indexes across."""
     if result is None:
@@ -308,6 +332,8 @@ def made(name: str) -> list[str]:
     match name:
         case "lists":
             return lists_table(newest("lists-recall"))
+        case "spectral-lists":
+            return spectral_lists_table(newest("spectral-lists"))
         case "storage":
             return storage_table(newest("storage"))
         case "out-of-core":
@@ -344,7 +370,7 @@ def filled(text: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    shown = "benchmarks", "claims", "comparison", "gpu", "guide/choosing", "scale"
+    shown = "benchmarks", "claims", "comparison", "gpu", "guide/choosing", "how/spectral", "scale"
     names = ("README.md", *(f"docs/{page}.md" for page in shown))
     return {ROOT / name: (ROOT / name).read_text() for name in names}
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +115,19 @@ class StreamLayout:
         codes = np.empty((len(words), len(self.widths)), np.uint16)
         kernels.unpack_fields(np.ascontiguousarray(words), self._widths, codes)
         return codes
+
+
+def upper_halves(scales: NDArray[np.floating]) -> NDArray[np.uint16]:
+    """The upper halves of finite float32 >= 0, rounded to nearest: 8 significant bits."""
+    words = np.ascontiguousarray(scales, np.float32).view(np.uint32)
+    return ((words + np.uint32(0x8000)) >> np.uint32(16)).astype(np.uint16)
+
+
+def float_scales(stored: NDArray[Any]) -> NDArray[np.float32]:
+    """Scales float32 that are stored as such, or as upper halves, uint16."""
+    if stored.dtype != np.uint16:
+        return stored
+    return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 class Part(NamedTuple):

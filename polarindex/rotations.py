@@ -1,4 +1,4 @@
-"""Random linear maps: rotations (DRIVE, EDEN, TurboQuant, PolarQuant) and sign sketches' projections (QJL).
+"""Linear maps: random rotations (DRIVE, EDEN, TurboQuant, PolarQuant), sign sketches' projections (QJL), given bases.
 
 Law:       <Rx, Ry> = <x, y>, R^-1 = R^T; sketches: E[S^T S] = m I for m rows.
 Why:       the coordinates of a randomly rotated vector are nearly Gaussian with variance |x|^2 / d, whatever the data,
@@ -24,6 +24,7 @@ Floats = NDArray[np.float32]
 
 # One stream a purpose, so that maps with the same seed are independent.
 _HADAMARD, _HAAR, _GAUSSIAN, _ORTHOGONAL = 1, 2, 3, 4
+_LANES = 16  # coordinates that kernels.project makes at a time
 
 
 class LinearMap(Protocol):
@@ -180,6 +181,44 @@ class PaddedRotation:
     def adjoint(self, y: Floats) -> Floats:
         """(n, dims) -> (n, dim) float32."""
         return np.ascontiguousarray(self._rotation.inverse(y)[:, : self.dim])
+
+
+class Basis:
+    """Coordinates along given orthonormal rows, those of a learned basis; maybe fewer than dim. O(dim dims) a row.
+
+    Equal bits for equal rows on every machine, whatever rows stand beside (kernels.project).
+    """
+
+    def __init__(self, rows: Floats) -> None:
+        """rows (dims, dim) float32, orthonormal; kept, not copied. groups: the same as kernels.project takes them."""
+        self.rows = rows
+        self.dims, self.dim = rows.shape
+        lanes = -self.dims % _LANES
+        padded = np.concatenate([rows, np.zeros((lanes, self.dim), np.float32)])
+        self.groups = np.ascontiguousarray(padded.reshape(-1, _LANES, self.dim).transpose(0, 2, 1))
+
+    @staticmethod
+    def bytes_of(dims: int, dim: int) -> int:
+        """`nbytes` of so many rows."""
+        return 4 * dim * (2 * dims + -dims % _LANES)
+
+    @property
+    def nbytes(self) -> int:
+        return self.bytes_of(self.dims, self.dim)
+
+    def padded(self, x: Floats) -> Floats:
+        """(n, dim) -> (n, c) float32: dims coordinates, filled up with zeros to whole registers."""
+        out = np.empty((len(x), len(self.groups) * _LANES), np.float32)
+        kernels.project(np.ascontiguousarray(x), self.groups, out)
+        return out
+
+    def forward(self, x: Floats) -> Floats:
+        """(n, dim) -> (n, dims) float32."""
+        return np.ascontiguousarray(self.padded(x)[:, : self.dims])
+
+    def adjoint(self, y: Floats) -> Floats:
+        """(n, dims) -> (n, dim) float32. Through BLAS, whose last bit may depend on the number of rows at a time."""
+        return y @ self.rows
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from polarindex import kernels
 
 INDEXES = Path(__file__).parent / "indexes"
 # What searches: files, locks, threads, signals and memory are the same whatever the kernels' set is.
-SEARCHING = "flat ivf ivf_model ivf_spill first_planes ranges coarse probing filters graph plan".split()
+SEARCHING = "flat ivf ivf_model ivf_spill first_planes ranges coarse probing filters graph plan spectral_lists".split()
 
 
 @pytest.mark.isa

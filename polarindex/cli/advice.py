@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from polarindex.indexes.flat import CENTRE_ROWS
-from polarindex.indexes.planning import CODES, LISTED, QUANTIZER, SCANNED
+from polarindex.indexes.planning import CODES, LISTED, SCANNED
+from polarindex.indexes.predicted import QUANTIZER
 
 _LOW_RECALL = 0.9  # by codes alone; with less there is something to gain
-_STEEP = 0.1  # of the components: where so few hold most of the energy, codes that are trained may be better
+_STEEP = 0.1  # of the components: where so few hold most of the energy, codes that learn them find far more
 
 
 def advice(facts: dict[str, Any], components: int | None = None) -> list[str]:
@@ -22,10 +23,10 @@ def advice(facts: dict[str, Any], components: int | None = None) -> list[str]:
     found = [*of_kind(facts), *_of_lists(facts), *_of_codes(facts)]
     if facts.get("compact_advised"):
         found.append("the log is longer than the index: polarindex compact writes it anew, smaller and sooner read")
-    if components is not None and components <= _STEEP * facts["dim"]:
+    if components is not None and components <= _STEEP * facts["dim"] and not _spectral(facts):
         found.append(
-            f"90 % of the energy lies in {components} of {facts['dim']} components: fewer dimensions, or trained "
-            "codes, may take less room at equal recall; polarindex sweep compares them on your vectors"
+            f"90 % of the energy lies in {components} of {facts['dim']} components: fewer dimensions, or build with "
+            "--codes spectral, may take less room at equal recall; polarindex sweep compares them on your vectors"
         )
     return found
 
@@ -41,6 +42,10 @@ def of_kind(facts: dict[str, Any]) -> list[str]:
 def listed_from(dim: int) -> int:
     """From how many rows on an inverted file is worth it."""
     return max(LISTED, SCANNED // dim + 1)
+
+
+def _spectral(facts: dict[str, Any]) -> bool:
+    return bool(facts.get("codes") == "spectral")
 
 
 def _of_lists(facts: dict[str, Any]) -> list[str]:
@@ -64,7 +69,7 @@ def _of_codes(facts: dict[str, Any]) -> list[str]:
     if facts["kind"] == "flat" and facts["center"] and not facts["center_frozen"]:
         found.append(f"the centre is learned from {CENTRE_ROWS:,} rows on; until then rows are kept whole as well")
     recall = CODES[facts["kind"]].get(facts["bits"], 1.0)
-    if facts["quantizer"] == QUANTIZER and facts["store"] == "none" and recall < _LOW_RECALL:
+    if facts["quantizer"] == QUANTIZER and not _spectral(facts) and facts["store"] == "none" and recall < _LOW_RECALL:
         found.append(
             f"codes of {facts['bits']} bits alone find about {100 * recall:.0f} % of the 10 nearest (a rule of thumb); "
             "more bits, or --store float16 to re-rank, find more"

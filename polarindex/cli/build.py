@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from polarindex.indexes.ivf import IVFIndex
     from polarindex.sweep.stacked import Show, Stacked
 
+_CODES = "plain, or spectral: principal axes are learned and --bits may be any number from 0.25 to 8."
 _STORE = "Keep the vectors for exact re-ranking: none, float32, float16, int8."
 _SHARDS = "Make a sharded index of so many directories, in little memory; a build that was cut off goes on."
 _MEMORY = "With shards: what each process may take, such as 600MB or 4GiB; not given: 2GiB."
@@ -27,7 +28,8 @@ def build(
     files: options.Files,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="INDEX", help="The directory to make.")],
     metric: Annotated[str, typer.Option(help="l2, ip or cosine.", autocompletion=options.metrics)] = "l2",
-    bits: Annotated[int, typer.Option(help="Code bits a coordinate, 1 to 8.")] = 4,
+    bits: Annotated[float, typer.Option(help="Code bits a coordinate, 1 to 8.")] = 4,
+    codes: Annotated[str, typer.Option(help=_CODES, autocompletion=options.codes)] = "plain",
     quantizer: Annotated[str, typer.Option(help="How rows are coded.", autocompletion=options.quantizers)] = "eden",
     index: Annotated[
         str, typer.Option("--index", help="flat (every code is read) or ivf.", autocompletion=options.kinds)
@@ -64,20 +66,25 @@ def build(
     from polarindex.cli.screen import bar, print_json, remark, tell
     from polarindex.indexes.threads import limited
 
+    if bits == int(bits):
+        bits = int(bits)
+    elif codes == "plain":
+        raise ValueError(f"--bits {bits:g} is of spectral codes; give --codes spectral too, or a whole number")
     if shards is not None:
         from polarindex.cli import shards as sharded
 
         texts = {"--keys": keys, "--text": text, "--metadata": metadata or None}
         sharded.refuse({**texts, "--train": train, "--spill": spill, "--overwrite": overwrite or None})
         parameters = {"metric": metric, "bits": bits, "quantizer": quantizer, "store": store, "seed": seed}
-        wanted = {**parameters, "kind": index, "nlist": nlist, "num_shards": shards}
+        wanted = {**parameters, "codes": codes, "kind": index, "nlist": nlist, "num_shards": shards}
         sharded.build(files, out, wanted, ids, memory, processes, threads, engine, json)
         return
     for name, value in (("--memory", memory), ("--processes", processes), ("--engine", engine)):
         if value is not None:
             raise ValueError(f"{name} is of an index in shards; give --shards too, or leave it out")
     with limited(threads), opened(files) as rows:
-        made = _empty(rows.shape[1], index, nlist, spill, metric, bits, quantizer, seed, store)
+        how = {"metric": metric, "bits": bits, "quantizer": quantizer, "seed": seed, "store": store, "codes": codes}
+        made = _empty(rows.shape[1], index, nlist, spill, how)
         if train is not None and train < 1:
             raise ValueError(f"--train must be at least 1, got {train}")
         labels = Labels(files, rows, ids, keys, text, metadata)
@@ -97,15 +104,7 @@ def build(
 
 
 def _empty(
-    dim: int,
-    kind: str,
-    nlist: int | None,
-    spill: float | None,
-    metric: str,
-    bits: int,
-    quantizer: str,
-    seed: int,
-    store: str,
+    dim: int, kind: str, nlist: int | None, spill: float | None, how: dict[str, Any]
 ) -> FlatIndex | IVFIndex:
     """The index, as it is asked for; errors name what cannot be."""
     from polarindex import checks
@@ -114,12 +113,11 @@ def _empty(
 
     checks.choice(kind, "--index", options.kinds())
     if kind == "ivf":
-        lists = "auto" if nlist is None else nlist
-        return IVFIndex(dim, metric, bits, quantizer, nlist=lists, seed=seed, store=store, spill=spill or 0.0)
+        return IVFIndex(dim, nlist="auto" if nlist is None else nlist, spill=spill or 0.0, **how)
     for name, value in (("--nlist", nlist), ("--spill", spill)):
         if value is not None:
             raise ValueError(f"{name} is of an inverted file; give --index ivf too, or leave it out")
-    return FlatIndex(dim, metric, bits, quantizer, seed=seed, store=store)
+    return FlatIndex(dim, **how)
 
 
 def _write(

@@ -83,6 +83,20 @@ def _print(facts: dict[str, Any]) -> None:
         tell(f"\nadvice: {line}")
 
 
+def _learned(facts: dict[str, Any]) -> str:
+    """What is told of spectral codes."""
+    if facts["codes"] == "plain":
+        return ""
+    found = facts["spectral"]
+    if not found["learned"]:
+        return ", spectral (not learned yet)"
+    if found["segments"] is None:
+        return ", spectral (where little is to be gained: plain ones)"
+    widths = ", ".join(f"{dims} x {bits}" for dims, bits in found["segments"])
+    now = f", now {100 * found['head_now']:.0f} %" if "head_now" in found else ""
+    return f", spectral (axes x bits: {widths}; {100 * found['head_learned']:.0f} % of the energy in the first{now})"
+
+
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
     megabytes = "{:,.1f} MB".format
     log = f"{megabytes(facts['log_bytes'] / 1e6)} of {facts['log_records']} syncs"
@@ -92,7 +106,7 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
         "rows": f"{facts['n']:,}",
         "dimensions": f"{facts['dim']:,}",
         "metric": facts["metric"],
-        "codes": f"{facts['quantizer']}, {facts['bits']} bits, seed {facts['seed']}",
+        "codes": f"{facts['quantizer']}, {facts['bits']} bits{_learned(facts)}, seed {facts['seed']}",
         "stored vectors": facts["store"],
         "bytes a vector": f"{facts['bytes_per_vector']:,.4g}, which are {facts['bits_per_dim']:.2f} bits a dimension",
         "in memory": megabytes(facts["nbytes"] / 1e6),

@@ -25,6 +25,10 @@ def stores() -> list[str]:
     return ["none", "float32", "float16", "int8"]
 
 
+def codes() -> list[str]:
+    return ["plain", "spectral"]
+
+
 def quantizers() -> list[str]:
     from polarindex.quantizers import CELLS
 

@@ -55,16 +55,15 @@ def sweep(
     sweep.md, pictures and a page, sweep.html. Ctrl-C (exit code 130) leaves a report of the rows measured so far; exit
     code 1: a cell failed.
     """
-    from polarindex.quantizers import CELLS
     from polarindex.sweep.dataset import SAMPLES
-    from polarindex.sweep.plan import Plan
+    from polarindex.sweep.plan import METHODS, Plan
     from polarindex.sweep.plan_files import read_plan
 
     if plan:
         _alone(context)
     wanted = read_plan(plan) if plan else Plan(
         datasets=tuple(datasets or SAMPLES),
-        quantizers=tuple(CELLS) if quantizers is None else _names(quantizers),
+        quantizers=tuple(METHODS) if quantizers is None else _names(quantizers),
         bits=_numbers(bits, "bits"),
         indexes=_names(index),
         stores=_names(store),

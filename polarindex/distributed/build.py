@@ -49,13 +49,14 @@ def build(
     num_shards: int,
     kind: str = "ivf",
     metric: str = "l2",
-    bits: int = 4,
+    bits: float = 4,
     quantizer: str = "eden",
     nlist: int | str = "auto",
     seed: int = 0,
     center: bool = True,
     store: str = "none",
     scan_bits: int | None = None,
+    codes: str = "plain",
     ids: Any = None,
     column: str | None = None,
     memory: int = MEMORY,
@@ -79,9 +80,9 @@ def build(
     num_shards : int
         Directories, which may be 1. Rows lie in them by their ids (distributed/routing.py).
     kind : {"ivf", "flat"}
-    metric, bits, quantizer, nlist, seed, center, store, scan_bits
+    metric, bits, quantizer, nlist, seed, center, store, scan_bits, codes
         As of IVFIndex and FlatIndex. nlist="auto" is chosen by the rows of one shard, which is searched alone. The
-        centre of a flat index is the mean of a sample.
+        centre of a flat index is the mean of a sample, and spectral codes' axes are those of the sample.
     ids : (n,) array-like of int, or str, optional
         Unique, >= 0; of a Ray Dataset the column that holds them. Default: the numbers of the rows in the source, which
         of a Ray Dataset are in the order in which it gives them. Ids are held in memory, 8 bytes a row beside `memory`,
@@ -133,7 +134,8 @@ def build(
         engines.imported_ray()
     if kind == "flat" and (nlist != "auto" or scan_bits is not None):
         raise ValueError("nlist and scan_bits are of an inverted file; give kind='ivf' too, or leave them out")
-    parameters = dict(metric=metric, bits=bits, quantizer=quantizer, seed=seed, center=center, store=store)
+    parameters = {"metric": metric, "bits": bits, "quantizer": quantizer, "seed": seed, "center": center}
+    parameters |= {"store": store, "codes": codes}
     if kind == "ivf":
         parameters["scan_bits"] = scan_bits
     name = ids if isinstance(ids, str) else None

@@ -100,6 +100,10 @@ class GpuFlatIndex(FlatIndex):
         self._coding: GpuCoding = GpuCoding(self._coding, numbers[0])
         self._planner = Planner(self._coding)
 
+    def parameters(self) -> dict[str, Any]:
+        """The constructor's arguments, without device and memory."""
+        return {name: value for name, value in super().parameters().items() if name != "codes"}
+
     def to_cpu(self) -> FlatIndex:
         """A FlatIndex of its own with the same rows."""
         other = FlatIndex.__new__(FlatIndex)

@@ -97,6 +97,10 @@ class GpuIVFIndex(IVFIndex):
     def _attach(self, device: int) -> None:
         self._mirror = ListMirror(self._coding, self.store, gpu(device).number)
 
+    def parameters(self) -> dict[str, Any]:
+        """The constructor's arguments, without device."""
+        return {name: value for name, value in super().parameters().items() if name != "codes"}
+
     def to_cpu(self) -> IVFIndex:
         """An IVFIndex of its own with the same rows."""
         other = IVFIndex.__new__(IVFIndex)
@@ -221,6 +225,8 @@ class GpuIVFIndex(IVFIndex):
 
 def _check(index: IVFIndex) -> None:
     """ValueError where a GPU cannot search an index."""
+    if index.codes != "plain":
+        raise ValueError(f"codes={index.codes!r} are scanned on the CPU only; a GPU index has codes='plain'")
     if len(index.quantizer.stages) > 1:
         raise ValueError(f"quantizer={index.quantizer_name!r} has two stages; a GPU index scans codes of one")
     if index.spill:

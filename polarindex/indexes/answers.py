@@ -91,7 +91,7 @@ class Way(NamedTuple):
 
 def way_on_host(index: IVFIndex, bits: int) -> Way:
     """In registers, where a kernel reads the codes for queries of so many bits, or in steps."""
-    in_registers = index._held.scan.in_registers(bits)
+    in_registers = index._held.scan.in_one_call(bits)
     answer = partial(_in_registers if in_registers else _in_steps, index)
     return Way(answer, partial(most_queries, index), told=in_registers)
 

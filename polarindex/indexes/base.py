@@ -23,12 +23,15 @@ from polarindex.indexes.sharing import Gate, changing, keeping, reading
 from polarindex.kernels.limits import MAX_DIMS
 from polarindex.memory import require
 from polarindex.quantizers import make_quantizer
+from polarindex.quantizers.spectral import checked_bits, plain_bits
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+CODES = ("plain", "spectral")
 _LARGEST_K = 2**31 - 1
 _RERANK = 4  # candidates a result, where originals are stored
+_ADDED = ("codes", "plain"), ("spill", 0)  # parameters of later versions, as by default
 
 Floats = NDArray[np.float32]
 
@@ -43,14 +46,19 @@ class Index(Attached, ABC):
     kind: ClassVar[str]
 
     def __init__(
-        self, dim: int, metric: str, bits: int, quantizer: str, seed: int, center: bool, store: str
+        self, dim: int, metric: str, bits: float, quantizer: str, seed: int, center: bool, store: str, codes: str
     ) -> None:
+        self.codes = checks.choice(codes, "codes", CODES)
+        self._spectral = checked_bits(bits) if self.codes == "spectral" else None
+        if self._spectral is not None and quantizer != "eden":
+            raise ValueError(f"codes='spectral' are EDEN's in segments: quantizer must be 'eden', got {quantizer!r}")
         self.dim = checks.integer(dim, "dim", low=1, high=MAX_DIMS)  # before anything of that size is made
         self.metric = checks.choice(metric, "metric", METRICS)
         self.store = checks.choice(store, "store", STORES)
         self.center = checks.flag(center, "center")
         self.quantizer_name = quantizer
-        self.quantizer = make_quantizer(quantizer, self.dim, bits, seed)
+        whole: Any = bits if self._spectral is None else plain_bits(self._spectral)
+        self.quantizer = make_quantizer(quantizer, self.dim, whole, seed)  # a spectral one is learned
         widest = max(stage.map.dims for stage in self.quantizer.stages)
         if widest > MAX_DIMS:
             raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
@@ -89,14 +97,14 @@ class Index(Attached, ABC):
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}(dim={self.dim}, metric={self.metric!r}, bits={self.quantizer.bits}, "
+            f"{type(self).__name__}(dim={self.dim}, metric={self.metric!r}, bits={self.bits}, "
             f"quantizer={self.quantizer_name!r}, n={len(self)})"
         )
 
     @property
-    def bits(self) -> int:
-        """Code bits a coordinate."""
-        return self.quantizer.bits
+    def bits(self) -> float:
+        """Code bits a coordinate, as asked for."""
+        return self.quantizer.bits if self._spectral is None else self._spectral
 
     @property
     def seed(self) -> int:
@@ -114,8 +122,9 @@ class Index(Attached, ABC):
         """The constructor's arguments."""
 
     def _saved_parameters(self) -> dict[str, Any]:
-        """The parameters that a file has; others are as by default."""
-        return self.parameters()
+        """The parameters that a file has, without those that versions before it did not know where they are as by
+        default, so that these read it."""
+        return {name: value for name, value in self.parameters().items() if (name, value) not in _ADDED}
 
     def _common_parameters(self) -> dict[str, Any]:
         return {
@@ -126,6 +135,7 @@ class Index(Attached, ABC):
             "seed": self.seed,
             "center": self.center,
             "store": self.store,
+            "codes": self.codes,
         }
 
     # --- changing it

@@ -6,8 +6,9 @@ Law:       a list's score is -|q - c|^2 for l2, <q, c> for ip, and <q, c> / |c| 
            looks into its best groups (grouping.py), probes the nprobe best of their lists, ties to the smaller number,
            and leaves out those whose score is more than `gap` below the best one's.
 Codes:     centroids and centres are coded at 8 bits in the quantizer's own rotation, so that a query's int8 levels
-           serve all three. Scores are those of the codes also where a search of the same index goes in steps; where
-           no register kernel reads the index's codes they are exact, and all lists are looked at."""
+           serve all three; beside spectral codes they have a rotation of their own. Scores are those of the codes also
+           where a search of the same index goes in steps; where no register kernel reads the index's codes they are
+           exact, and all lists are looked at."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from polarindex.indexes.lines import StageQueries, lined_stage
 from polarindex.indexes.lists import Lists
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.scan import Products, integer_queries
-from polarindex.quantizers import EDEN
+from polarindex.quantizers import EDEN, Quantizer
+from polarindex.quantizers.spectral import Spectral
 from polarindex.rotations import HadamardRotation
 from polarindex.vectors import squared_norms
 
@@ -50,8 +52,7 @@ class Coarse:
         else:
             self.directions = centroids.relative
         self.shifts = self._shifts(self.directions)
-        stage = lined_stage(coding.quantizer)
-        self.rotation = stage.map if stage and isinstance(stage.map, HadamardRotation) else None
+        self.rotation = _rotation(coding.quantizer)
         self.quantizer = EDEN(coding.quantizer.dim, COARSE_BITS, self.rotation.seed) if self.rotation else None
         self._lists: Lists | None = None
         self._centres: Lists | None = None
@@ -138,6 +139,14 @@ class Coarse:
     def _integers(self, quantizer: EDEN, centred: Floats) -> StageQueries:
         ((queries,),) = integer_queries(quantizer, centred, self.coding.factor)
         return queries
+
+
+def _rotation(quantizer: Quantizer) -> HadamardRotation | None:
+    """Of the centroids' codes, where they are coded."""
+    if isinstance(quantizer, Spectral):
+        return HadamardRotation(quantizer.dim, quantizer.seed)
+    stage = lined_stage(quantizer)
+    return stage.map if stage and isinstance(stage.map, HadamardRotation) else None
 
 
 def _coded_scores(quantizer: EDEN, queries: StageQueries, lists: Lists, count: int) -> Floats:

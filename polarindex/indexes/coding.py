@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from polarindex import kernels
 from polarindex.checks import VectorSource
-from polarindex.codes import Words
+from polarindex.codes import Words, float_scales, upper_halves
 from polarindex.indexes.arena import Arena, Column, Positions
 from polarindex.indexes.originals import original_columns, pack_originals
 from polarindex.indexes.threads import available_cores, run_all
-from polarindex.quantizers import Quantizer
+from polarindex.quantizers import Quantizer, spectral
 from polarindex.quantizers.base import Encoded
+from polarindex.spectra import SAMPLE_ROWS
 from polarindex.vectors import bounded_rows, mean_and_energy, squared_norms, unit_rows
 
 METRICS = ("l2", "ip", "cosine")
@@ -42,24 +43,58 @@ class Centre(NamedTuple):
     mu : (dim,) float32
     frozen : bool
         False while it is still zero for want of data.
+    quantizer : Quantizer
+        Of rows less mu; a spectral one is learned together with it.
     energy_removed : float
         The share of mean |x|^2 that subtracting mu takes away, on the rows it was learned from.
     """
 
     mu: Floats
     frozen: bool
+    quantizer: Quantizer
     energy_removed: float = 0.0
 
 
-class Coding:
-    """How one index codes rows and reads keys: metric, quantizer, store, and the centre of the moment."""
+class Sample:
+    """Evenly spread rows of some that are seen one chunk after the other, at most so many.
 
-    def __init__(self, quantizer: Quantizer, metric: str, store: str, center: bool) -> None:
-        self.quantizer = quantizer
+    rows : (m, dim) float32
+    """
+
+    def __init__(self, n: int, dim: int, most: int) -> None:
+        count = min(n, most)
+        self.rows = np.empty((count, dim), np.float32)
+        self._positions = np.linspace(0, max(n - 1, 0), count).astype(np.int64)
+        self._seen = 0
+
+    def seen(self, x: Floats) -> Floats:
+        """Take what is wanted of the next rows x, which are returned."""
+        first, last = np.searchsorted(self._positions, [self._seen, self._seen + len(x)])
+        self.rows[first:last] = x[self._positions[first:last] - self._seen]
+        self._seen += len(x)
+        return x
+
+
+class Coding:
+    """How one index codes rows and reads keys: metric, store, and the centre and quantizer of the moment.
+
+    spectral : the bits of the spectral quantizer that is to be learned together with the centre; None for none.
+    """
+
+    def __init__(
+        self, quantizer: Quantizer, metric: str, store: str, center: bool, spectral: float | None = None
+    ) -> None:
         self.metric = metric
         self.store = store
+        self.center = center
+        self.spectral = spectral
         self.shifted = metric == "l2" or center  # without a centre, <mu, r> is 0 for ever and not stored
-        self.centre = Centre(np.zeros(quantizer.dim, np.float32), frozen=not center)
+        frozen = not center and spectral is None
+        self.centre = Centre(np.zeros(quantizer.dim, np.float32), frozen, quantizer)
+
+    @property
+    def quantizer(self) -> Quantizer:
+        return self.centre.quantizer
 
     @property
     def factor(self) -> float:
@@ -70,19 +105,21 @@ class Coding:
 
     def columns(self) -> dict[str, Column]:
         """The arena's columns; "held" are rows kept as float32 until the centre is frozen."""
-        float32 = np.dtype(np.float32)
-        columns = {
-            **{
-                f"codes{i}": Column(np.dtype(np.uint32), (part.words,), part.lined)
-                for i, part in enumerate(self.quantizer.parts)
-            },
-            "scales": Column(float32, (len(self.quantizer.stages),)),
-        }
+        float32, columns = np.dtype(np.float32), self.code_columns(self.quantizer)
         if self.shifted:
             columns["shifts"] = Column(float32)
         if not self.centre.frozen:
             columns["held"] = Column(float32, (self.quantizer.dim,))
         return columns | original_columns(self.store, self.quantizer.dim)
+
+    def code_columns(self, quantizer: Quantizer) -> dict[str, Column]:
+        """The columns of a quantizer's codes and scales."""
+        codes = {
+            f"codes{i}": Column(np.dtype(np.uint32), (part.words,), part.lined)
+            for i, part in enumerate(quantizer.parts)
+        }
+        kind = np.dtype(np.uint16 if quantizer.short_scales else np.float32)
+        return {**codes, "scales": Column(kind, (len(quantizer.stages),))}
 
     def codable(self, x: Floats, name: str, start: int = 0) -> Floats:
         """Rows of unit length for cosine, else x itself; ValueError names a zero row (cosine) or one too long."""
@@ -100,7 +137,7 @@ class Coding:
 
             def code(part: tuple[int, Floats]) -> Columns | Exception:
                 try:
-                    return self.code_columns(part[1], centre, part[0])
+                    return self.coded_columns(part[1], centre, part[0])
                 except Exception as error:
                     return error
 
@@ -112,33 +149,43 @@ class Coding:
                     columns["held"] = rows
                 yield columns
 
-    def code_columns(self, rows: Floats, centre: Centre, start: int = 0) -> Columns:
+    def coded_columns(self, rows: Floats, centre: Centre, start: int = 0) -> Columns:
         """Codes, scales and shifts of codable rows (n, dim) against a centre; `start` numbers the first in messages."""
-        return self.columns_of(self.quantizer.encode_rows(rows, integer=True, start=start, mu=centre.mu))
+        quantizer = centre.quantizer
+        return self.columns_of(quantizer.encode_rows(rows, integer=True, start=start, mu=centre.mu), quantizer)
 
-    def columns_of(self, encoded: Encoded) -> Columns:
-        """Codes, scales and shifts of encoded rows."""
+    def columns_of(self, encoded: Encoded, quantizer: Quantizer | None = None) -> Columns:
+        """Codes, scales and shifts of rows encoded by a quantizer (default: that of the moment)."""
+        quantizer = quantizer or self.quantizer
         columns: Columns = {
             f"codes{i}": encoded.words[:, part.first : part.first + part.words]
-            for i, part in enumerate(self.quantizer.parts)
+            for i, part in enumerate(quantizer.parts)
         }
-        columns["scales"] = encoded.scales
+        columns["scales"] = upper_halves(encoded.scales) if quantizer.short_scales else encoded.scales
         if self.metric == "l2":
             columns["shifts"] = (-encoded.energies).astype(np.float32)
         elif self.shifted:
-            columns["shifts"] = encoded.offsets.astype(np.float32)
+            offsets = encoded.offsets
+            if encoded.excess is not None and self.metric == "cosine":  # a near query has about the length of r
+                offsets = offsets - encoded.excess
+            columns["shifts"] = offsets.astype(np.float32)
         return columns
 
     def learned(self, held: Floats, source: VectorSource) -> Centre:
-        """The frozen centre that is the mean of held rows (codable) and the source's."""
+        """What is learned of held rows (codable) and the source's, frozen: their mean, and a spectral quantizer."""
+        sample = Sample(len(held) + source.n, source.dim, SAMPLE_ROWS if self.spectral is not None else 0)
         new = (self.codable(x, source.name, start) for start, x in source.chunks())
-        mu, energy = mean_and_energy(itertools.chain([held], new), source.dim)
+        mu, energy = mean_and_energy(map(sample.seen, itertools.chain([held], new)), source.dim)
+        mu = mu if self.center else np.zeros_like(mu)
         removed = float(np.dot(mu.astype(np.float64), mu))
-        return Centre(mu, True, removed / energy if energy > 0 else 0.0)
+        quantizer = self.quantizer
+        if self.spectral is not None:
+            quantizer = spectral.learned(sample.rows - mu, self.spectral, quantizer.seed)
+        return Centre(mu, True, quantizer, removed / energy if energy > 0 else 0.0)
 
     def decoded_at(self, arena: Arena, positions: Positions) -> Floats:
         """`decoded` of the rows at some positions."""
-        return self.decoded(self.words(arena, positions), arena.take("scales", positions))
+        return self.decoded(self.words(arena, positions), float_scales(arena.take("scales", positions)))
 
     def decoded(self, words: Words, scales: Floats) -> Floats:
         """r_hat (n, dim) float32 of rows of codes, as the scan sees them: relative to the centre."""
@@ -156,6 +203,18 @@ class Coding:
             norms = np.sqrt(squared_norms(x))
             x /= np.where(norms > 0, norms, 1).astype(np.float32)[:, None]
         return x
+
+    def some(self, arena: Arena, most: int) -> tuple[Words, Floats, Doubles | None]:
+        """Codes' words and scales of at most so many rows spread over the arena, and |r|^2, which ip does not tell."""
+        positions = np.unique(np.linspace(0, arena.n - 1, min(most, arena.n)).astype(np.int64))
+        words, scales = self.words(arena, positions), float_scales(arena.take("scales", positions))
+        if self.metric == "ip":
+            return words, scales, None
+        shifts = arena.take("shifts", positions).astype(np.float64) if self.shifted else np.zeros(len(positions))
+        if self.metric == "l2":
+            return words, scales, -shifts
+        mu2 = float(squared_norms(self.centre.mu[None])[0])
+        return words, scales, np.maximum(1 - mu2 - 2 * shifts, 0)
 
     def words(self, arena: Arena, positions: Positions) -> Words:
         """Rows of words (n, w) of the codes at some positions."""
@@ -192,19 +251,9 @@ class Coding:
 
         |r| and <q', r>, which the law asks for, are themselves estimated from r_hat = decoded (n, dim).
         """
-        law = self.quantizer.error_law(integer=True)
-        kept = (1 - law.shrink) ** 2 + law.spread  # E |r_hat|^2 / |r|^2
-        q = (query - self.centre.mu).astype(np.float64)
-        products = decoded.astype(np.float64) @ q / (1 - law.shrink)
-        energies = squared_norms(decoded) / kept
-        bias = self.factor * law.shrink * products
-        if self.metric == "l2" and not self.quantizer.unbiased:
-            bias -= (1 - kept) * energies  # the distance holds |r_hat|^2 in place of |r|^2
-        across = np.maximum(energies * (q @ q) - products**2, 0) / max(len(q) - 1, 1)
-        variance = law.spread * across + energies * self._rounding(query) / len(q)
+        law, q = self.quantizer.error_law(integer=True), query - self.centre.mu
+        bias = self.factor * law.shrink / (1 - law.shrink) * (decoded.astype(np.float64) @ q)
+        if self.metric == "l2" and not self.quantizer.unbiased:  # the distance holds |r_hat|^2 in place of |r|^2
+            bias -= (1 - (1 - law.shrink) ** 2 - law.spread) * self.quantizer.energies(decoded)
+        variance = self.quantizer.variances(q[None], decoded, q)
         return np.sqrt(bias**2 + self.factor**2 * variance).astype(np.float32)
-
-    def _rounding(self, query: Floats) -> float:
-        """The energy that rounding a query (dim,) to int8 in the first stage's coordinates adds as noise."""
-        y = self.quantizer.stages[0].map.forward((query - self.centre.mu)[None])
-        return float(y.size * (np.abs(y).max() / 127) ** 2 / 12)

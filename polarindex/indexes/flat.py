@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from polarindex import checks
 from polarindex.checks import LARGEST_ID
+from polarindex.indexes import learned
 from polarindex.indexes.arena import Arena, block_rows
 from polarindex.indexes.base import (
     Floats,
@@ -24,7 +25,7 @@ from polarindex.indexes.coding import Centre, Coding, Columns
 from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.ids import IdMap, Ids
 from polarindex.indexes.lines import StageQueries
-from polarindex.indexes.originals import exact_scores, take_originals
+from polarindex.indexes.originals import StoredRows, exact_scores, take_originals
 from polarindex.indexes.plan import IN_STEPS, Planner
 from polarindex.indexes.saved import (
     Read,
@@ -43,6 +44,7 @@ from polarindex.memory import require
 
 _IDS = 8  # bytes a row, whether they are stored or only told
 CENTRE_ROWS = 1024  # rows from which a mean is worth freezing
+ROWS_A_DIM = 4  # and a coordinate, for principal axes
 
 
 class _Staged(NamedTuple):
@@ -67,8 +69,9 @@ class FlatIndex(Index):
         Coordinates a vector.
     metric : {"l2", "ip", "cosine"}
         Squared Euclidean distance (ascending), inner product or cosine similarity (descending).
-    bits : int
-        Code bits a coordinate; polarindex.CELLS says which exist for which quantizer.
+    bits : float
+        Code bits a coordinate; polarindex.CELLS says which exist for which quantizer. With codes="spectral" any number
+        from 1/4 to 8: codes and scales then take no more bytes than plain ones would.
     quantizer : str
         A name in polarindex.CELLS.
     seed : int
@@ -79,6 +82,11 @@ class FlatIndex(Index):
         their codes.
     store : {"none", "float32", "float16", "int8"}
         Keep the vectors too, for exact re-ranking and `reconstruct`.
+    codes : {"plain", "spectral"}
+        "spectral": learn principal axes together with the centre, from `fit` or from the first 1,024 rows, at least 4
+        dim, and give each the bits that it is worth; quantizer must be "eden". Where that would gain little, codes are
+        plain. `info()["spectral"]` says what was learned, and whether rows have changed since. Adding and querying
+        then take a product with a dim x dim matrix.
 
     Notes
     -----
@@ -109,14 +117,15 @@ class FlatIndex(Index):
         self,
         dim: int,
         metric: str = "l2",
-        bits: int = 4,
+        bits: float = 4,
         quantizer: str = "eden",
         seed: int = 0,
         center: bool = True,
         store: str = "none",
+        codes: str = "plain",
     ) -> None:
-        super().__init__(dim, metric, bits, quantizer, seed, center, store)
-        self._coding = Coding(self.quantizer, self.metric, self.store, self.center)
+        super().__init__(dim, metric, bits, quantizer, seed, center, store, codes)
+        self._coding = Coding(self.quantizer, self.metric, self.store, self.center, self._spectral)
         self._arena = Arena(self._coding.columns(), block_rows(4 * self.quantizer.words))
         self._ids = IdMap(self._arena)
         self._planner = Planner(self._coding)
@@ -133,8 +142,10 @@ class FlatIndex(Index):
     @property
     @reading
     def nbytes(self) -> int:
-        """Bytes allocated: for rows, with spare room, the id table, and the sample by which a scan is chosen."""
-        return self._arena.nbytes + self._ids.nbytes + self._coding.centre.mu.nbytes + self._planner.nbytes
+        """Bytes allocated: for rows, with spare room, the id table, what was learned, and the sample by which a scan is
+        chosen."""
+        known = self._coding.centre.mu.nbytes + self.quantizer.nbytes
+        return self._arena.nbytes + self._ids.nbytes + known + self._planner.nbytes
 
     @property
     def bytes_per_vector(self) -> int:
@@ -153,6 +164,7 @@ class FlatIndex(Index):
             "kind": self.kind,
             **self.parameters(),
             **self._directory_info(),
+            **({} if self._spectral is None else {"spectral": self._spectral_info()}),
             "n": len(self),
             "next_id": self._ids.next_id,
             "stores_ids": self._ids.stored,
@@ -168,6 +180,10 @@ class FlatIndex(Index):
             },
         }
 
+    def _spectral_info(self) -> dict[str, Any]:
+        some = learned.Some(*self._coding.some(self._arena, learned.SAMPLE)) if len(self) else None
+        return learned.told(self.quantizer, self._coding.centre.frozen, some)
+
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return self._common_parameters()
@@ -176,8 +192,11 @@ class FlatIndex(Index):
         """A polarindex.gpu.GpuFlatIndex of its own with the same rows, searched on an NVIDIA GPU; the extra `gpu`.
 
         `device` and `memory` are that class's: one GPU or several, and bytes of each, past which codes are streamed.
-        MissingExtraError and GpuError say why that cannot be; nothing is computed on the CPU instead.
+        MissingExtraError and GpuError say why that cannot be, and ValueError that codes are spectral; nothing is
+        computed on the CPU instead.
         """
+        if self._spectral is not None:
+            raise ValueError("codes='spectral' are scanned on the CPU only; a GPU index has codes='plain'")
         kind = import_module("polarindex.gpu.flat").GpuFlatIndex  # it knows us, not we it
         there: FlatIndex = kind.of(self, device, memory)
         return there
@@ -186,7 +205,7 @@ class FlatIndex(Index):
 
     @changing
     def fit(self, x: Any, n: int | None = None) -> FlatIndex:
-        """Learn and freeze the centre from vectors that need not be in the index. Optional.
+        """Learn and freeze the centre, and spectral codes' axes, from vectors that need not be in the index. Optional.
 
         `n`, the expected number of rows, is accepted for all indexes; a flat one has no use for it.
         Raises ValueError once the centre is frozen, for codes depend on it.
@@ -197,7 +216,7 @@ class FlatIndex(Index):
             checks.integer(n, "n", low=1)
         if source.n == 0:
             raise ValueError(f"x must hold at least one vector to learn a centre from, got shape (0, {self.dim})")
-        if not self.center:
+        if not self.center and self._spectral is None:
             for start, rows in source.chunks():
                 self._coding.codable(rows, source.name, start)
             return self
@@ -206,6 +225,32 @@ class FlatIndex(Index):
         held = self._arena.whole("held")
         centre = self._coding.learned(held, source)
         arena = self._recoded(held, centre)
+        self._take_step(lambda: self._freeze(centre, arena))
+        return self
+
+    @changing
+    def refit(self) -> FlatIndex:
+        """Learn the centre, and spectral codes' axes, again from the stored originals, and code all rows again.
+
+        For rows that have become others than what was learned from; ids, originals and their order stay. ValueError
+        where no originals are stored or nothing was learned yet. Until it is done codes are in memory twice.
+        """
+        self._may_change()
+        if self.store == "none":
+            raise ValueError("refit() needs the original vectors; make the index with store='float32'")
+        if not self._coding.centre.frozen or not len(self):
+            raise ValueError("nothing was learned of this index yet: add rows, or fit it")
+        source = checks.VectorSource(StoredRows(self._arena), "originals")
+        centre = self._coding.learned(np.empty((0, self.dim), np.float32), source)
+        arena, at = self._empty_arena(centre), 0
+        arena.expect(source.n)
+        for columns in self._coding.coded(source, centre):
+            positions = np.arange(at, at + len(columns["scales"]))
+            kept = {name: self._arena.take(name, positions) for name in arena.columns if name not in columns}
+            originals = {name: self._arena.take(name, positions) for name in columns if name.startswith("original")}
+            arena.stage(columns | kept | originals)
+            at += len(positions)
+        arena.commit()
         self._take_step(lambda: self._freeze(centre, arena))
         return self
 
@@ -355,7 +400,7 @@ class FlatIndex(Index):
         """
         centre, arena, replacing = self._coding.centre, self._arena, []
         added = source.n if new is None else int(new.sum())
-        if not centre.frozen and len(self) + added >= CENTRE_ROWS:
+        if not centre.frozen and len(self) + added >= self._rows_to_learn:
             held = self._arena.whole("held")
             centre = self._coding.learned(held, source)
             arena = self._recoded(held, centre)
@@ -386,21 +431,41 @@ class FlatIndex(Index):
     def _recoded(self, held: Floats, centre: Centre) -> Arena:
         """A new arena of the rows so far, whose vectors are `held`, coded against a centre and no longer held.
 
-        There are fewer than CENTRE_ROWS of them: what follows is staged without room for float32 rows beside codes.
+        There are few of them (`_rows_to_learn`): what follows is staged without room for float32 rows beside codes.
         """
-        columns = {name: column for name, column in self._arena.columns.items() if name != "held"}
+        arena = self._empty_arena(centre)
         everyone = np.arange(len(self))
-        arena = Arena(columns, self._arena.block_rows)
-        kept = {name: self._arena.take(name, everyone) for name in columns}
-        arena.append(kept | self._coding.code_columns(held, centre))
+        kept = {name: self._arena.take(name, everyone) for name in arena.columns if name in self._arena.columns}
+        arena.append(kept | self._coding.coded_columns(held, centre))
         return arena
+
+    @property
+    def _rows_to_learn(self) -> int:
+        """Rows from which what is learned is worth freezing."""
+        return CENTRE_ROWS if self._spectral is None else max(CENTRE_ROWS, ROWS_A_DIM * self.dim)
+
+    def _empty_arena(self, centre: Centre) -> Arena:
+        """An arena with the columns of this one, but for rows coded against another, frozen centre."""
+        others = {
+            name: column
+            for name, column in self._arena.columns.items()
+            if name not in ("held", "scales") and not name.startswith("codes")
+        }
+        columns = self._coding.code_columns(centre.quantizer) | others
+        return Arena(columns, block_rows(4 * centre.quantizer.words))
 
     def _freeze(self, centre: Centre, arena: Arena) -> None:
         """Take a learned centre, and the arena of the rows so far, coded against it."""
         self._note_everything()
         self._arena = arena
         self._ids.follow(arena)
+        self._learn(centre)
+
+    def _learn(self, centre: Centre) -> None:
         self._coding.centre = centre
+        if centre.quantizer is not self.quantizer:
+            self.quantizer = centre.quantizer
+            self._planner = Planner(self._coding)
 
     def _put(self, positions: Ids, chunks: list[Columns]) -> None:
         self._note(positions)
@@ -419,20 +484,29 @@ class FlatIndex(Index):
             "stores_ids": self._ids.stored,
             "center_frozen": centre.frozen,
             "energy_removed": centre.energy_removed,
+            **({} if self._spectral is None else {"spectral": learned.state_of(self.quantizer)}),
         }
 
     def _saved(self) -> Saved:
         centre = whole(self._coding.centre.mu)
-        return Saved(len(self), self._state(), {**saved_columns(self._arena), "centre": centre})
+        arrays = {**saved_columns(self._arena), "centre": centre, **learned.arrays_of(self.quantizer)}
+        return Saved(len(self), self._state(), arrays)
 
     def _restore(self, state: dict[str, Any], rows: int, read: Read) -> None:
         stores_ids, frozen = (checks.flag(state[name], name) for name in ("stores_ids", "center_frozen"))
         next_id = checks.integer(state["next_id"], "next_id", low=0 if stores_ids else rows, high=LARGEST_ID + 1)
         mu = read("centre", (self.dim,), np.float32, in_memory=True)
         check_points(mu[None], "centre.npy")
-        self._coding.centre = Centre(mu, frozen, checks.real(state["energy_removed"], "energy_removed"))
-        if frozen and self.center:
-            self._arena.drop_column("held")
+        quantizer, saved = self.quantizer, None if self._spectral is None else state["spectral"]
+        if saved is not None:
+            quantizer = learned.quantizer_of(saved, self.bits, self.seed, self.dim, read)
+        centre = Centre(mu, frozen, quantizer, checks.real(state["energy_removed"], "energy_removed"))
+        if frozen and "held" in self._arena.columns:
+            self._arena = self._empty_arena(centre)
+            self._ids = IdMap(self._arena)
+        elif saved is not None:
+            raise ValueError("spectral codes without a frozen centre")
+        self._learn(centre)
         if stores_ids:
             self._ids.store()
         self._ids.next_id = next_id

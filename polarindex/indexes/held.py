@@ -52,9 +52,10 @@ class Held(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of rows, copies and ids, and of centroids: as given, and as searches and codes have asked for them."""
-        copies = self.copies.nbytes if self.copies is not None else 0
-        return self.rows.nbytes + copies + self.ids.nbytes + self.scan.nbytes + self.centroids.nbytes
+        """Of rows, copies and ids, of what was learned of residuals, and of centroids: as given, and as searches and
+        codes have asked for them."""
+        parts = self.rows, self.copies, self.ids, self.scan, self.centroids, self.centroids.coding.quantizer
+        return sum(part.nbytes for part in parts if part is not None)
 
     @property
     def largest(self) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from polarindex import checks, kernels
 from polarindex.checks import LARGEST_ID
 from polarindex.errors import NotFittedError
-from polarindex.indexes import maintenance, tuning
+from polarindex.indexes import learned, maintenance, tuning
 from polarindex.indexes.answers import Seen, Way, answered, answered_at_once, way_on_host
 from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
 from polarindex.indexes.copies import Copies
@@ -38,7 +38,8 @@ from polarindex.indexes.spilling import Homes, homes, learned_limit
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.indexes.tuning import Tuned
 from polarindex.memory import require
-from polarindex.quantizers import Quantizer
+from polarindex.quantizers import Quantizer, spectral
+from polarindex.spectra import SAMPLE_ROWS
 from polarindex.vectors import bounded_rows
 
 _COMING = 20  # bytes a row while rows are added: id, list and place
@@ -65,6 +66,9 @@ class IVFIndex(Index):
         How many bits of a code a search scans, fewer than `bits`; the best candidates are then scored by their whole
         codes. Default: all. For codes of 2 to 4 bits that are planes (eden, turboquant, ...) and store="none"; 8 bytes
         a vector more. See Notes of `search`.
+    codes : {"plain", "spectral"}
+        As of FlatIndex: "spectral" has `fit` learn principal axes of rows less their lists' centroids, which all lists
+        share. Not with scan_bits.
 
     Notes
     -----
@@ -88,7 +92,7 @@ class IVFIndex(Index):
         self,
         dim: int,
         metric: str = "l2",
-        bits: int = 4,
+        bits: float = 4,
         quantizer: str = "eden",
         nlist: int | str = "auto",
         seed: int = 0,
@@ -96,8 +100,9 @@ class IVFIndex(Index):
         store: str = "none",
         spill: float = 0.0,
         scan_bits: int | None = None,
+        codes: str = "plain",
     ) -> None:
-        super().__init__(dim, metric, bits, quantizer, seed, center, store)
+        super().__init__(dim, metric, bits, quantizer, seed, center, store, codes)
         self.spill = checks.real(spill, "spill", low=0, high=1)
         if self.spill and store == "none":
             raise ValueError(
@@ -105,6 +110,8 @@ class IVFIndex(Index):
                 "index with store='float32', 'float16' or 'int8'"
             )
         self.nlist: int | str = nlist if nlist == "auto" else checks.integer(nlist, "nlist", low=1, high=2**24)
+        if scan_bits is not None and self._spectral is not None:
+            raise ValueError(f"scan_bits={scan_bits!r} is for codes='plain', whose first planes are a coarser code")
         self.scan_bits = None if scan_bits is None else _checked_scan_bits(scan_bits, self.quantizer, self.store)
         self._coding = ResidualCoding(self.quantizer, self.metric, self.scan_bits)
         self._lists_held: Held | None = None
@@ -118,7 +125,8 @@ class IVFIndex(Index):
     def to_gpu(self, device: int = 0) -> IVFIndex:
         """A polarindex.gpu.GpuIVFIndex of its own with the same rows, searched on an NVIDIA GPU; the extra `gpu`.
 
-        MissingExtraError and GpuError say why that cannot be; nothing is computed on the CPU instead.
+        MissingExtraError and GpuError say why that cannot be, and ValueError that codes are spectral; nothing is
+        computed on the CPU instead.
         """
         there: IVFIndex = import_module("polarindex.gpu.ivf").GpuIVFIndex.of(self, device)  # it knows us, not we it
         return there
@@ -178,10 +186,6 @@ class IVFIndex(Index):
         planes = {} if self.scan_bits is None else {"scan_bits": self.scan_bits}
         return {**self._common_parameters(), "nlist": self.nlist, "spill": self.spill, **planes}
 
-    def _saved_parameters(self) -> dict[str, Any]:
-        """Without `spill` where it is 0, so that versions that do not know it read the file."""
-        return {name: value for name, value in self.parameters().items() if name != "spill" or value}
-
     @reading
     def info(self) -> dict[str, Any]:
         """What the index is, holds and costs.
@@ -198,6 +202,7 @@ class IVFIndex(Index):
             "kind": self.kind,
             **self.parameters(),
             **self._directory_info(),
+            **({} if self._spectral is None else {"spectral": self._spectral_info()}),
             "n": len(self),
             "spilled": len(held.copies) / max(len(self), 1) if held.copies else 0.0,
             "next_id": held.ids.next_id,
@@ -215,8 +220,20 @@ class IVFIndex(Index):
             "gap": self._default.gap if self._default else None,
             "rerank": self._rerank_factor(None),
             "tuned": self._default is not None,
-            "scan": f"in registers ({kernels.selected()})" if held.scan.in_registers(8) else "in steps",
+            "scan": f"in registers ({kernels.selected()})" if held.scan.in_one_call(8) else "in steps",
         }
+
+    def _spectral_info(self) -> dict[str, Any]:
+        held, places = self._held, self._held.rows.used()
+        places = places[:: -(-len(places) // learned.SAMPLE) | 1]  # odd: rows of all lanes of a page
+        if not len(places):
+            return learned.told(self.quantizer, True, None)
+        words, scales, lists = self._codes_at(places)
+        energies = None
+        if self.metric != "ip":
+            decoded, shifts = self._coding.decoded(words, scales), held.rows.factors_of(held.rows.rows(places))[:, -1]
+            energies = self._coding.residual_energies(decoded, shifts, lists, held.centroids)
+        return learned.told(self.quantizer, True, learned.Some(words, scales, energies))
 
     # --- filling it
 
@@ -276,13 +293,21 @@ class IVFIndex(Index):
         seed: int,
         progress: Callable[[int, int], None] | None,
         given: Floats | None = None,
+        axes: bool = True,
     ) -> Centroids:
-        """The centroids of so many lists, or those given, and the centre, of a sample of the source."""
+        """The centroids of so many lists, or those given, and the centre, of a sample of the source; and the axes of
+        spectral codes, unless `axes` is False."""
         sample = self._sample(source, nlist, seed)
         clusters = kmeans(sample, nlist, seed, progress=progress) if given is None else clusters_around(sample, given)
         mu = sample.mean(axis=0, dtype=np.float64).astype(np.float32) if self.center else np.zeros(self.dim, np.float32)
         limit = learned_limit(sample, clusters.centroids, self.spill) if self.spill else None
-        return self._coding.centroids(clusters.centroids, mu, clusters.objective, limit)
+        coding = self._coding
+        if self._spectral is not None and axes:
+            rows = sample[np.linspace(0, len(sample) - 1, min(len(sample), SAMPLE_ROWS)).astype(np.int64)]
+            residuals = rows - clusters.centroids[homes(rows, clusters.centroids, None).first]
+            quantizer = spectral.learned(residuals, self._spectral, self.seed, whole_words=True)
+            coding = ResidualCoding(quantizer, self.metric)
+        return coding.centroids(clusters.centroids, mu, clusters.objective, limit)
 
     def _sample(self, source: checks.VectorSource, nlist: int, seed: int) -> Floats:
         """Codable rows of a sample of the source, in order."""
@@ -298,10 +323,10 @@ class IVFIndex(Index):
 
     def _take(self, centroids: Centroids, groups: Groups | None = None, next_id: int = 0) -> None:
         """Begin anew with empty lists around these centroids, which are grouped so, or are to be."""
-        columns = original_columns(self.store, self.dim)
-        rows = Lists(len(centroids.full), self._coding.words, len(self.quantizer.stages), columns)
+        coding = centroids.coding
+        rows = Lists(len(centroids.full), coding.words, coding.stages, original_columns(self.store, self.dim))
         copies = Copies(rows) if self.spill else None
-        scan = ListScan(self._coding, centroids, rows, copies, groups)
+        scan = ListScan(coding, centroids, rows, copies, groups)
         self._hold(Held(centroids, rows, copies, ListIds(rows, next_id, copies), scan))
 
     def _hold(self, lists: Held) -> None:
@@ -310,6 +335,8 @@ class IVFIndex(Index):
         def step() -> None:
             self._note_everything()
             self.nlist, self._lists_held, self._default = lists.rows.nlist, lists, None
+            self._coding = lists.centroids.coding
+            self.quantizer = self._coding.quantizer
 
         self._take_step(step)
 
@@ -436,6 +463,8 @@ class IVFIndex(Index):
         if held.copies is not None:
             limit = held.centroids.limit
             state["spill"] = {"rows": len(held.copies), "limit": None if limit == np.inf else limit}
+        if self._spectral is not None:
+            state["spectral"] = learned.state_of(self.quantizer)
         return state
 
     def _saved(self) -> Saved:
@@ -444,7 +473,7 @@ class IVFIndex(Index):
             return Saved(0, self._state(), {})
         arrays = {
             **held.rows.saved(), "centroids": whole(held.centroids.full), "centre": whole(held.centroids.mu)
-        }
+        } | learned.arrays_of(self.quantizer)
         if held.scan.coarse.groups.total > 1:
             arrays["groups"] = whole(held.scan.coarse.groups.order)
         if held.copies is not None:
@@ -468,7 +497,11 @@ class IVFIndex(Index):
         if "groups" in state:
             groups = _groups_from_json(state["groups"], nlist, read)
         limit = _limit_from_json(state["spill"]) if self.spill else None
-        self._take(self._coding.centroids(full, mu, spread, limit), groups)
+        coding = self._coding
+        if self._spectral is not None and state["spectral"] is not None:
+            quantizer = learned.quantizer_of(state["spectral"], self.bits, self.seed, self.dim, read)
+            coding = ResidualCoding(quantizer, self.metric)
+        self._take(coding.centroids(full, mu, spread, limit), groups)
         held, self._default = self._held, default
         held.rows.adopt(sizes, rows, wide, read)
         held.ids.next_id = next_id
@@ -503,7 +536,7 @@ class IVFIndex(Index):
         if (lists < 0).any() or (lists >= held.rows.nlist).any() or len(np.intersect1d(ids, removed)):
             raise ValueError(f"lists are not all of {held.rows.nlist}, or ids are changed and removed")
         codes = read("codes", (changed, self._coding.words), np.uint32)
-        factors = read("factors", (changed, len(self.quantizer.stages) + 1), np.float32)
+        factors = read("factors", (changed, self._coding.stages + 1), np.float32)
         originals = {
             name: read(name, (changed, *column.shape), column.dtype)
             for name, column in original_columns(self.store, self.dim).items()
@@ -569,6 +602,8 @@ class IVFIndex(Index):
     ) -> None:
         """Learn lists from the rows that the index holds now, and code every row again in them. Ids stay.
 
+        The axes of spectral codes are learned too, unless there are no vectors but those decoded from codes.
+
         Worth its time where rows are no longer like those of `fit`: `info()["rebalance_advised"]`. What `tune` found
         is forgotten. While it runs there are two sets of codes in memory; rows are read in chunks.
 
@@ -591,6 +626,16 @@ class IVFIndex(Index):
         """
         self._may_change()
         maintenance.rebalance(self, x, nlist, seed, progress)
+
+    @changing
+    def refit(self) -> None:
+        """Learn the centre, and spectral codes' axes, again from the stored originals, and code every row again.
+
+        The lists stay, and so do ids; `rebalance` learns lists too. What `tune` found is forgotten. ValueError where no
+        originals are stored or there are no rows; until it is done codes are in memory twice.
+        """
+        self._may_change()
+        maintenance.refit(self)
 
     # --- asking it
 
@@ -814,7 +859,7 @@ class IVFIndex(Index):
         """Code words, scales and lists of the rows at some places, by default of the first lists."""
         held = held or self._held.rows
         rows = held.rows(places)
-        return self._coding.code_words(rows), held.factors_of(rows)[:, :-1], held.lists_of(places)
+        return self._coding.code_words(rows), self._coding.scales(rows), held.lists_of(places)
 
     def _errors_at(self, query: Floats, positions: Ids) -> Floats:
         def errors(places: Ids, rows: Lists) -> Floats:

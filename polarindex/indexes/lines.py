@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from polarindex import kernels
 from polarindex.codebooks import FirstPlanes
-from polarindex.codes import PANEL
+from polarindex.codes import PANEL, float_scales
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.filters import Allowed
 from polarindex.indexes.threads import go_on
@@ -110,7 +110,7 @@ def best_by_lines(
         mine = _ALL if allowed is None else allowed[span.start : span.start + span.rows]
         if allowed is not None and not mine.any():
             continue
-        factors = arrays["scales"].reshape(-1), arrays.get("shifts", _NO_SHIFTS)
+        factors = float_scales(arrays["scales"]).reshape(-1), arrays.get("shifts", _NO_SHIFTS)
         scan(_planes(arrays), span.rows, factors, (arrays.get("ids", _NO_IDS), span.start), mine, (keys, ids))
     kernels.sort_rows(keys, ids)
     return keys[: scan.nq], ids[: scan.nq]

@@ -23,6 +23,7 @@ from polarindex.indexes.spilling import NOWHERE, Homes
 if TYPE_CHECKING:
     from polarindex.indexes.ids import Ids
     from polarindex.indexes.ivf import IVFIndex
+    from polarindex.indexes.residuals import Centroids
 
 DRIFTED = 1.5  # from which new lists are advised
 ROWS_A_LIST = 16  # fewer would teach k-means little
@@ -72,6 +73,8 @@ def check_alike(index: IVFIndex, other: Any) -> None:
             raise ValueError(f"other has {name}={given.get(name)!r}, this index {name}={wanted.get(name)!r}")
     if not (_same_bits(mine.full, theirs.full) and _same_bits(mine.mu, theirs.mu)) or mine.limit != theirs.limit:
         raise ValueError("other has other centroids; make indexes that merge with empty_like()")
+    if index.quantizer != other.quantizer:
+        raise ValueError("other's spectral codes have other axes; make indexes that merge with empty_like()")
 
 
 def _same_bits(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
@@ -91,10 +94,28 @@ def rebalance(
         raise ValueError(f"x must have a row for each of the {len(ids)} rows of index.ids, got {source.n}")
     if len(ids) == 0:
         raise ValueError("this index holds no rows to learn lists from; call index.fit(x)")
-    fresh = index.empty_like()
-    fresh._take(index._learned(source, lists, seed, progress))
+    axes = x is not None or index.store != "none"  # of vectors decoded from codes there are no others than before
+    _code_again(index, source, index._learned(source, lists, seed, progress, axes=axes), x is None)
+
+
+def refit(index: IVFIndex) -> None:
+    """`IVFIndex.refit`."""
+    if index.store == "none":
+        raise ValueError("refit() needs the original vectors; make the index with store='float32'")
+    held = index._held
+    if not len(index):
+        raise ValueError("this index holds no rows to learn from; call index.fit(x)")
+    source = checks.vectors(_HeldRows(index, held.rows.used()), "originals", index.dim)
+    found = index._learned(source, held.rows.nlist, index.seed, None, held.centroids.full)
+    _code_again(index, source, found, True)
+
+
+def _code_again(index: IVFIndex, source: checks.VectorSource, found: Centroids, stored: bool) -> None:
+    """Code all rows, which are those of the source, by what was learned; `stored` originals stay."""
+    held, ids, places, fresh = index._held, index.ids, index._held.rows.used(), index.empty_like()
+    fresh._take(found)
     staged = fresh._staged(source, fresh._assigned(source), ids)
-    if x is None:  # as stored: int8 would be rounded again
+    if stored:  # int8 would be rounded again
         for part in _parts(len(places)):
             fresh._held.rows.put_originals(staged.rows.places[part], held.rows.originals(places[part]))
     fresh._commit(staged, ids)
@@ -129,10 +150,10 @@ def _drift(index: IVFIndex) -> float | None:
         return None
     places = held.rows.used()
     step = -(-len(places) // _SAMPLE) | 1  # odd: rows of all lanes of a page
-    words, factors, _, _ = held.rows.taken(places[::step])
-    decoded = index._coding.decoded(index._coding.code_words(words), factors[:, :-1])
-    lists = held.rows.lists_of(places[::step])
-    energies = index._coding.residual_energies(decoded, factors[:, -1], lists, held.centroids)
+    rows, lists = held.rows.rows(places[::step]), held.rows.lists_of(places[::step])
+    decoded = index._coding.decoded(index._coding.code_words(rows), index._coding.scales(rows))
+    shifts = held.rows.factors_of(rows)[:, -1]
+    energies = index._coding.residual_energies(decoded, shifts, lists, held.centroids)
     return float(energies.mean() / held.centroids.spread)
 
 

@@ -66,6 +66,17 @@ def take_originals(arena: Arena, positions: Positions) -> NDArray[np.float32]:
     return rows.astype(np.float32, copy=False)
 
 
+class StoredRows:
+    """The stored vectors of an arena as rows that are read a slice at a time."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self.shape = (arena.n, *arena.columns["originals"].shape)
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        return take_originals(self._arena, np.arange(*rows.indices(self.shape[0])))
+
+
 def exact_scores(
     arena: Arena, positions: Positions, queries: NDArray[np.float32], metric: str
 ) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from polarindex import kernels
 from polarindex.codebooks import FirstPlanes, first_planes
+from polarindex.codes import float_scales
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.coding import Coding
 from polarindex.indexes.lines import TILE_FROM, LineCode, line_code
@@ -181,7 +182,7 @@ class _Sample:
         bits, planes = stage.layout.bits, len(first.weights)
         estimates = first.base + (codes[:, :, None] >> (bits - 1 - np.arange(planes)) & 1) @ first.weights
         shifts = self.rows.take("shifts", every) if "shifts" in self.rows.columns else np.float32(0)
-        factors = coding.factor * self.rows.take("scales", every)[:, 0]
+        factors = coding.factor * float_scales(self.rows.take("scales", every))[:, 0]
         lifts = first.lift * first.deviation * np.linalg.norm(queries, axis=1)
         if first.deviation == 0:  # sums of four are rounded up to whole 127ths of the widest
             fours = np.abs(queries[:, : queries.shape[1] // 4 * 4]).reshape(len(queries), -1, 4).sum(axis=2)

@@ -1,31 +1,34 @@
-"""Which index to make for so many vectors: kind, bits, lists and store, and the bytes that it will take.
+"""Which index to make for so many vectors: kind, codes, bits, lists and store, and the bytes that it will take.
 
-Law:       bytes are those of `index.nbytes` after one `add`, computed from the columns that the index itself would
-           have; only how lists share pages is estimated (half a page of each is spare).
 Rules:     recalls are those of the harder of two data sets (GloVe-100, 331,479 rows, cosine; Fashion-MNIST, 60,000 x
            784, l2), 10 of the 10 nearest, 1,000 queries, all lists probed. They are rules of thumb.
-Not here:  how to search the index then (tuning.py)."""
+Spectral:  of a sample's spectrum, codes err as plain ones of more bits would, and find what these find.
+Not here:  the bytes (predicted.py); how to search the index then (tuning.py)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from polarindex import checks
-from polarindex.codes import PANEL
-from polarindex.indexes.arena import allocated_rows, block_rows
-from polarindex.indexes.base import Index
-from polarindex.indexes.coarse import COARSE_BITS
-from polarindex.indexes.coding import METRICS, Coding
-from polarindex.indexes.flat import CENTRE_ROWS, FlatIndex
-from polarindex.indexes.grouping import group_size
-from polarindex.indexes.ivf import IVFIndex, auto_nlist
-from polarindex.indexes.lists import ROWS, Lists
-from polarindex.indexes.originals import STORES, original_columns
-from polarindex.indexes.residuals import ResidualCoding
-from polarindex.quantizers import make_quantizer
+import numpy as np
+from numpy.typing import NDArray
 
-QUANTIZER = "eden"
+from polarindex import checks
+from polarindex.allocation import Segment, allocate, inner_error, plain_error
+from polarindex.indexes.base import Index
+from polarindex.indexes.coding import METRICS, Sample
+from polarindex.indexes.flat import CENTRE_ROWS, ROWS_A_DIM, FlatIndex
+from polarindex.indexes.ivf import IVFIndex, auto_nlist
+from polarindex.indexes.kmeans import kmeans
+from polarindex.indexes.originals import STORES
+from polarindex.indexes.predicted import predicted_bytes
+from polarindex.indexes.spilling import homes
+from polarindex.quantizers.spectral import LEAST_GAIN
+from polarindex.spectra import SAMPLE_ROWS, spectrum
+from polarindex.vectors import bounded_rows, unit_rows
+
+Floats = NDArray[np.float32]
+
 CODES = {  # recall by codes alone
     "flat": {1: 0.478, 2: 0.720, 3: 0.845, 4: 0.915, 8: 0.989},
     "ivf": {1: 0.628, 2: 0.810, 3: 0.895, 4: 0.942, 8: 0.991},
@@ -38,6 +41,9 @@ ROUNDED = {"float32": 1.0, "float16": 0.999, "int8": 0.993}  # what originals th
 SCANNED = 1 << 25  # coordinates: a full scan takes a query alone about 1 ms, and .2 ms in a batch (docs/benchmarks.md)
 LISTED = 10_000  # rows, fewer are not worth lists
 _UNPROBED = 0.2  # of what a target allows to miss, what is left for lists that are not probed
+_BITS = (0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 6, 8)  # of spectral codes
+_SLOWER = 4  # times as long as of plain codes a full scan of spectral ones takes for a query alone; of lists 1.3
+_ROWS_A_LIST = 32  # of a sample, to learn what residuals are like
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Plan:
     kind : {"flat", "ivf"}
     n, dim, metric
         As asked.
-    bits, store, nlist
+    bits, store, nlist, codes
         The constructor's arguments; nlist is None for a flat index.
     recall : float
         The rule's recall, of codes (and originals), before lists are left out.
@@ -65,13 +71,14 @@ class Plan:
     n: int
     dim: int
     metric: str
-    bits: int
+    bits: float
     store: str
     nlist: int | None
     recall: float
     nbytes: int
     parts: dict[str, int]
     reason: str
+    codes: str = "plain"
 
     @property
     def bytes_per_vector(self) -> float:
@@ -80,14 +87,20 @@ class Plan:
 
     def make(self, **arguments: Any) -> Index:
         """The index, empty; other arguments of its constructor, as seed, may be given. Fit an IVFIndex, then add."""
-        chosen: dict[str, Any] = {"metric": self.metric, "bits": self.bits, "store": self.store}
+        chosen: dict[str, Any] = {"metric": self.metric, "bits": self.bits, "store": self.store, "codes": self.codes}
         if self.nlist is None:
             return FlatIndex(self.dim, **{**chosen, **arguments})
         return IVFIndex(self.dim, **{**chosen, "nlist": self.nlist, **arguments})
 
 
 def plan(
-    n: int, dim: int, target_recall: float = 0.95, memory: int | None = None, metric: str = "l2", k: int = 10
+    n: int,
+    dim: int,
+    target_recall: float = 0.95,
+    memory: int | None = None,
+    metric: str = "l2",
+    k: int = 10,
+    sample: Any = None,
 ) -> Plan:
     """Suggest the smallest index that should reach a recall.
 
@@ -102,6 +115,10 @@ def plan(
     metric : {"l2", "ip", "cosine"}
     k : int
         Results a query; where it is more than n, all rows are found.
+    sample : (m, dim) array-like, optional
+        Vectors like those to come, at least 1,024 and 4 dim; up to 20,000 are used. With it spectral codes are
+        considered too, which may need fewer bits: where every code is scanned only for a quarter of the coordinates,
+        for their scan takes longer. That takes seconds.
 
     Returns
     -------
@@ -127,7 +144,8 @@ def plan(
         ivf, codes alone                .63    .81    .90    .94    .99
         ivf, re-ranked (default, 4)     .92   1.00   1.00   1.00   1.00
 
-    Originals as int8 find at most .993, as float16 .999.
+    Originals as int8 find at most .993, as float16 .999. Of spectral codes the recall is that of plain ones with the
+    same error in the sample's spectrum.
 
     Bytes are predicted for one `add` with ids that continue. The table id -> row that removing, updating and looking
     up ids build takes 32 to 64 bytes a vector more, and a flat index whose ids do not just count 8.
@@ -145,15 +163,18 @@ def plan(
     budget = None if memory is None else checks.integer(memory, "memory", low=0)
     metric = checks.choice(metric, "metric", METRICS)
     checks.integer(k, "k", low=1)
+    rows = None if sample is None else _centred(sample, dim, metric)
     wanted = "flat" if n < LISTED or n * dim <= SCANNED else "ivf"
-    options = _options(wanted, n, dim, metric, target)
+    options = _options(wanted, n, dim, metric, target, rows)
     fitting = [one for one in options if budget is None or one.nbytes <= budget]
     if not fitting and wanted == "ivf":  # no centroids and no ids
-        fitting = [one for one in _options("flat", n, dim, metric, target) if budget is None or one.nbytes <= budget]
+        others = _options("flat", n, dim, metric, target, rows)
+        options, fitting = options + others, [one for one in others if budget is None or one.nbytes <= budget]
     if not fitting:
-        least = min(one.nbytes for kind in ("flat", "ivf") for one in _options(kind, n, dim, metric, target))
+        least = min(options, key=_size)
         raise ValueError(
-            f"memory={memory} is too little: {n} vectors of {dim} coordinates take at least {least} bytes (1 bit each)"
+            f"memory={memory} is too little: {n} vectors of {dim} coordinates take at least {least.nbytes} bytes "
+            f"({least.bits:g} bit{'s' * (least.bits > 1)} each)"
         )
     reaching = [one for one in fitting if one.enough]
     best = min(reaching, key=_size) if reaching else max(fitting, key=lambda one: (one.recall, -one.nbytes))
@@ -165,7 +186,8 @@ class _Option(NamedTuple):
     """An index that may be suggested; `enough`: its recall leaves room for lists that are not probed."""
 
     kind: str
-    bits: int
+    codes: str
+    bits: float
     store: str
     nlist: int | None
     recall: float
@@ -185,16 +207,67 @@ def _size(option: _Option) -> int:
     return option.nbytes
 
 
-def _options(kind: str, n: int, dim: int, metric: str, target: float) -> list[_Option]:
+def _options(kind: str, n: int, dim: int, metric: str, target: float, rows: Floats | None) -> list[_Option]:
     nlist = auto_nlist(n) if kind == "ivf" else None
     needed = target + (1 - target) * (_UNPROBED if kind == "ivf" else 0)
+    codes = [_Codes("plain", bits, bits, None) for bits in CODES[kind]]
+    if rows is not None and (kind == "ivf" or n < LISTED or _SLOWER * n * dim <= SCANNED):
+        codes += _spectral(rows, nlist)
     found = []
-    for bits in CODES[kind]:
+    for name, bits, equal, segments in codes:
         for store in STORES:
-            recall = CODES[kind][bits] if store == "none" else min(RERANKED[kind][bits], ROUNDED[store])
-            parts = predicted_bytes(n, dim, metric, bits, store, nlist)
-            found.append(_Option(kind, bits, store, nlist, recall, recall >= needed, parts))
+            recall = _known(CODES[kind], equal)
+            if store != "none":
+                recall = min(_known(RERANKED[kind], equal), ROUNDED[store])
+            parts = predicted_bytes(n, dim, metric, bits, store, nlist, segments=segments)
+            found.append(_Option(kind, name, bits, store, nlist, recall, recall >= needed, parts))
     return found
+
+
+class _Codes(NamedTuple):
+    """Codes that may be suggested; `equal`: the bits of plain ones that err as they do."""
+
+    codes: str
+    bits: float
+    equal: float
+    segments: tuple[Segment, ...] | None
+
+
+def _spectral(rows: Floats, nlist: int | None) -> list[_Codes]:
+    """Spectral codes for rows like these, or, in lists, for what is left of them less the lists' centroids.
+
+    Those that save LEAST_GAIN of what plain codes of as many bits, if there were such, would err.
+    """
+    if nlist is not None:
+        centroids = kmeans(rows, max(1, min(nlist, len(rows) // _ROWS_A_LIST))).centroids
+        rows = rows - centroids[homes(rows, centroids, None).first]
+    found = spectrum(rows)
+    if found is None:
+        return []
+    codes, whole = [], plain_error(found.energies, 1) / inner_error(1)
+    errors = -np.log([inner_error(bits) for bits in range(9)])
+    for bits in _BITS:
+        best = allocate(found.energies, bits, nlist is not None)
+        if best.segments and best.error <= (1 - LEAST_GAIN) * whole * np.exp(-np.interp(bits, range(9), errors)):
+            equal = float(np.interp(-np.log(max(best.error / whole, 1e-30)), errors, range(9)))
+            codes.append(_Codes("spectral", bits, equal, best.segments))
+    return codes
+
+
+def _known(recalls: dict[int, float], bits: float) -> float:
+    """The recall of plain codes of so many bits, in between along a line; none without any."""
+    return float(np.interp(bits, [0, *recalls], [0.0, *recalls.values()]))
+
+
+def _centred(sample: Any, dim: int, metric: str) -> Floats:
+    """Rows of a sample less their mean, of unit length before for cosine."""
+    source, least = checks.vectors(sample, "sample", dim), max(CENTRE_ROWS, ROWS_A_DIM * dim)
+    if source.n < least:
+        raise ValueError(f"sample must hold at least {least} vectors of {dim} coordinates, got {source.n}")
+    some = Sample(source.n, dim, SAMPLE_ROWS)
+    for start, x in source.chunks():
+        some.seen((unit_rows if metric == "cosine" else bounded_rows)(x, "sample", start))
+    return some.rows - some.rows.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _reason(best: _Option, wanted: str, target: float, budget: int | None, reached: bool, n: int, dim: int) -> str:
@@ -204,7 +277,8 @@ def _reason(best: _Option, wanted: str, target: float, budget: int | None, reach
         parts = [f"{n} x {dim} coordinates are few enough to scan for every query"]
     else:
         parts = ["lists do not fit into the memory, so every query scans all codes"]
-    codes = f"{best.bits}-bit codes" + ("" if best.store == "none" else f" and {best.store} originals to re-rank by")
+    name = "codes" if best.codes == "plain" else f"{best.codes} codes"
+    codes = f"{best.bits:g}-bit {name}" + ("" if best.store == "none" else f" and {best.store} originals to re-rank by")
     found = f"{codes} find about {best.recall:.3f} of the true neighbours"
     if reached:
         fits = "" if budget is None else f" and fits into {budget}"
@@ -216,84 +290,3 @@ def _reason(best: _Option, wanted: str, target: float, budget: int | None, reach
     if best.kind == "ivf":
         parts.append("tune() finds how many lists to probe")
     return "; ".join(parts) + "."
-
-
-def predicted_bytes(
-    n: int,
-    dim: int,
-    metric: str,
-    bits: int,
-    store: str,
-    nlist: int | None,
-    scan_bits: int | None = None,
-    spill: float = 0.0,
-) -> dict[str, int]:
-    """What `nbytes` of an index with n rows is made of.
-
-    nlist is None for a flat one; scan_bits and spill are as of IVFIndex.
-    """
-    if nlist is None:
-        return _flat_bytes(n, dim, metric, bits, store)
-    parts = _list_bytes(n, dim, metric, bits, store, nlist, scan_bits)
-    return parts | {"copies": _copies_bytes(round(spill * n), dim, bits, nlist)} if spill else parts
-
-
-def _flat_bytes(n: int, dim: int, metric: str, bits: int, store: str) -> dict[str, int]:
-    quantizer = make_quantizer(QUANTIZER, dim, bits, 0)
-    columns = {name: column.row_bytes for name, column in Coding(quantizer, metric, store, True).columns().items()}
-    if n >= CENTRE_ROWS:
-        del columns["held"]
-    spare = allocated_rows(n, block_rows(4 * quantizer.words)) - n
-    return {
-        "codes": n * sum(size for name, size in columns.items() if name.startswith("codes")),
-        "scales and shifts": n * (columns["scales"] + columns.get("shifts", 0)),
-        "originals": n * sum(columns.get(name, 0) for name in ("originals", "original_scales", "held")),
-        "spare room": spare * sum(columns.values()),
-        "centre": 4 * dim,
-    }
-
-
-def _list_bytes(
-    n: int, dim: int, metric: str, bits: int, store: str, nlist: int, scan_bits: int | None
-) -> dict[str, int]:
-    quantizer = make_quantizer(QUANTIZER, dim, bits, 0)
-    coding, stages = ResidualCoding(quantizer, metric, scan_bits), len(quantizer.stages)
-    lists = Lists(1, coding.words, stages, original_columns(store, dim))
-    pages = _pages(n, nlist)
-    rows = allocated_rows(pages * PANEL, lists.arena.block_rows)
-    originals = lists.bytes_per_row - lists.arena.columns[ROWS].row_bytes
-    coarse = Lists(1, make_quantizer(QUANTIZER, dim, COARSE_BITS, 0).words, 1, {})
-    coded = sum(
-        allocated_rows(-(-count // PANEL) * PANEL, coarse.arena.block_rows) * coarse.bytes_per_row
-        for count in (nlist, -(-nlist // group_size(nlist, dim)))
-    )
-    mapped = sum(stage.map.dims for stage in quantizer.stages)
-    directions = dim if metric == "cosine" else 0
-    return {
-        "codes": 4 * n * quantizer.words,
-        "scales and shifts": 4 * n * (stages + 1 + coding.head),
-        "ids": 4 * n,
-        "originals": n * originals,
-        "spare room": (rows - n) * lists.bytes_per_row,
-        "chains of pages": _chain_bytes(pages, nlist),
-        "centroids": 4 * nlist * (2 * dim + mapped + directions + 1) + coded,
-    }
-
-
-def _copies_bytes(n: int, dim: int, bits: int, nlist: int) -> int:
-    """Of the codes of n rows in second lists."""
-    quantizer = make_quantizer(QUANTIZER, dim, bits, 0)
-    lists = Lists(1, quantizer.words, len(quantizer.stages), {})
-    pages = _pages(n, nlist)
-    rows = allocated_rows(pages * PANEL, lists.arena.block_rows)
-    return rows * lists.bytes_per_row + _chain_bytes(pages, nlist)
-
-
-def _pages(n: int, nlist: int) -> int:
-    """Pages of n rows: half a page of each list is spare."""
-    return -(-n // PANEL) + round(nlist * (PANEL - 1) / (2 * PANEL))
-
-
-def _chain_bytes(pages: int, nlist: int) -> int:
-    """Of the tables of pages, which grow by halves."""
-    return 12 * nlist + 8 * max(pages + pages // 2, 64)

@@ -5,8 +5,10 @@ Law:       a query's lists are those of coarse.py; key = kernels.add_scores of a
            bits.
 First planes: where an index has a prefix (residuals.py), a search may choose candidates by its keys and then score
            these by the keys of the whole codes; ties of either by id.
-In registers: one call of kernels.answer or answer_by_planes for a batch, whose queries are grouped by list.
-In steps:  codes of no register kernel (PolarQuant, two stages, 5-7 bits), 16-bit queries, machines without a set."""
+In registers: one call of kernels.answer, answer_by_planes or answer_by_segments for a batch, whose queries are grouped
+           by list.
+In steps:  codes of no register kernel (PolarQuant, two stages, 5-7 bits), 16-bit queries, machines without a set; and
+           of spectral codes all that is not `answer`: ranges, and queries that are prepared elsewhere."""
 
 from __future__ import annotations
 
@@ -28,10 +30,12 @@ from polarindex.indexes.lists import Lists
 from polarindex.indexes.originals import original_rows
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.scan import STEP, Products, integer_queries, rows_of
+from polarindex.indexes.segmented import Segments
 from polarindex.indexes.threads import go_on
 from polarindex.kernels.limits import EMPTY_ID, INNER_PRODUCT, L2
 from polarindex.quantizers import EDEN
 from polarindex.quantizers.base import Stage
+from polarindex.quantizers.spectral import Spectral
 from polarindex.rotations import HadamardRotation
 
 _EVERYONE = np.empty(0, np.uint8)
@@ -92,18 +96,24 @@ class ListScan:
         """Without addresses, which in a copy would be those of other memory."""
         return {**self.__dict__, "_told": None}
 
-    def in_registers(self, bits: int) -> bool:
-        """Whether a kernel reads the codes, for queries of so many bits."""
+    def in_one_call(self, bits: int) -> bool:
+        """Whether a kernel answers queries of so many bits: `answer`."""
         return bits == 8 and self._reading() is not None
 
+    def in_registers(self, bits: int) -> bool:
+        """Whether kernels also find what is `within` a radius, and answer queries that are prepared elsewhere."""
+        return self.in_one_call(bits) and not isinstance(self._coding.quantizer, Spectral)
+
     def _reading(self) -> _Reading | None:
-        """How registers see the codes; their stage must be a Hadamard rotation, which the centroids share."""
+        """How registers see the codes; their stage must be a Hadamard rotation, which the centroids share, or be
+        spectral, beside which these have their own."""
         isa = kernels.selected()
         if isa not in self._readings:
-            rotation, quantizer = self.coarse.rotation, self.coarse.quantizer
+            rotation, quantizer, own = self.coarse.rotation, self.coarse.quantizer, self._coding.quantizer
             reading = None
             if rotation and quantizer:
-                code, coarse = line_code(self._coding.quantizer, isa), line_code(quantizer, isa)
+                coarse = line_code(quantizer, isa)
+                code = coarse if isinstance(own, Spectral) else line_code(own, isa)
                 levels = self._coding.prefix
                 prefix = prefix_code(code, levels) if code and levels is not None else None
                 reading = _Reading(code, coarse, rotation, quantizer, prefix) if code and coarse else None
@@ -215,10 +225,15 @@ class ListScan:
         if self._copies is not None:
             copies_store = self._copies.rows.store
             held += _side(self._copies.rows, code, self._copies.told(copies_store, store))
+        segments = None
+        if isinstance(self._coding.quantizer, Spectral):
+            segments = Segments(self._coding.quantizer)
+            none = [0] * len(mine) if self._copies is None else []
+            held += [*none, len(segments.plan), segments.plan, segments.tables, self._coding.scale_word]
         about = [part.__array_interface__["data"][0] if isinstance(part, np.ndarray) else int(part) for part in held]
         isa, first = kernels.Isa(code.isa, 8, code.bits), kernels.Isa(code.isa, 8, (prefix or code).bits)
         addresses = np.array(about, np.int64)
-        return Told(reading, store, copies_store, isa, first, kind, addresses, [*made, *held], probing)
+        return Told(reading, store, copies_store, isa, first, kind, addresses, [*made, *held], probing, segments)
 
     # --- in steps
 
@@ -325,16 +340,17 @@ class ListScan:
         """Keys (nq, n) float32, without offsets, of rows of words, by their whole codes or the first planes."""
         coding = self._coding
         stages: tuple[Stage, ...] = coding.quantizer.stages
-        factors = self._lists.factors_of(rows)
+        scales, shifts = coding.scales(rows), self._lists.factors_of(rows)[:, -1]
         if first and coding.first_stage:
             stages, factors = (coding.first_stage,), coding.first_factors(rows)
+            scales, shifts = factors[:, :1], factors[:, 1]
         keys = np.empty((nq, len(rows)), np.float32)
-        keys[:] = factors[:, -1]
+        keys[:] = shifts
         words = coding.quantizer.split(coding.code_words(rows))
         for s, (stage, part, pieces) in enumerate(zip(stages, words, products, strict=True)):
-            levels, scales = stage.levels(np.ascontiguousarray(part)), np.ascontiguousarray(factors[:, s])
+            levels, own = stage.levels(np.ascontiguousarray(part)), np.ascontiguousarray(scales[:, s])
             for gains, product in pieces:
-                kernels.add_scores(product(levels), gains, scales, keys)
+                kernels.add_scores(product(levels), gains, own, keys)
         return keys
 
 
@@ -343,7 +359,8 @@ def _products(queries: list[list[StageQueries]]) -> _AllProducts:
 
 
 class _Reading(NamedTuple):
-    """How registers see an index: its codes and its centroids', the rotation that these share, and its prefix."""
+    """How registers see an index: its codes and its centroids', the rotation that these share, and its prefix. Of
+    spectral codes `code` is the centroids', and the segments are told beside it."""
 
     code: LineCode
     coarse_code: LineCode
@@ -357,6 +374,7 @@ class Told(NamedTuple):
 
     isa, first : tags for all planes of the codes, and for those that are scanned
     probing : whether the centroids are among it; without, it is for kernels.candidates_of
+    segments : of spectral codes
     """
 
     reading: _Reading
@@ -368,12 +386,14 @@ class Told(NamedTuple):
     about: NDArray[np.int64]
     held: list[Any]
     probing: bool
+    segments: Segments | None
 
     def way(self, first: bool) -> tuple[Any, Any, Any]:
         """The kernel for a search by whole codes or by the `first` planes, and its first two arguments."""
         if first:
             return kernels.answer_by_planes, self.first, self.isa
-        return kernels.answer, self.isa, self.kind
+        whole = kernels.answer if self.segments is None else kernels.answer_by_segments
+        return whole, self.isa, self.kind
 
 
 class KeyBlock(NamedTuple):

@@ -12,6 +12,7 @@ Law:       c' = c - mu, g = sum over stages of  scale * <A q', levels>,  cross =
 Why:       the int8 query R (q - mu) serves every list, and a row still costs two floats.
 Prefix:    where a search scans the first planes of the codes only, these have a scale (unbiased) and a shift of their
            own, by the same law with E = |r|^2; both come before the code in a row's words.
+Short:     scales of 16 bits, one a segment of a spectral code, come after the code, two in a word.
 Source:    residuals of lists: IVFADC, Jegou et al. 2011; with an unbiased scale: RaBitQ 2024."""
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex.codebooks import prefix_levels
-from polarindex.codes import Words
+from polarindex.codes import Words, float_scales, upper_halves
 from polarindex.indexes.lines import lined_stage
 from polarindex.indexes.originals import score_rows
 from polarindex.kernels.limits import INNER_PRODUCT, L2
@@ -39,6 +40,7 @@ class Centroids:
     """What rows are coded against. What follows from centroids and centre is worked out when it is first asked for,
     so that a file opens at once.
 
+    coding : how they are
     full : (nlist, dim) float32, c
     mu : (dim,) float32, the index's centre, zero without one
     spread : float
@@ -48,9 +50,9 @@ class Centroids:
     """
 
     def __init__(
-        self, quantizer: Quantizer, metric: str, full: Floats, mu: Floats, spread: float, limit: float | None = None
+        self, coding: ResidualCoding, full: Floats, mu: Floats, spread: float, limit: float | None = None
     ) -> None:
-        self._quantizer, self._metric = quantizer, metric
+        self.coding = coding
         self.full, self.mu, self.spread, self.limit = full, mu, spread, limit
 
     @property
@@ -68,14 +70,14 @@ class Centroids:
     @cached_property
     def constants(self) -> Floats:
         """(nlist,) float32, <mu, c'> for ip and cosine, 0 for l2."""
-        if self._metric == "l2":
+        if self.coding.metric == "l2":
             return np.zeros(len(self.full), np.float32)
         return np.einsum("ij,j->i", self.relative, self.mu, dtype=np.float64).astype(np.float32)
 
     @cached_property
     def centres(self) -> Centres:
         """The centroids as the quantizer wants them."""
-        return Centres(self.full, [stage.map.forward(self.relative) for stage in self._quantizer.stages])
+        return Centres(self.full, [stage.map.forward(self.relative) for stage in self.coding.quantizer.stages])
 
 
 class ResidualCoding:
@@ -86,12 +88,17 @@ class ResidualCoding:
     prefix : (2^scan_bits,) int8, the levels of the first planes, or None where all are scanned
     first_stage : the quantizer's stage with these levels for its codes
     head : words before the code: the prefix's scale and shift
+    scale_word : the first word after the code, where scales are
+    words : of a row before its factors: head, code and scales of 16 bits
+    stages : scales that are factors, each a float32
     """
 
     def __init__(self, quantizer: Quantizer, metric: str, scan_bits: int | None = None) -> None:
         self.quantizer = quantizer
         self.metric = metric
-        self.head = 0
+        self.head, self.stages, halves = 0, len(quantizer.stages), 0
+        if quantizer.short_scales:
+            self.stages, halves = 0, self.stages
         self.prefix: NDArray[np.int8] | None = None
         self.first_stage: TableStage | None = None
         stage = lined_stage(quantizer)
@@ -101,6 +108,8 @@ class ResidualCoding:
             self.first_stage = TableStage(
                 stage.map, stage.layout.bits, table.astype(np.float64), table, stage.thresholds
             )
+        self.scale_word = self.head + quantizer.words
+        self.words = self.scale_word + -(-halves // 2)
 
     @property
     def factor(self) -> float:
@@ -108,35 +117,44 @@ class ResidualCoding:
         return 2.0 if self.metric == "l2" else 1.0
 
     def centroids(self, full: Floats, mu: Floats, spread: float, limit: float | None = None) -> Centroids:
-        return Centroids(self.quantizer, self.metric, full, mu, spread, limit)
+        return Centroids(self, full, mu, spread, limit)
 
     def codable(self, x: Floats, name: str, start: int = 0) -> Floats:
         """Rows of unit length for cosine, else x itself; ValueError names a zero row (cosine) or one too long."""
         return (unit_rows if self.metric == "cosine" else bounded_rows)(x, name, start)
 
     def coded(self, rows: Floats, lists: Numbers, centroids: Centroids, start: int = 0) -> tuple[Words, Floats]:
-        """Words (n, head + w) and factors (n, stages + 1), scales and shift, of codable rows in their lists."""
+        """Words (n, words) and factors (n, stages + 1), scales and shift, of codable rows in their lists."""
         levels = self.first_stage.table if self.first_stage else None
         encoded = self.quantizer.encode_in_lists(rows, centroids.centres, lists, start, levels)
-        words, prefix = encoded.words, encoded.prefix
-        factors = self._factors(encoded.scales, encoded.energies, encoded.offsets, encoded.crosses)
+        words, prefix, offsets = encoded.words, encoded.prefix, encoded.offsets
+        if encoded.excess is not None and self.metric == "cosine":  # of a near query q' - c' has about the length of r
+            offsets = offsets - encoded.excess
+        scales = encoded.scales[:, : self.stages]
+        factors = self._factors(scales, encoded.energies, offsets, encoded.crosses)
         if prefix:
-            first = self._factors(prefix.scales[:, None], prefix.energies, encoded.offsets, prefix.crosses)
+            first = self._factors(prefix.scales[:, None], prefix.energies, offsets, prefix.crosses)
             words = np.concatenate([first.view(np.uint32), words], axis=1)
+        if self.words > self.scale_word:
+            halves = np.zeros((len(words), 2 * (self.words - self.scale_word)), np.uint16)
+            halves[:, : encoded.scales.shape[1]] = upper_halves(encoded.scales)
+            words = np.concatenate([words, halves.view(np.uint32)], axis=1)
         return words, factors
 
     def _factors(self, scales: Floats, energies: Doubles, offsets: Doubles, crosses: Doubles) -> Floats:
         shifts = -energies - 2 * crosses if self.metric == "l2" else offsets - crosses
         return np.concatenate([scales, shifts.astype(np.float32)[:, None]], axis=1)
 
-    @property
-    def words(self) -> int:
-        """Words of a row before its scales."""
-        return self.head + self.quantizer.words
-
     def code_words(self, rows: Words) -> Words:
         """The code's words (n, w) of rows of words."""
-        return np.ascontiguousarray(rows[:, self.head : self.words])
+        return np.ascontiguousarray(rows[:, self.head : self.scale_word])
+
+    def scales(self, rows: Words) -> Floats:
+        """Scales (n, s), one a stage of the quantizer, of rows of words."""
+        if self.words == self.scale_word:
+            return np.ascontiguousarray(rows[:, self.words : self.words + self.stages]).view(np.float32)
+        halves = np.ascontiguousarray(rows[:, self.scale_word : self.words]).view(np.uint16)
+        return float_scales(halves[:, : len(self.quantizer.stages)])
 
     def first_factors(self, rows: Words) -> Floats:
         """Scales and shifts (n, 2) of the first planes of rows of words."""
@@ -178,38 +196,20 @@ class ResidualCoding:
 
         |r| and <q' - c', r>, which the law asks for, are themselves estimated from r_hat = decoded (n, dim).
         """
-        law, kept = self.quantizer.error_law(integer=True), self._kept
-        away = (query - centroids.full[lists]).astype(np.float64)
-        products = np.einsum("ij,ij->i", decoded, away) / (1 - law.shrink)
-        energies = self.energies(decoded)
-        bias = self.factor * law.shrink * products
-        if self.metric == "l2" and not self.quantizer.unbiased:
-            bias -= (1 - kept) * energies  # the distance holds |r_hat|^2 in place of |r|^2
-        across = np.maximum(energies * np.einsum("ij,ij->i", away, away) - products**2, 0) / max(len(query) - 1, 1)
-        variance = law.spread * across + energies * self._rounding(query - centroids.mu) / len(query)
+        law, away = self.quantizer.error_law(integer=True), query - centroids.full[lists]
+        products = np.einsum("ij,ij->i", decoded, away, dtype=np.float64)
+        bias = self.factor * law.shrink / (1 - law.shrink) * products
+        if self.metric == "l2" and not self.quantizer.unbiased:  # the distance holds |r_hat|^2 in place of |r|^2
+            bias -= (1 - (1 - law.shrink) ** 2 - law.spread) * self.quantizer.energies(decoded)
+        variance = self.quantizer.variances(away, decoded, query - centroids.mu)
         return np.sqrt(bias**2 + self.factor**2 * variance).astype(np.float32)
 
-    def energies(self, decoded: Floats) -> Doubles:
-        """(n,) estimates of |r|^2 from r_hat = decoded (n, dim)."""
-        return squared_norms(decoded) / self._kept
-
     def residual_energies(self, decoded: Floats, shifts: Floats, lists: Numbers, centroids: Centroids) -> Doubles:
-        """(n,) |r|^2 of coded rows: what their shifts tell of it, or else `energies`."""
+        """(n,) |r|^2 of coded rows: what their shifts tell of it, or else estimates from r_hat = decoded (n, dim)."""
         crosses = np.einsum("ij,ij->i", decoded, centroids.relative[lists], dtype=np.float64)
         if self.metric == "cosine":  # 1 = |c|^2 + 2 <c, r> + |r|^2
             return 1 - squared_norms(centroids.full[lists]) - 2 * (shifts + crosses)
         if self.metric == "l2" and self.quantizer.unbiased:
             return -shifts - 2 * crosses
-        return self.energies(decoded)
-
-    @property
-    def _kept(self) -> float:
-        """E |r_hat|^2 / |r|^2."""
-        law = self.quantizer.error_law(integer=True)
-        return (1 - law.shrink) ** 2 + law.spread
-
-    def _rounding(self, centred: Floats) -> float:
-        """The energy that rounding a query (dim,) to int8 in the first stage's coordinates adds as noise."""
-        y = self.quantizer.stages[0].map.forward(centred[None])
-        return float(y.size * (np.abs(y).max() / 127) ** 2 / 12)
+        return self.quantizer.energies(decoded)
 

@@ -10,28 +10,33 @@ Two ways:  codes that a register kernel reads are scanned in one pass (lines.py)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
-from polarindex.codes import PANEL, Words
+from polarindex.codes import PANEL, Words, float_scales
 from polarindex.indexes.arena import Arena, Span
 from polarindex.indexes.filters import Allowed
-from polarindex.indexes.lines import StageQueries, best_by_lines, prepared_scan
+from polarindex.indexes.lines import TILE_FROM, StageQueries, best_by_lines, prepared_scan
 from polarindex.indexes.plan import Plan
 from polarindex.indexes.threads import available_cores, go_on, run_all
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.quantizers import Quantizer
+from polarindex.quantizers.base import TableStage
 
 STEP = 512  # rows decoded at a time: 400 kB of levels at d = 784, inside L2
 TILE = 256  # queries that share a decoded step
 TILE_ROWS = 8  # and of these a tile of registers
 _PARALLEL_FROM = 1 << 25  # multiply-adds below which a second thread costs more than it brings
 
+_KEYS = 1 << 17  # of one step where codes are decoded in registers: with fewer, calls cost more than scans
+
 Floats = NDArray[np.float32]
+_Dots = Callable[[Any], NDArray[np.int32]]
 
 
 QUERY_BITS = (8, 16)
@@ -99,6 +104,33 @@ class Products:
         kernels.tile_queries(levels, TILE_ROWS, self._quads, self._sums)
 
 
+class SegmentProducts:
+    """Integer products of one set of queries with a stage's codes, in panels beside those of other stages."""
+
+    def __init__(self, queries: StageQueries, stage: TableStage, first: int) -> None:
+        rows, layout = 1 if len(queries.levels) < TILE_FROM else TILE_ROWS, stage.layout
+        self._isa = kernels.Isa(kernels.selected(), rows, layout.bits)
+        tiles = -(-len(queries.levels) // rows)
+        quads, sums = np.empty((tiles, layout.padded // 4, rows), np.int32), np.empty(tiles * rows, np.int32)
+        kernels.tile_queries(queries.levels, rows, quads, sums)
+        self._queries = quads, sums
+        self._first, self._count = first, layout.planes[0].words
+        self._table = np.zeros((8, PANEL), np.int8)
+        if layout.bits < 8:
+            self._table.reshape(-1)[: max(PANEL, len(stage.table)) : max(1, PANEL // len(stage.table))] = stage.table
+
+    def __call__(self, panels: Words) -> NDArray[np.int32]:
+        """(at least nq, 16 p) int32 for panels (p, w, 16)."""
+        out = np.empty((len(self._queries[1]), panels.shape[0] * PANEL), np.int32)
+        kernels.dot_segment(self._isa, panels, self._first, self._count, self._table, self._queries, out)
+        return out
+
+
+def in_panels(quantizer: Quantizer) -> bool:
+    """Whether codes of several stages lie in panels that dot_segment reads."""
+    return len(quantizer.stages) > 1 and quantizer.parts[0].lined and kernels.selected() != kernels.GENERIC
+
+
 def span_words(quantizer: Quantizer, span: Span) -> Words:
     """Rows of words (rows, w) of a span's codes."""
     rows = []
@@ -119,24 +151,43 @@ class KeyBlock(NamedTuple):
 def key_blocks(
     arena: Arena, quantizer: Quantizer, queries: list[list[StageQueries]], allowed: Allowed, start: int, stop: int
 ) -> Iterator[KeyBlock]:
-    """Keys of rows [start, stop) for some queries, STEP rows at a time; steps with no allowed row are skipped."""
-    products = [[(piece.gains, Products(piece)) for piece in pieces] for pieces in queries]
+    """Keys of rows [start, stop) for some queries, a step at a time; steps with no allowed row are skipped."""
     nq = len(queries[0][0].levels)
-    for span in arena.spans(STEP, start, stop):
+    products = _products(quantizer, queries)
+    step = STEP if not in_panels(quantizer) else max(STEP, _KEYS // nq // STEP * STEP)
+    for span in arena.spans(step, start, stop):
         go_on()
         mine = np.empty(0, np.uint8) if allowed is None else allowed[span.start : span.start + span.rows]
         if allowed is not None and not mine.any():
             continue
         keys = np.empty((nq, span.rows), np.float32)
         keys[:] = span.arrays["shifts"] if "shifts" in span.arrays else np.float32(0)
-        words = quantizer.split(span_words(quantizer, span))
-        for s, (stage, part, pieces) in enumerate(zip(quantizer.stages, words, products, strict=True)):
-            levels = stage.levels(part)
-            scales = np.ascontiguousarray(span.arrays["scales"][:, s])
+        all_scales = np.ascontiguousarray(float_scales(span.arrays["scales"]).T)
+        for scales, codes, pieces in zip(all_scales, _stage_codes(quantizer, span), products, strict=True):
             for gains, dots in pieces:
-                kernels.add_scores(dots(levels), gains, scales, keys)
+                kernels.add_scores(dots(codes), gains, scales, keys)
         ids = span.arrays.get("ids")
         yield KeyBlock(keys, np.arange(span.start, span.start + span.rows) if ids is None else ids, mine)
+
+
+def _products(quantizer: Quantizer, queries: list[list[StageQueries]]) -> list[list[tuple[Floats, _Dots]]]:
+    """Each stage's gains and products, of what `_stage_codes` gives of a span."""
+    if not in_panels(quantizer):
+        return [[(piece.gains, Products(piece)) for piece in pieces] for pieces in queries]
+    firsts = itertools.accumulate((stage.layout.words for stage in quantizer.stages), initial=0)
+    return [
+        [(piece.gains, SegmentProducts(piece, stage, first)) for piece in pieces]
+        for pieces, stage, first in zip(queries, quantizer.stages, firsts, strict=False)
+        if isinstance(stage, TableStage)
+    ]
+
+
+def _stage_codes(quantizer: Quantizer, span: Span) -> Iterator[NDArray[Any]]:
+    """Stage after stage, the levels (rows, c) int8; or the panels that all stages share."""
+    if in_panels(quantizer):
+        return itertools.repeat(span.arrays["codes0"], len(quantizer.stages))
+    words = quantizer.split(span_words(quantizer, span))
+    return (stage.levels(part) for stage, part in zip(quantizer.stages, words, strict=True))
 
 
 def best_rows(

@@ -78,7 +78,8 @@ def _flat(frame: FlatIndex, runs: Sequence[Run], memory: int) -> Saved:
     arrays = {
         name: SavedArray(column.shape_of(n), column.dtype, parts(name, column)) for name, column in columns.items()
     }
-    return Saved(n, state, {**arrays, "centre": whole(frame._coding.centre.mu)})
+    known = {name: array for name, array in frame._saved().arrays.items() if name not in arrays}
+    return Saved(n, state, {**arrays, **known})
 
 
 def _panels(parts: Iterator[NDArray[Any]], column: Column) -> Iterator[NDArray[Any]]:

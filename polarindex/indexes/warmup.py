@@ -17,15 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
+from polarindex.codes import PANEL
 from polarindex.indexes.coding import METRICS
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.halves import some_question
 from polarindex.indexes.ivf import IVFIndex
 from polarindex.indexes.lines import READ_BITS
 from polarindex.indexes.originals import STORES
-from polarindex.indexes.scan import merged
+from polarindex.indexes.scan import SegmentProducts, integer_queries, merged
 from polarindex.indexes.storage import load
 from polarindex.quantizers import CELLS, make_quantizer
+from polarindex.quantizers.spectral import Spectral
 from polarindex.rotations import ROTATIONS, SKETCHES
 
 Floats = NDArray[np.float32]
@@ -106,6 +108,12 @@ def _steps(x: Floats, chosen: Sequence[int] | None = None) -> list[tuple[str, Ca
         *((", ".join(map(str, one.values())), partial(_use, x, **one)) for one in stored),
         ("merging", _merge),
         *((f"parts of {one} bit", partial(_use_apart, x, one)) for one in READ_BITS if not chosen or one in chosen),
+        *((f"spectral {bits} bit", partial(_use_segment, x, bits)) for bits in chosen or CELLS["eden"]),
+        ("spectral", partial(_use, x, "flat", codes="spectral", bits=0.75)),
+        *(
+            (f"spectral lists, {one}", partial(_use, x, "ivf", codes="spectral", bits=0.75, store=one))
+            for one in ("none", "float16", "int8")  # float32 is read as none are
+        ),
         *((f"{one} rotation", partial(_encode, x, "eden", {"rotation": one})) for one in ROTATIONS),
         *((f"{one} matrix", partial(_encode, x, "qjl", {"matrix": one})) for one in SKETCHES),
     ]
@@ -139,6 +147,19 @@ def _encode(x: Floats, name: str, options: dict[str, Any]) -> None:
         quantizer.decode(codes)
         quantizer.scores(rows, codes)
         quantizer.code_scores(codes, codes)
+
+
+def _use_segment(x: Floats, bits: int) -> None:
+    """A spectral quantizer whose first segment has so many bits, and scans of it."""
+    rows = np.eye(_DIM, dtype=np.float32)
+    quantizer = Spectral(_DIM, bits, 0, rows, [(_DIM - 16, bits), (16, 1)], [0.5, 0.5, 0])
+    quantizer.decode(quantizer.encode(x))
+    words = quantizer.encode_rows(x, integer=True).words
+    panels = np.zeros((-(-len(words) // PANEL), quantizer.words, PANEL), np.uint32)
+    kernels.to_panels(words, 0, panels)
+    for count in _TILES if kernels.selected() != kernels.GENERIC else ():
+        for pieces, stage in zip(integer_queries(quantizer, x[:count], 1.0), quantizer.stages, strict=True):
+            SegmentProducts(pieces[0], stage, 0)(panels)
 
 
 def _use(x: Floats, kind: str, **arguments: Any) -> AnyIndex:

@@ -2,7 +2,8 @@
 
 Law:       key = ((dot * gain_row) * scale_lane + shift_lane) + offset_row in float32, in this order; the keys at or
            above the row's limit, of lanes that count, go to scores[cursor_row ..] in the order of lanes, the lanes'
-           places beside them, and the cursor moves on.
+           places beside them, and the cursor moves on. Of several dot products (keys_start, keys_add, keys_collect)
+           key = (shift_lane + the sum of (dot * gain_row) * scale_lane, one after the other) + offset_row.
 Why:       which of eight queries has a hit is what a branch predictor cannot know; a test a row cost 80 ns a tile."""
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from polarindex.kernels.simd import F32, I8, I16, I32, I64, call, every, pointer, splat, vector
+from polarindex.kernels.simd import F32, I8, I16, I32, I64, Tile, call, every, pointer, splat, vector
 
 
 @intrinsic
@@ -66,48 +67,117 @@ def tile_collect(typing, tile, slots, slot, factors, scale, shift, valid, place,
 
     def code(context, builder, sig, args):
         acc, slots_, first, factors_, scale_, shift_, valid_, place_, found_ = args
-        floats, ints = vector(F32, lanes), vector(I32, lanes)
-        gains, offsets, limits, cursors, ends = (builder.extract_value(slots_, i) for i in range(5))
-        scores, numbers = (builder.extract_value(found_, i) for i in range(2))
+        floats = vector(F32, lanes)
+        gains, offsets, *ends = (builder.extract_value(slots_, i) for i in range(5))
         scales = builder.load(pointer(builder, factors_, scale_, floats), align=4)
         shifts = builder.load(pointer(builder, factors_, shift_, floats), align=4)
-        count_lanes = builder.bitcast(builder.trunc(valid_, ir.IntType(lanes)), vector(ir.IntType(1), lanes))
-        keys, masks, any_mask = [], [], None
+        keys = []
         for r in range(tile.rows):
-            at = builder.add(first, ir.Constant(I64, r))
-            a, b, limit = (
-                splat(builder, builder.load(pointer(builder, part, at, F32), align=4), lanes)
-                for part in (gains, offsets, limits)
-            )
-            key = builder.fmul(builder.sitofp(builder.extract_value(acc, r), floats), a)
-            key = builder.fadd(builder.fadd(builder.fmul(key, scales), shifts), b)
-            mask = builder.and_(builder.fcmp_ordered(">=", key, limit), count_lanes)
-            any_mask = mask if any_mask is None else builder.or_(any_mask, mask)
-            keys.append(key)
-            masks.append(mask)
-        bits = ir.IntType(lanes)
-        hit = builder.icmp_unsigned("!=", builder.bitcast(any_mask, bits), ir.Constant(bits, 0))
-        before = builder.block
-        with builder.if_then(hit, likely=False):
-            steps = ir.Constant(ints, list(range(lanes)))
-            places = builder.add(splat(builder, builder.trunc(place_, I32), lanes), steps)
-            past = ir.Constant(ir.IntType(1), 0)
-            for r, (key, mask) in enumerate(zip(keys, masks, strict=True)):
-                at = builder.add(first, ir.Constant(I64, r))
-                held = pointer(builder, cursors, at, I64)
-                cursor = builder.load(held, align=8)
-                after = builder.add(cursor, _append(builder, lanes, key, places, mask, (scores, numbers, cursor)))
-                builder.store(after, held, align=8)
-                end = builder.load(pointer(builder, ends, at, I64), align=8)
-                past = builder.or_(past, builder.icmp_signed(">", after, end))
-            inside = builder.block
-        full = builder.phi(ir.IntType(1))
-        full.add_incoming(ir.Constant(ir.IntType(1), 0), before)
-        full.add_incoming(past, inside)
-        return full
+            gain, offset = (_of_row(builder, part, first, r, lanes) for part in (gains, offsets))
+            key = builder.fmul(builder.sitofp(builder.extract_value(acc, r), floats), gain)
+            keys.append(builder.fadd(builder.fadd(builder.fmul(key, scales), shifts), offset))
+        return _collected(builder, keys, ends, first, valid_, place_, found_)
 
     signature = types.boolean(
         tile, slots, types.intp, factors, types.intp, types.intp, types.uint64, types.intp, found
     )
     return signature, code
 
+
+def _of_row(builder: ir.IRBuilder, values: ir.Value, first: ir.Value, row: int, lanes: int) -> ir.Value:
+    """values[first + row], float32, in every lane."""
+    at = builder.add(first, ir.Constant(I64, row))
+    return splat(builder, builder.load(pointer(builder, values, at, F32), align=4), lanes)
+
+
+def _collected(
+    builder: ir.IRBuilder, keys: list[ir.Value], ends: list[ir.Value], first: ir.Value, valid: Any, place: Any, out: Any
+) -> ir.Value:
+    """Append the keys, a register a row, that reach their rows' limits; ends = (limits, cursors, ends) of the slots."""
+    lanes = keys[0].type.count
+    ints, bits = vector(I32, lanes), ir.IntType(lanes)
+    limits, cursors, stops = ends
+    scores, numbers = (builder.extract_value(out, i) for i in range(2))
+    count_lanes = builder.bitcast(builder.trunc(valid, bits), vector(ir.IntType(1), lanes))
+    masks, any_mask = [], None
+    for r, key in enumerate(keys):
+        limit = _of_row(builder, limits, first, r, lanes)
+        mask = builder.and_(builder.fcmp_ordered(">=", key, limit), count_lanes)
+        any_mask = mask if any_mask is None else builder.or_(any_mask, mask)
+        masks.append(mask)
+    hit = builder.icmp_unsigned("!=", builder.bitcast(any_mask, bits), ir.Constant(bits, 0))
+    before = builder.block
+    with builder.if_then(hit, likely=False):
+        steps = ir.Constant(ints, list(range(lanes)))
+        places = builder.add(splat(builder, builder.trunc(place, I32), lanes), steps)
+        past = ir.Constant(ir.IntType(1), 0)
+        for r, (key, mask) in enumerate(zip(keys, masks, strict=True)):
+            at = builder.add(first, ir.Constant(I64, r))
+            held = pointer(builder, cursors, at, I64)
+            cursor = builder.load(held, align=8)
+            after = builder.add(cursor, _append(builder, lanes, key, places, mask, (scores, numbers, cursor)))
+            builder.store(after, held, align=8)
+            end = builder.load(pointer(builder, stops, at, I64), align=8)
+            past = builder.or_(past, builder.icmp_signed(">", after, end))
+        inside = builder.block
+    full = builder.phi(ir.IntType(1))
+    full.add_incoming(ir.Constant(ir.IntType(1), 0), before)
+    full.add_incoming(past, inside)
+    return full
+
+
+# --- keys that several dot products add up to: a tile whose int32 lanes hold float32
+
+
+@intrinsic
+def keys_start(typing, isa, factors, shift):
+    """Keys with the shifts factors[shift + lane] in every row."""
+    tile = Tile(isa.rows, isa.nbytes // 4)
+
+    def code(context, builder, sig, args):
+        shifts = builder.load(pointer(builder, args[1], args[2], vector(I32, tile.lanes)), align=4)
+        keys = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for r in range(tile.rows):
+            keys = builder.insert_value(keys, shifts, r)
+        return keys
+
+    return tile(isa, factors, types.intp), code
+
+
+@intrinsic
+def keys_add(typing, keys, tile, gains, slot, factors, scale):
+    """keys[row, lane] + (tile[row, lane] * gains[slot + row]) * factors[scale + lane] in float32, in this order."""
+
+    def code(context, builder, sig, args):
+        total, acc, gains_, first, factors_, scale_ = args
+        ints, floats = vector(I32, tile.lanes), vector(F32, tile.lanes)
+        scales = builder.load(pointer(builder, factors_, scale_, floats), align=4)
+        for r in range(tile.rows):
+            gain = _of_row(builder, gains_, first, r, tile.lanes)
+            part = builder.fmul(builder.sitofp(builder.extract_value(acc, r), floats), gain)
+            before = builder.bitcast(builder.extract_value(total, r), floats)
+            after = builder.fadd(before, builder.fmul(part, scales))
+            total = builder.insert_value(total, builder.bitcast(after, ints), r)
+        return total
+
+    return keys(keys, tile, gains, types.intp, factors, types.intp), code
+
+
+@intrinsic
+def keys_collect(typing, keys, slots, slot, valid, place, found):
+    """tile_collect of keys, to which the rows' offsets are added last; slots without gains."""
+
+    def code(context, builder, sig, args):
+        total, slots_, first, valid_, place_, found_ = args
+        offsets, *ends = (builder.extract_value(slots_, i) for i in range(4))
+        floats = vector(F32, keys.lanes)
+        added = [
+            builder.fadd(
+                builder.bitcast(builder.extract_value(total, r), floats),
+                _of_row(builder, offsets, first, r, keys.lanes),
+            )
+            for r in range(keys.rows)
+        ]
+        return _collected(builder, added, ends, first, valid_, place_, found_)
+
+    return types.boolean(keys, slots, types.intp, types.uint64, types.intp, found), code

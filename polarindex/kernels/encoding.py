@@ -1,5 +1,7 @@
 """From rows to words in one pass: centre, rotate, quantize and pack 16 rows at a time, without leaving the cache.
 
+Rows that a dense matrix rotates are centred before and coded after it (`centre_rows`, `encode_rotated`).
+
 Law:       codes, sums and words are those of rotate, quantize and pack_plane, bit for bit, whatever rows stand beside.
 """
 
@@ -178,4 +180,70 @@ def encode_residuals(x, centres, rotated, plan, book, coarse, words, sums):
         if coarse.size:
             store(totals, 5, _level_dots(quads, coarse, y, parts))
             store(totals, 6, _level_dots(quads, coarse, others, parts))
+        _store_sums(totals, i, sums)
+
+
+@kernel
+def centre_rows(x, mu, r, sums):
+    """r[i] = x[i] - mu; sums[:, i] = |r_i|^2, <mu, r_i>, added in the order of sums.py.
+
+    x, r (n, d) float32; mu (d,) float32; sums (2, n) float64.
+    """
+    n, d = x.shape
+    block = np.zeros((d + 3, ROWS), np.float32)
+    totals = np.empty((2, ROWS), np.float64)
+    parts, others = np.empty((PARTS, ROWS), np.float64), np.empty((PARTS, ROWS), np.float64)
+    centre = np.zeros(d + 3, np.float32)
+    centre[:d] = mu
+    for i in range(0, n, ROWS):
+        load_rows(x, i, block)
+        norms2, offsets = _centre(block, centre, parts, others)
+        store_rows(block, i, r)
+        store(totals, 0, norms2)
+        store(totals, 1, offsets)
+        _store_sums(totals, i, sums)
+
+
+@kernel
+def _within(gains, block, d, limit):
+    """Gains that take no coordinate of a row beyond limit."""
+    peaks = splat(np.float32(0))
+    for j in range(d):
+        y = load(block, j)
+        negative = splat(np.float32(0)) - y
+        peaks = choose(y >= peaks, y, peaks)
+        peaks = choose(negative >= peaks, negative, peaks)
+    most = splat(np.float32(limit)) / peaks
+    return choose(gains >= most, most, gains)
+
+
+@kernel
+def encode_rotated(y, d, limit, book, words, sums):
+    """words[i] = packed codes of rows that are rotated; sums[:, i] = |y_i|^2, <y_i, levels>, |levels|^2.
+
+    y (n, c >= d) float32, of which d coordinates count; book, words as of encode, with gains sqrt(d) / |y_i| but at
+    most limit / max |y_i|, unless limit is 0; sums (3, n) float64, |y_i|^2 added in the order of coordinates.
+    """
+    n = y.shape[0]
+    bits, thresholds, levels = book
+    block = np.zeros((y.shape[1] + 3, ROWS), np.float32)
+    quads = np.empty(((d + 3) // 4, ROWS), np.uint32)
+    packed = np.empty((words.shape[1], ROWS), np.uint32)
+    totals = np.empty((3, ROWS), np.float64)
+    parts, others = np.empty((PARTS, ROWS), np.float64), np.empty((PARTS, ROWS), np.float64)
+    for i in range(0, n, ROWS):
+        load_rows(y, i, block)
+        norms2 = splat(0.0)
+        for j in range(d):
+            exact = widen(load(block, j))
+            norms2 = norms2 + exact * exact
+        gains = _gains(norms2, d)
+        if limit > 0:
+            gains = _within(gains, block, d, limit)
+        dots, energies = quantize_block(block, d, gains, thresholds, levels, quads, parts, others)
+        pack_block(quads, bits, packed)
+        store_rows(packed, i, words)
+        store(totals, 0, norms2)
+        store(totals, 1, dots)
+        store(totals, 2, energies)
         _store_sums(totals, i, sums)

@@ -52,7 +52,7 @@ def tile_queries(levels, rows, quads, sums):
 
 
 @inlined
-def _dot_levels(isa, acc, levels, half, m, quads, q):
+def dot_levels(isa, acc, levels, half, m, quads, q):
     """Add the products of m lines of levels, of the part of each that starts at element `half`, and m query quads."""
     for i in range(m):
         acc = tile_dot4(isa, acc, load(isa, levels, i * PANEL + half), quads, q + i * rows_of(isa))
@@ -82,7 +82,7 @@ def dot_lines(isa, levels, queries, out):
             store(biased(isa, load(isa, lines, i)), lines, i)
         for t in range(quads.shape[0]):
             for half in range(0, PANEL, lanes):
-                acc = _dot_levels(isa, tile_start(isa, totals, t * rows), lines, half, m, asked, t * m * rows)
+                acc = dot_levels(isa, tile_start(isa, totals, t * rows), lines, half, m, asked, t * m * rows)
                 tile_store(acc, found, t * rows * out.shape[1] + first + half, out.shape[1])
     keep(room)
 
@@ -136,7 +136,7 @@ def scan_lines(isa, planes, count, words, table, queries, factors, names, allowe
             for v in range(first, stop, lanes):
                 acc = tile_start(isa, per_query[0], t * rows)
                 if rows > 1:
-                    acc = _dot_levels(isa, acc, lines, v - first, m, asked, t * m * rows)
+                    acc = dot_levels(isa, acc, lines, v - first, m, asked, t * m * rows)
                 else:
                     acc = dot_panel(isa, acc, codes, p, ahead, words, register, held, v - first, asked, t * m)
                 hits = tile_keys(

@@ -61,7 +61,7 @@ def list_pages(chains, lists, pages, ends):
 
 
 @inlined
-def _shrunk(slot, members, cursors, ends, limits, found, keep_count, names):
+def shrunk(slot, members, cursors, ends, limits, found, keep_count, names):
     """Leave the best candidates of the query in a slot whose cursor has passed its end."""
     scores, places, _, floors = found
     q = members[slot]
@@ -76,7 +76,7 @@ def _shrunk(slot, members, cursors, ends, limits, found, keep_count, names):
 
 
 @inlined
-def _page(where, page, filled, allowed, everyone):
+def page_at(where, page, filled, allowed, everyone):
     """A page's block as words and as factors, where it, its scales and its shifts begin, the place of its first row,
     and a bit for each of its first `filled` rows that is allowed."""
     blocks, page_bits, width, _, (scale_word, shift_word) = where
@@ -91,7 +91,7 @@ def _page(where, page, filled, allowed, everyone):
 
 
 @inlined
-def _ask_ahead(where, pages, j):
+def ask_ahead(where, pages, j):
     """Ask for the page that follows AHEAD pages later. Left to the processor, a batch took 1.4 times as long."""
     blocks, page_bits, width, (first_word, last_word), _ = where
     page = np.int64(pages[j + AHEAD])
@@ -170,9 +170,9 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
         together = 1 if count <= ALONE_UP_TO else pages_together(isa)
         for j in range(first_page, ends[i], together):
             filled = last_filled if j == first_page else PANEL
-            block, factors, at, scale_at, shift_at, first, valid = _page(where, pages[j], filled, allowed, everyone)
+            block, factors, at, scale_at, shift_at, first, valid = page_at(where, pages[j], filled, allowed, everyone)
             if planes_of(isa) < 8:  # bytes are read in order; the centroids' are in the second-level cache
-                _ask_ahead(where, pages, j)
+                ask_ahead(where, pages, j)
             if count <= ALONE_UP_TO:
                 if valid == 0:
                     continue
@@ -184,10 +184,10 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
                             acc, per_slot, s, factors, scale_at + half, shift_at + half,
                             valid >> np.uint64(half), first + half, kept,
                         ):
-                            _shrunk(s, numbers, cursors, stops, limits, found, keep_count, names)
+                            shrunk(s, numbers, cursors, stops, limits, found, keep_count, names)
                 continue
             second = pages_together(isa) == 2 and j + 1 < ends[i]
-            block2, factors2, at2, scale_at2, shift_at2, first2, valid2 = _page(
+            block2, factors2, at2, scale_at2, shift_at2, first2, valid2 = page_at(
                 where, pages[j + 1] if second else pages[j], PANEL if second else 0, allowed, everyone
             )
             if valid | valid2 == 0:
@@ -195,7 +195,7 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
             unwoven_page(isa, block, at + skipped, words, register, lines, 0)
             if second:
                 if planes_of(isa) < 8:
-                    _ask_ahead(where, pages, j + 1)
+                    ask_ahead(where, pages, j + 1)
                 unwoven_page(isa, block2, at2 + skipped, words, register, lines, m * PANEL)
             for s in range(0, count, rows):
                 quad_rows = row_starts(isa, first_quads, s)
@@ -223,7 +223,7 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
                     if past:
                         for r in range(s, min(s + rows, count)):
                             if cursors[r] > stops[r]:
-                                _shrunk(r, numbers, cursors, stops, limits, found, keep_count, names)
+                                shrunk(r, numbers, cursors, stops, limits, found, keep_count, names)
         for s in range(count):
             found[2][numbers[s]] = cursors[s] - numbers[s] * room
         first_page = ends[i]

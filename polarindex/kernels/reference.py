@@ -143,19 +143,55 @@ def _encode_rows(
     r: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array]
 ) -> tuple[Array, tuple[Array, Array, Array], Array]:
     """Words, then |r|^2, <R r, levels> and |levels|^2, and the codes (n, d)."""
-    bits, thresholds, levels = book
-    n, d = r.shape
+    norms2 = _in_parts(r.astype(np.float64) ** 2)
+    codes, dots, energies = quantize(rotate(r, *plan), _gains(norms2, r.shape[1]), book[1], book[2])
+    return _packed(codes, book[0]), (norms2, dots, energies), codes
+
+
+def centre_rows(x: Array, mu: Array) -> tuple[Array, Array]:
+    """r = x - mu; |r_i|^2 and <mu, r_i>, (2, n)."""
+    r = x - mu
     exact = r.astype(np.float64)
-    norms2 = _in_parts(exact * exact)
-    gains = np.divide(np.sqrt(d), np.sqrt(norms2), out=np.zeros(n), where=norms2 > 0)
-    gains = np.minimum(gains, np.finfo(np.float32).max).astype(np.float32)
-    codes, dots, energies = quantize(rotate(r, *plan), gains, thresholds, levels)
+    return r, np.stack([_in_parts(exact**2), _in_parts(exact * mu)])
+
+
+def encode_rotated(y: Array, d: int, limit: float, book: tuple[int, Array, Array]) -> tuple[Array, Array]:
+    """Words and sums |y|^2, <y, levels>, |levels|^2 of the first d coordinates, by gains of at most limit / max |y|."""
+    rows = y[:, :d]
+    norms2 = _in_order(rows.astype(np.float64) ** 2)
+    gains = _gains(norms2, d)
+    if limit:
+        with np.errstate(divide="ignore"):
+            gains = np.minimum(gains, np.float32(limit) / np.abs(rows).max(axis=1))
+    codes, dots, energies = quantize(rows, gains, book[1], book[2])
+    return _packed(codes, book[0]), np.stack([norms2, dots, energies])
+
+
+def _gains(norms2: Array, d: int) -> Array:
+    """sqrt(d) / |r|, 0 for a zero row."""
+    gains = np.divide(np.sqrt(d), np.sqrt(norms2), out=np.zeros(len(norms2)), where=norms2 > 0)
+    return np.minimum(gains, np.finfo(np.float32).max).astype(np.float32)
+
+
+def _packed(codes: Array, bits: int) -> Array:
+    """Rows of words: planes of one bit, or bytes."""
     width = 8 if bits == 8 else 1
-    count = -(-d * width // 32)
-    words: Array = np.zeros((n, count * bits // width), np.uint32)
+    count = -(-codes.shape[1] * width // 32)
+    words: Array = np.zeros((len(codes), count * bits // width), np.uint32)
     for p in range(bits // width):
         words = pack_plane(codes, bits - width * (p + 1), width, p * count, words)
-    return words, (norms2, dots, energies), codes
+    return words
+
+
+# --- dense.py
+
+
+def project(x: Array, matrix: Array) -> Array:
+    """sum_t x_it matrix_gtl at column 16 g + l, in float32 and in the order of t."""
+    sums = np.zeros((len(x), len(matrix) * 16), np.float32)
+    for t in range(x.shape[1]):
+        sums = sums + x[:, t, None] * matrix[:, t].reshape(1, -1)
+    return sums
 
 
 # --- moments.py
@@ -472,6 +508,21 @@ def _asked(quads: Array) -> Array:
 def dot_lines(isa: Any, levels: Array, queries: tuple[Array, Array]) -> Array:
     """`dot` of levels (n, c / 4) uint32, four a word, and of quads; whatever the instruction set."""
     return dot(levels.view(np.int8), _asked(queries[0]))
+
+
+def dot_segment(
+    isa: Any, panels: Array, first: int, count: int, table: Array, queries: tuple[Array, Array]
+) -> Array:
+    """`dot` of a segment's levels: its words taken out of the panels, unpacked, and looked up."""
+    rows = np.ascontiguousarray(panels.transpose(0, 2, 1)).reshape(-1, panels.shape[1])
+    if isa.planes == 8:
+        codes = np.ascontiguousarray(rows[:, first : first + count]).view(np.uint8)
+        return dot((codes.astype(np.int16) - 128).astype(np.int8), _asked(queries[0]))
+    quads = np.zeros((len(rows), 8 * count), np.uint32)
+    for plane in range(isa.planes):
+        quads = unpack_plane(rows, first + plane * count, count, 1, quads)
+    places = quads.view(np.uint8) << max(4 - isa.planes, 0)
+    return dot(table.reshape(-1)[places], _asked(queries[0]))
 
 
 def scan_lines(

@@ -50,7 +50,7 @@ class Isa:
 
     name : the instruction set
     rows : queries that share a tile of registers
-    planes : one-bit planes of a code, 1 to 4, or 8 for codes of one byte
+    planes : one-bit planes of a code, 1 to 7, or 8 for codes of one byte; scans of whole rows take up to 4
     """
 
     __slots__ = ("bias", "lanes", "name", "planes", "rows")

@@ -366,3 +366,84 @@ def dot_page(isa, acc, page, at, count, table, half, quads, q):
             accs = acc, second, third, fourth
             acc, second, third, fourth = _dot_eight(isa, accs, eight, quads, q + 8 * g)
     return tile_add(tile_add(acc, second), tile_add(third, fourth))
+
+
+@intrinsic
+def table_at(typing, isa, tables, line):
+    """load_table of line `line` of int8 tables of 16."""
+    n = isa.nbytes
+    bytes16 = vector(ir.IntType(8), 16)
+
+    def code(context, builder, sig, args):
+        x = builder.load(pointer(builder, args[1], builder.mul(args[2], ir.Constant(I64, 16)), bytes16), align=1)
+        if isa.bias:
+            x = builder.xor(x, every(ir.IntType(8), 16, isa.bias))
+        return builder.shuffle_vector(x, x, ir.Constant(vector(I32, n), [i % 16 for i in range(n)]))
+
+    return Register(n)(isa, tables, types.intp), code
+
+
+@intrinsic(prefer_literal=True)
+def by_bit(typing, isa, word, bit, one, zero):
+    """Byte by byte: of `one` where a bit of a plane's word is set, else of `zero`."""
+    n = isa.nbytes
+
+    def code(context, builder, sig, args):
+        kept = builder.and_(args[1], every(ir.IntType(8), n, 1 << bit.literal_value))
+        return builder.select(builder.icmp_unsigned("!=", kept, every(ir.IntType(8), n, 0)), args[3], args[4])
+
+    return one(isa, word, bit, one, zero), code
+
+
+@inlined
+def _eight_by_bit(isa, word, one, zero):
+    """One of two choices of eight_levels, by the plane above those that they are of."""
+    return (
+        by_bit(isa, word, 0, one[0], zero[0]),
+        by_bit(isa, word, 1, one[1], zero[1]),
+        by_bit(isa, word, 2, one[2], zero[2]),
+        by_bit(isa, word, 3, one[3], zero[3]),
+        by_bit(isa, word, 4, one[4], zero[4]),
+        by_bit(isa, word, 5, one[5], zero[5]),
+        by_bit(isa, word, 6, one[6], zero[6]),
+        by_bit(isa, word, 7, one[7], zero[7]),
+    )
+
+
+@inlined
+def _either(isa, tables, first, word, lower):
+    """eight_levels by tables `first` and the next, by a plane above the four `lower` ones."""
+    a, b, c, d = lower
+    zero = eight_levels(isa, table_at(isa, tables, first), a, b, c, d)
+    one = eight_levels(isa, table_at(isa, tables, first + 1), a, b, c, d)
+    return _eight_by_bit(isa, word, one, zero)
+
+
+@inlined
+def unwoven_wide(isa, page, at, count, tables, levels):
+    """unwoven_page for 5 to 7 planes: four are looked up as ever, in a table for each value of the planes above them.
+
+    With a gather for each sixteen levels a query alone took 9.8 ms on 60,000 rows whose head of 32 axes has 6 bits, and
+    2.0 ms so.
+    """
+    planes = planes_of(isa)
+    for g in range(count):
+        for half in range(0, PANEL, lanes_of(isa)):
+            line, step = at + g * PANEL + half, count * PANEL
+            below = line + (planes - 4) * step
+            lower = (
+                load(isa, page, below),
+                load(isa, page, below + step),
+                load(isa, page, below + 2 * step),
+                load(isa, page, below + 3 * step),
+            )
+            first = load(isa, page, below - step)  # of the planes above, the lowest
+            eight = _either(isa, tables, 0, first, lower)
+            if planes > 5:
+                second = load(isa, page, below - 2 * step)
+                eight = _eight_by_bit(isa, second, _either(isa, tables, 2, first, lower), eight)
+                if planes > 6:
+                    upper = _either(isa, tables, 4, first, lower)
+                    upper = _eight_by_bit(isa, second, _either(isa, tables, 6, first, lower), upper)
+                    eight = _eight_by_bit(isa, load(isa, page, below - 3 * step), upper, eight)
+            _store_levels(isa, eight, levels, 8 * g * PANEL + half)

@@ -86,20 +86,23 @@ class Encoded(NamedTuple):
 
     words (n, w) uint32; scales (n, s) float32, one a stage; energies (n,) float64, for integer levels: |r|^2 for an
     unbiased scale and |r_hat|^2 for every other, what the squared distance |q|^2 + energy - 2 <q, r_hat> wants;
-    offsets (n,) float64, <mu, r>.
+    offsets (n,) float64, <mu, r>; excess (n,) float64, where scales are short: what their rounding adds to <r, r_hat>,
+    which a squared distance then has in `energies`, twice, for it is the error of queries near r.
     """
 
     words: Words
     scales: Floats
     energies: Doubles
     offsets: Doubles
+    excess: Doubles | None = None
 
 
 class EncodedResiduals(NamedTuple):
     """Codes of residuals r = x - c, each row with its own centre c, as an inverted file stores them.
 
     words, scales, energies as in `Encoded`; offsets (n,) float64, <c, r>; crosses (n,) float64, <c', r_hat> with c'
-    the centre relative to that of the index; prefix : where other levels of the same codes were asked for.
+    the centre relative to that of the index; prefix : where other levels of the same codes were asked for; excess as in
+    `Encoded`.
     """
 
     words: Words
@@ -108,6 +111,7 @@ class EncodedResiduals(NamedTuple):
     offsets: Doubles
     crosses: Doubles
     prefix: Prefix | None = None
+    excess: Doubles | None = None
 
 
 class Prefix(NamedTuple):
@@ -138,20 +142,21 @@ class Quantizer(ABC):
     ----------
     dim : int
         Coordinates a vector, >= 1.
-    bits : int
+    bits : float
         Code bits a coordinate.
     seed : int
         Of the random rotation.
     """
 
     name: ClassVar[str]
+    short_scales: ClassVar[bool] = False  # whether scales are upper halves of float32 (codes.upper_halves)
     dim: int
-    bits: int
+    bits: float
     seed: int
     stages: tuple[Stage, ...]
     unbiased: bool
 
-    def __init__(self, dim: int, bits: int, seed: int) -> None:
+    def __init__(self, dim: int, bits: float, seed: int) -> None:
         self.dim = checks.integer(dim, "dim", low=1)
         self.bits = bits
         self.seed = checks.integer(seed, "seed", low=0)
@@ -193,14 +198,14 @@ class Quantizer(ABC):
         """
         c = centres.full[lists]
         r = x - c
-        words, scales, energies = self.encode_residuals(r, True, start)
+        words, scales, energies, _, excess = self.encode_rows(r, True, start)
         offsets = np.einsum("ij,ij->i", c, r, dtype=np.float64)
         crosses = np.zeros(len(x))
         for s, (stage, part, mapped) in enumerate(zip(self.stages, self.split(words), centres.mapped, strict=True)):
             levels = stage.levels(part)[:, : stage.map.dims]
             crosses += scales[:, s] * np.einsum("ij,ij->i", mapped[lists], levels, dtype=np.float64)
         coarse = None if prefix is None else self._prefix(r, words, prefix, centres.mapped[0][lists])
-        return EncodedResiduals(words, scales, energies, offsets, crosses, coarse)
+        return EncodedResiduals(words, scales, energies, offsets, crosses, coarse, excess)
 
     def _prefix(self, r: Floats, words: Words, levels: NDArray[np.int8], mapped: Floats) -> Prefix:
         layout, y = self.stages[0].layout, self.stages[0].map.forward(r)
@@ -213,6 +218,24 @@ class Quantizer(ABC):
         law = self.error_law(integer)
         return law.shrink**2 + law.spread
 
+    def energies(self, decoded: Floats) -> Doubles:
+        """(n,) estimates of |r|^2 from r_hat = decoded (n, dim), of integer levels."""
+        law = self.error_law(integer=True)
+        return squared_norms(decoded) / ((1 - law.shrink) ** 2 + law.spread)
+
+    def variances(self, away: Floats, decoded: Floats, q: Floats) -> Doubles:
+        """(n,) variances of estimates of <away, r> from integer levels, by `ErrorLaw`, and from rounding q to int8.
+
+        away (n, dim) or (1, dim): the query q (dim,) less what is exact of it. |r| and <away, r>, which the law asks
+        for, are themselves estimated from r_hat = decoded (n, dim).
+        """
+        law, energies = self.error_law(integer=True), self.energies(decoded)
+        products = np.einsum("ij,ij->i", decoded, away, dtype=np.float64) / (1 - law.shrink)
+        across = np.maximum(energies * squared_norms(away) - products**2, 0) / max(len(q) - 1, 1)
+        y = self.stages[0].map.forward(q[None])
+        rounding = float(y.size * (np.abs(y).max() / 127) ** 2 / 12)  # the energy that rounding adds as noise
+        return law.spread * across + energies * rounding / len(q)
+
     @property
     def words(self) -> int:
         """32-bit words a row of codes."""
@@ -220,8 +243,13 @@ class Quantizer(ABC):
 
     @property
     def bytes_per_vector(self) -> int:
-        """Bytes of a code with its float32 scales."""
-        return 4 * self.words + 4 * len(self.stages)
+        """Bytes of a code with its scales."""
+        return 4 * self.words + (2 if self.short_scales else 4) * len(self.stages)
+
+    @property
+    def nbytes(self) -> int:
+        """Of what was learned; nothing where all follows from the arguments."""
+        return 0
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())

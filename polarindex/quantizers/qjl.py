@@ -32,6 +32,7 @@ class QJL(Quantizer):
     """
 
     name: ClassVar[str] = "qjl"
+    bits: int
     unbiased = True
 
     def __init__(

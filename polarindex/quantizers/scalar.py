@@ -48,6 +48,8 @@ class _Book(NamedTuple):
 class ScalarQuantizer(Quantizer):
     """One table stage and one of the three scales; subclasses name the published settings."""
 
+    bits: int
+
     def __init__(self, dim: int, bits: int, seed: int, rotation: str, book: Codebook, scale: Scale) -> None:
         super().__init__(dim, bits, seed)
         self.rotation = checks.choice(rotation, "rotation", tuple(ROTATIONS))

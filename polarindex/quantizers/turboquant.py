@@ -51,6 +51,7 @@ class TurboQuant(Quantizer):
     """
 
     name: ClassVar[str] = "turboquant"
+    bits: int
 
     def __init__(
         self,

@@ -7,7 +7,8 @@ Recall:    overlap with the exact neighbours, R_k@k (metrics.overlap_at), and an
 vNMSE:     of the quantizer as a compressor of r = row - mean row (rows of unit length for cosine), relative to |r|^2
            and over the same rows for every method, so that it compares with the quantizer's expected_error(). A
            peer's decoded rows are compared with the same r. It is not the error of FlatIndex.reconstruct, which
-           rescales cosine rows and rounds levels to int8, nor of an inverted file, whose residuals are shorter.
+           rescales cosine rows and rounds levels to int8, nor of an inverted file, whose residuals are shorter; but of
+           spectral codes in lists r are the residuals, for of these the axes are.
 Memory:    beside the data set and one index, a chunk of rows at a time, and 1,024 rows for vNMSE."""
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from polarindex import checks
 from polarindex.errors import first_line
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.ivf import IVFIndex
+from polarindex.indexes.spilling import homes
 from polarindex.indexes.threads import available_cores
 from polarindex.sweep.dataset import Dataset
 from polarindex.sweep.groundtruth import exact_distances
 from polarindex.sweep.metrics import InnerProductError, inner_product_error, overlap_with_interval, recall_at, vnmse
 from polarindex.sweep.peers import FaissPQ
-from polarindex.sweep.plan import Cell, Plan
+from polarindex.sweep.plan import SPECTRAL, Cell, Plan
 from polarindex.sweep.results import Bound, Measurement, Recall
 from polarindex.sweep.theory import gaussian_bound, spectrum
 from polarindex.vectors import mean_and_energy, unit_rows
@@ -188,7 +190,8 @@ class Bench:
         dim, metric, seed = self.dataset.dim, self.dataset.metric, self.plan.seed
         if build.subquantizers:
             return FaissPQ(dim, metric, build.subquantizers, build.method.endswith("rotated"), seed, self.threads)
-        code: dict[str, Any] = {"bits": int(build.bits), "quantizer": build.method, "seed": seed, "store": build.store}
+        kind = {"codes": SPECTRAL} if build.method == SPECTRAL else {"quantizer": build.method}
+        code: dict[str, Any] = {"bits": int(build.bits), **kind, "seed": seed, "store": build.store}
         if build.index == "ivf":
             return IVFIndex(dim, metric, nlist=build.nlist, **code)
         return FlatIndex(dim, metric, **code)
@@ -232,6 +235,9 @@ class Bench:
         if isinstance(index, FaissPQ):
             decoded = index.reconstruct(self.sample.ids) - self.sample.mean
             return Distortion(vnmse(rows, decoded), None, inner_product_error(queries, rows, queries @ decoded.T))
+        if index.codes == SPECTRAL and isinstance(index, IVFIndex):
+            x, centroids = rows + self.sample.mean, index.centroids
+            rows = x - centroids[homes(x, centroids, None).first]
         codes = index.quantizer.encode(rows)
         products = inner_product_error(queries, rows, index.quantizer.scores(queries, codes))
         return Distortion(vnmse(rows, index.quantizer.decode(codes)), index.quantizer.expected_error(), products)

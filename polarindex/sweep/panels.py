@@ -32,6 +32,7 @@ STYLES = {
     "polarquant": Style(_GREEN, "^"),
     "polarquant-published": Style(_GREEN, "v", "", True),
     "qjl": Style(_PURPLE, "D"),
+    "spectral": Style(_BLUE, "P", "--"),
     "faiss-pq": Style(GREY, "x", "--"),
     "faiss-pq-rotated": Style(DARK, "+", "-."),
 }

@@ -23,6 +23,8 @@ from polarindex.sweep.dataset import SAMPLES
 
 BITS = (1, 2, 3, 4, 8)
 INDEXES = ("flat", "ivf")
+SPECTRAL = "spectral"  # an index's codes="spectral", beside the quantizers: they are learned
+METHODS: dict[str, tuple[int, ...]] = {**CELLS, SPECTRAL: CELLS["eden"]}
 PEERS = ("faiss-pq", "faiss-pq-rotated")
 _SUB_BITS = 4  # of a peer's sub-quantizers: 8-bit ones train for minutes
 _PEER_BITS = 4  # at most: one 4-bit sub-quantizer a coordinate
@@ -33,7 +35,7 @@ _FIRST_PROBE, _PROBE_STEPS = 1 / 256, 2  # of an IVF's lists, where a plan says 
 class Cell:
     """One row of the table to be: an index, and one way to search it.
 
-    method         a quantizer of polarindex.CELLS, or one of PEERS
+    method         a quantizer of polarindex.CELLS, SPECTRAL, or one of PEERS
     bits           code bits a coordinate; a peer's may be a fraction
     index          "flat" or "ivf"
     store          how originals are kept, for re-ranking
@@ -99,7 +101,7 @@ class Plan:
     datasets : tuple[str, ...]
         Names or paths, as load_dataset takes them.
     quantizers : tuple[str, ...]
-        Names of polarindex.CELLS.
+        Names of polarindex.CELLS, or "spectral", for indexes with spectral codes.
     bits : tuple[int, ...]
         Those that exist for a quantizer are measured.
     indexes : tuple[str, ...]
@@ -133,7 +135,7 @@ class Plan:
     """
 
     datasets: tuple[str, ...] = SAMPLES
-    quantizers: tuple[str, ...] = tuple(CELLS)
+    quantizers: tuple[str, ...] = tuple(METHODS)
     bits: tuple[int, ...] = BITS
     indexes: tuple[str, ...] = ("flat",)
     stores: tuple[str, ...] = ("none",)
@@ -158,7 +160,7 @@ class Plan:
         for name in ("datasets", "quantizers", "bits", "indexes", "stores", "rerank", "k"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must have at least one entry, got none")
-        for name, options in (("quantizers", CELLS), ("indexes", INDEXES), ("stores", STORES)):
+        for name, options in (("quantizers", METHODS), ("indexes", INDEXES), ("stores", STORES)):
             for value in getattr(self, name):
                 checks.choice(value, name, options)
         for name, high in (("bits", 8), ("k", None), ("nprobe", None), ("rerank", None)):
@@ -171,7 +173,7 @@ class Plan:
             checks.choice(self.metric, "metric", METRICS)
         checks.flag(self.peers, "peers")
         if not self._codes():
-            exist = "; ".join(f"{name} has {', '.join(map(str, CELLS[name]))}" for name in self.quantizers)
+            exist = "; ".join(f"{name} has {', '.join(map(str, METHODS[name]))}" for name in self.quantizers)
             raise ValueError(f"none of the quantizers exists at bits {', '.join(map(str, self.bits))}: {exist}")
 
     def as_dict(self) -> dict[str, Any]:
@@ -205,7 +207,8 @@ class Plan:
         ]
 
     def _codes(self) -> list[tuple[str, int]]:
-        return [(name, bits) for name in self.quantizers for bits in sorted(set(self.bits)) if bits in CELLS[name]]
+        """The methods and their bits."""
+        return [(name, bits) for name in self.quantizers for bits in sorted(set(self.bits)) if bits in METHODS[name]]
 
     def _probes(self, nlist: int) -> tuple[int, ...]:
         """How many lists are probed: as the plan says, at most all; (0,) where there are no lists."""

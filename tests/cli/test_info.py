@@ -19,7 +19,10 @@ IVF = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("facts", [FLAT, IVF, {**FLAT, "bits": 1, "store": "float16"}, {**FLAT, "bits": 8}])
+SPECTRAL = {**FLAT, "bits": 2, "codes": "spectral"}
+
+
+@pytest.mark.parametrize("facts", [FLAT, IVF, SPECTRAL, {**FLAT, "bits": 1, "store": "float16"}, {**FLAT, "bits": 8}])
 def test_a_good_index_gets_no_advice(facts):
     assert advice(facts, components=50) == []
 
@@ -42,9 +45,10 @@ def test_advice_names_what_was_seen_and_the_command(facts, said):
     assert said in line
 
 
-def test_a_steep_spectrum_is_advice_to_try_trained_codes():
+def test_a_steep_spectrum_is_advice_to_try_spectral_codes():
     (line,) = advice(FLAT, components=10)
     assert line.startswith("90 % of the energy lies in 10 of 100 components") and "polarindex sweep" in line
+    assert "--codes spectral" in line and advice(SPECTRAL, components=10) == []
 
 
 def test_info_counts_everything(call, rng, tmp_path):

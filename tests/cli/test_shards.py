@@ -32,6 +32,13 @@ def test_files_become_a_sharded_index(call, file, x, tmp_path):
     assert "3 shards, 60 vectors" in call("build", file, "-o", tmp_path / "flat", "--shards", 3).out
 
 
+def test_shards_may_have_spectral_codes(call, rng, tmp_path):
+    np.save(tmp_path / "x.npy", (rng.standard_normal((2000, 48)) / np.arange(1, 49)).astype(np.float32))
+    how = "--shards", 2, "--index", "ivf", "--nlist", 8, "--codes", "spectral", "--bits", 1.5, "--json"
+    told = call("build", tmp_path / "x.npy", "-o", tmp_path / "out", *how).json
+    assert (told["codes"], told["bits"], told["n"]) == ("spectral", 1.5, 2000)
+
+
 def test_ids_are_a_column(call, file, tmp_path):
     ids = np.arange(60) * 7
     np.save(tmp_path / "ids.npy", ids)

@@ -345,8 +345,8 @@ def test_an_interrupted_rebalance_changes_nothing(monkeypatch, step):
     state = held(index)
     real = getattr(pi.IVFIndex, step)
 
-    def interrupted(*arguments):
-        real(*arguments)
+    def interrupted(*arguments, **options):
+        real(*arguments, **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pi.IVFIndex, step, interrupted)

@@ -93,3 +93,53 @@ def test_too_little_memory_names_the_least_there_is():
 def test_bad_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         pi.plan(**{"n": 100, "dim": 8, **arguments})
+
+
+def decaying(n, dim, seed=0):
+    """Rows whose energy along hidden axes falls as 1 / j^2."""
+    axes = np.linalg.qr(np.random.default_rng(7).standard_normal((dim, dim)))[0]
+    rows = np.random.default_rng(seed).standard_normal((n, dim)) / np.arange(1, dim + 1) @ axes
+    return (rows + 0.1).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+@pytest.mark.parametrize(("bits", "store", "metric"), [(1, "none", "cosine"), (2.5, "int8", "l2"), (6, "none", "ip")])
+def test_predicted_bytes_are_those_of_an_index_with_spectral_codes(kind, bits, store, metric):
+    x = decaying(20_000, 40)
+    known = {"metric": metric, "bits": bits, "store": store, "codes": "spectral"}
+    index = pi.FlatIndex(40, **known) if kind == "flat" else pi.IVFIndex(40, **known).fit(x)
+    index.add(x)
+    index.search(x[:1])
+    nlist, segments = getattr(index, "nlist", None), index.quantizer.segments
+    parts = predicted_bytes(20_000, 40, metric, bits, store, nlist, segments=segments)
+    assert sum(parts.values()) == pytest.approx(index.nbytes, rel=0.1 if nlist else 1e-9)
+
+
+@pytest.mark.parametrize("n", [50_000, 2_000_000])
+def test_a_sample_lets_spectral_codes_save_bytes(n):
+    x = decaying(5000, 64)
+    plain, found = pi.plan(n, 64, 0.8), pi.plan(n, 64, 0.8, sample=x)
+    assert (plain.kind, found.kind) == ("flat" if n < 100_000 else "ivf",) * 2
+    assert (plain.codes, found.codes) == ("plain", "spectral") and found.recall >= 0.8
+    assert found.nbytes < 0.8 * plain.nbytes and "spectral codes" in found.reason
+    assert found.make().parameters()["codes"] == "spectral" and found.make().bits == found.bits
+
+
+def test_spectral_codes_are_not_suggested_where_spectra_are_flat_or_scans_would_take_long():
+    flat = np.random.default_rng(0).standard_normal((5000, 64)).astype(np.float32)
+    assert all(pi.plan(n, 64, 0.8, sample=flat) == pi.plan(n, 64, 0.8) for n in (50_000, 2_000_000))
+    assert pi.plan(300_000, 64, 0.8, sample=decaying(5000, 64)) == pi.plan(300_000, 64, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("sample", "error", "message"),
+    [
+        (np.zeros((2000, 9)), ValueError, "9 columns"),
+        (np.zeros((100, 8)), ValueError, "sample must hold at least 1024 vectors of 8 coordinates, got 100"),
+        ("rows", TypeError, "sample"),
+        (np.full((2000, 8), np.nan), ValueError, r"sample\[0\] is not finite"),
+    ],
+)
+def test_a_bad_sample_is_named(sample, error, message):
+    with pytest.raises(error, match=message):
+        pi.plan(100_000, 8, sample=sample)

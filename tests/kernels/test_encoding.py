@@ -163,3 +163,33 @@ def test_an_array_that_is_not_contiguous_is_refused():
     y = np.zeros((8, 40), np.float32)[:, ::2]
     with pytest.raises(Exception, match="C-contiguous"):
         quantize(y, *[np.zeros(8, np.float32)] * 3, np.zeros(y.shape, np.uint8), np.zeros(8), np.zeros(8))
+
+
+@pytest.mark.parametrize("dim", [1, 3, 31, 33, 100, 257])
+def test_rows_are_centred_as_the_reference_says(dim):
+    rng = np.random.default_rng(dim)
+    x, mu = rng.normal(size=(35, dim)).astype(np.float32), rng.normal(size=dim).astype(np.float32)
+    r, sums = reference.centre_rows(x, mu)
+    for n in (0, 1, 15, 16, 17, 35):
+        got_r, got_sums = np.full((n, dim), np.nan, np.float32), np.full((2, n), np.nan)
+        kernels.centre_rows(x[:n], mu, got_r, got_sums)
+        assert_array_equal(got_r, r[:n])
+        assert_array_equal(got_sums, sums[:, :n])
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("dim", [1, 3, 31, 32, 33, 100])
+def test_rotated_rows_are_coded_as_the_reference_says(dim, bits):
+    """Also where what lies beyond dim is not zero, and with gains that are limited."""
+    rng = np.random.default_rng(dim + bits)
+    book = codebook(bits, rng)
+    y = rng.normal(size=(35, -(-dim // 16) * 16)).astype(np.float32)
+    y[2], y[3] = 0, 1e-30
+    n_words = -(-dim // 4) if bits == 8 else bits * -(-dim // 32)
+    for limit in (0.0, 1.5):
+        words, sums = reference.encode_rotated(y, dim, limit, book)
+        for n in (0, 1, 16, 35):
+            got_words, got_sums = np.full((n, n_words), POISON, np.uint32), np.full((3, n), np.nan)
+            kernels.encode_rotated(y[:n], dim, limit, book, got_words, got_sums)
+            assert_array_equal(got_words, words[:n])
+            assert_array_equal(got_sums, sums[:, :n])

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from polarindex.quantizers import CELLS
-from polarindex.sweep.plan import PEERS, Plan
+from polarindex.sweep.plan import METHODS, PEERS, Plan
 from polarindex.sweep.results import Bound, Measurement, Recall, Results, Row, environment
 
 BITS = (1, 2, 4, 8)
@@ -37,7 +36,7 @@ def make_cell() -> Callable[..., Row]:
 def make_results() -> Callable[..., Results]:
     """A function (names of data sets, methods=, lists=whether there are inverted files too) -> Results."""
 
-    def make(*datasets: str, methods: tuple[str, ...] = (*CELLS, *PEERS), lists: bool = False) -> Results:
+    def make(*datasets: str, methods: tuple[str, ...] = (*METHODS, *PEERS), lists: bool = False) -> Results:
         found = Results(Plan(datasets), environment(2), complete=True)
         for dataset in datasets:
             points = tuple((bits / 4, 6.0 ** -(bits / 4)) for bits in range(33))

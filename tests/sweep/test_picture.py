@@ -7,10 +7,9 @@ from itertools import combinations
 import pytest
 
 from polarindex.errors import MissingExtraError
-from polarindex.quantizers import CELLS
 from polarindex.sweep import picture
 from polarindex.sweep.panels import GREY, STYLES
-from polarindex.sweep.plan import PEERS, Plan
+from polarindex.sweep.plan import METHODS, PEERS, Plan
 from polarindex.sweep.results import Results, environment
 
 BITS = (1, 2, 4, 8)
@@ -71,7 +70,7 @@ def test_only_settings_that_no_other_beats_are_a_front(make_results):
 def test_every_method_looks_different():
     looks = [(s.colour, s.marker, s.line, s.open) for s in STYLES.values()]
     assert len(set(looks)) == len(looks)
-    assert set(STYLES) == {*CELLS, *PEERS}
+    assert set(STYLES) == {*METHODS, *PEERS}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

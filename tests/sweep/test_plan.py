@@ -6,13 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from polarindex.quantizers import CELLS
-from polarindex.sweep.plan import PEERS, Plan, subquantizers
+from polarindex.sweep.plan import METHODS, PEERS, Plan, subquantizers
 
 
 def test_every_existing_cell_is_planned_once():
     planned = [(cell.method, cell.bits) for cell in Plan().cells(60_000, 784, peers=False)]
-    assert planned == [(name, bits) for name in CELLS for bits in (1, 2, 3, 4, 8) if bits in CELLS[name]]
+    assert planned == [(name, bits) for name in METHODS for bits in (1, 2, 3, 4, 8) if bits in METHODS[name]]
+
+
+def test_spectral_codes_are_planned_for_both_kinds_of_index():
+    cells = Plan(quantizers=("eden", "spectral"), bits=(2,), indexes=("flat", "ivf"), peers=False).cells(60_000, 784)
+    for method in ("eden", "spectral"):
+        assert {cell.index for cell in cells if cell.method == method} == {"flat", "ivf"}
 
 
 def test_bits_and_names_restrict_the_cells():
@@ -112,7 +117,7 @@ def test_a_plan_as_data_is_plain_and_whole():
 
 
 def test_a_plans_key_is_the_same_on_every_machine():
-    assert Plan().key == "c3b13e3c104a75ce"
+    assert Plan().key == "f8df512bab9a425d"
 
 
 def test_a_plan_without_cells_says_which_bits_exist():

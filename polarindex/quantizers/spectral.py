@@ -1,0 +1,189 @@
+"""Spectral codes: principal axes in segments, each rotated at random and coded by EDEN with the bits it is worth.
+
+Law:       y_s = B_s r for the rows B_s of segment s, code = nearest levels of sqrt(m) y_s / |y_s|, and
+           x_hat = sum over segments of  S_s B_s^T levels,  S_s = |y_s|^2 / <y_s, levels>:  EDEN's, in each segment.
+           What lies along axes that are left out is in no code, but in |r|^2, which a squared distance uses.
+Bytes:     a scale is 16 bits, a float32's upper half. What its rounding adds to <r, x_hat>, up to 2^-9 of it and more
+           than the code's error at 4 bits, is known when the row is coded, and a squared distance and a cosine have it
+           in their shift, exact for a query at r (Fashion-MNIST at 4 bits: R10@10 .983, without that .955).
+8 bits:    a row's step is as much wider as its largest coordinate needs: nothing is cut off.
+Not here:  the axes (spectra.py), the bits (allocation.py), when a plain code does as well (learned)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import xxhash
+
+from polarindex import checks, kernels
+from polarindex.allocation import Segment, allocate, inner_error, plain_error
+from polarindex.codebooks import IntegerCodebook, integer_codebook, normal_codebook
+from polarindex.codes import Part, Words, float_scales, upper_halves
+from polarindex.quantizers.base import Doubles, Encoded, ErrorLaw, Floats, Quantizer, TableStage, ratio
+from polarindex.quantizers.eden import EDEN
+from polarindex.rotations import Basis
+from polarindex.spectra import rotated_segments, spectrum
+from polarindex.vectors import squared_norms
+
+LEAST_GAIN = 0.1  # of the predicted squared error: what a learned basis must save to be worth its product
+LEAST_BITS, MOST_BITS = 0.25, 8.0
+
+
+class Spectral(Quantizer):
+    """Codes along given axes, segment by segment; `learned` makes one from rows.
+
+    Parameters
+    ----------
+    dim : int
+    bits : float
+        A coordinate, 1/4 to 8: codes and scales take no more bytes than plain ones of so many bits.
+    seed : int
+    basis : (m, dim) float32
+        Orthonormal rows, segment after segment.
+    segments : sequence of (dims, bits)
+        Widths of 1 to 8 bits.
+    shares : sequence of float
+        The share of rows' energy in each segment, and last what is in none. Only predictions depend on them.
+    """
+
+    name: ClassVar[str] = "spectral"
+    unbiased = True
+    short_scales = True
+
+    def __init__(
+        self,
+        dim: int,
+        bits: float,
+        seed: int,
+        basis: Floats,
+        segments: Sequence[tuple[int, int]],
+        shares: Sequence[float],
+    ) -> None:
+        super().__init__(dim, checked_bits(bits), seed)
+        self.segments = tuple(
+            Segment(checks.integer(m, "dims", 1, self.dim), checks.integer(b, "bits", 1, 8)) for m, b in segments
+        )
+        self.shares = tuple(checks.real(share, "shares", 0, 1) for share in shares)
+        coded = sum(segment.dims for segment in self.segments)
+        if not self.segments or len(self.shares) != len(self.segments) + 1 or basis.shape != (coded, self.dim):
+            raise ValueError(
+                f"basis {basis.shape}, segments {self.segments} and shares {self.shares} do not fit each other "
+                f"and dim={self.dim}"
+            )
+        self.basis = basis
+        ends = np.cumsum([segment.dims for segment in self.segments])
+        self.maps = [Basis(basis[end - part.dims : end]) for part, end in zip(self.segments, ends, strict=True)]
+        self._grids = [_grid(segment.bits) for segment in self.segments]
+        books = [normal_codebook(segment.bits) for segment in self.segments]
+        self._books = [
+            (
+                (part.bits, book.thresholds.astype(np.float32), book.levels.astype(np.float32)),
+                (part.bits, grid.thresholds.astype(np.float32), grid.table.astype(np.float32)),
+            )
+            for part, book, grid in zip(self.segments, books, self._grids, strict=True)
+        ]
+        self.stages: tuple[TableStage, ...] = tuple(
+            TableStage(own, part.bits, book.levels, grid.table, grid.thresholds)
+            for own, part, book, grid in zip(self.maps, self.segments, books, self._grids, strict=True)
+        )
+        self._digest = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(basis).view(np.uint8).data)
+
+    def parameters(self) -> dict[str, Any]:
+        """The arguments, with a hash of the basis in its place."""
+        return {
+            "dim": self.dim,
+            "bits": self.bits,
+            "seed": self.seed,
+            "basis": self._digest,
+            "segments": [list(segment) for segment in self.segments],
+        }
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """As of any quantizer where there is one segment; of several, panels of all words."""
+        return super().parts if len(self.stages) == 1 else (Part(0, self.words, True),)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the basis."""
+        return sum(own.nbytes for own in self.maps)
+
+    def error_law(self, integer: bool = False) -> ErrorLaw:
+        """From the shares of energy; what no segment has is missing from every estimate: the shrinkage."""
+        spread = sum(share * inner_error(part.bits) for share, part in zip(self.shares, self.segments, strict=False))
+        left = self.shares[-1]
+        return ErrorLaw(left, spread + left * (1 - left))
+
+    def encode_rows(self, x: Floats, integer: bool, start: int = 0, mu: Floats | None = None) -> Encoded:
+        r, sums = np.empty(x.shape, np.float32), np.empty((2, len(x)))
+        centre = np.zeros(self.dim, np.float32) if mu is None else mu
+        kernels.centre_rows(np.ascontiguousarray(x), centre, r, sums)
+        words = np.empty((len(x), self.words), np.uint32)
+        scales, excess = np.empty((len(x), len(self.stages)), np.float32), np.zeros(len(x))
+        for s, (part, own, stage) in enumerate(zip(self.segments, self.maps, self.split(words), strict=True)):
+            packed, found = np.empty(stage.shape, np.uint32), np.empty((3, len(x)))
+            book, grid = self._books[s][integer], self._grids[s]
+            limit = 127 * grid.unit if part.bits == MOST_BITS else 0.0
+            kernels.encode_rotated(own.padded(r), part.dims, limit, book, packed, found)
+            stage[:] = packed
+            scales[:, s] = float_scales(upper_halves(ratio(found[0], found[1])))
+            excess += scales[:, s] * found[1] - found[0]
+        return Encoded(words, scales, sums[0] + 2 * excess, sums[1], excess)
+
+    def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
+        encoded = self.encode_rows(r, integer, start)
+        return encoded.words, encoded.scales, encoded.energies
+
+    def variances(self, away: Floats, decoded: Floats, q: Floats) -> Doubles:
+        """Each segment's, as if it were all there is; what is in none as if independent of the query."""
+        energies, total = self.energies(decoded), np.zeros(len(decoded))
+        left = squared_norms(away)
+        for part, own in zip(self.segments, self.maps, strict=True):
+            there, along, asked = own.forward(decoded), own.forward(away), own.forward(q[None])
+            size, error, along2 = squared_norms(there), inner_error(part.bits), squared_norms(along)
+            products = np.einsum("ij,ij->i", there, along, dtype=np.float64)
+            total += error / (1 + error) * np.maximum(size * along2 - products**2, 0) / max(part.dims - 1, 1)
+            total += size * (float(np.abs(asked).max()) / 127) ** 2 / 12
+            left = left - along2
+        out = self.dim - len(self.basis)
+        return total + (np.maximum(left, 0) * self.shares[-1] * energies / out if out else 0.0)
+
+
+def checked_bits(bits: Any) -> float:
+    """`bits` of a spectral code: an int where it is whole."""
+    number = checks.real(bits, "bits", LEAST_BITS, MOST_BITS)
+    return int(number) if number == int(number) else number
+
+
+def plain_bits(bits: float) -> int:
+    """The most whole bits of a plain code that takes no more bytes; 1 below that."""
+    return max(1, int(bits))
+
+
+def learned(rows: Floats, bits: float, seed: int, whole_words: bool = False) -> Spectral | EDEN:
+    """The best code for rows like these centred ones (n, dim): EDEN where a basis saves less than LEAST_GAIN.
+
+    whole_words : see allocation.allocate
+    Below 1 bit EDEN takes more bytes, so only where nothing else can be: of rows without energy, or where the bytes are
+    too few for one block of axes.
+    """
+    bits = checked_bits(bits)
+    dim, whole = rows.shape[1], plain_bits(bits)
+    plain, found = EDEN(dim, whole, seed), spectrum(rows)
+    if found is None:
+        return plain
+    best = allocate(found.energies, bits, whole_words)
+    if not best.segments or (bits >= 1 and best.error > (1 - LEAST_GAIN) * plain_error(found.energies, whole)):
+        return plain
+    sizes = tuple(segment.dims for segment in best.segments)
+    ends = np.cumsum((0, *sizes))
+    shares = [float(found.energies[a:b].sum()) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    shares.append(max(0.0, 1 - sum(shares)))
+    return Spectral(dim, bits, seed, rotated_segments(found.axes, sizes, seed), best.segments, shares)
+
+
+def _grid(bits: int) -> IntegerCodebook:
+    return integer_codebook(normal_codebook(bits))
