@@ -13,8 +13,9 @@ from polarindex import kernels
 from polarindex.kernels import reference
 
 NO_FORMULA = ("compile", "dispatch", "simd", "pages")  # the last is tested against lists of rows
-# Of the formulas of its parts: test_search.py, and indexes/test_halves.py for those that divide a search
-COMPOSED = {"answer", "answer_by_planes", "asked_lists", "candidates_of"}
+# Of the formulas of its parts: test_search.py, indexes/test_halves.py for those that divide a search, and
+# indexes/test_spectral_lists.py
+COMPOSED = {"answer", "answer_by_planes", "answer_by_segments", "asked_lists", "candidates_of"}
 
 
 def test_every_kernel_has_a_reference_of_the_same_name():
