@@ -11,6 +11,8 @@ Bits:      every random number comes from the raw words of a PCG64 generator, wh
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -196,6 +198,17 @@ class Basis:
         lanes = -self.dims % _LANES
         padded = np.concatenate([rows, np.zeros((lanes, self.dim), np.float32)])
         self._groups = np.ascontiguousarray(padded.reshape(-1, _LANES, self.dim).transpose(0, 2, 1))
+
+    def split(self, sizes: Sequence[int]) -> list[Basis]:
+        """Each the next `sizes` rows, whole registers but the last, in this basis's memory."""
+        parts, first = [], 0
+        for size in sizes:
+            part = copy.copy(self)
+            part.rows, part.dims = self.rows[first : first + size], size
+            part._groups = self._groups[first // _LANES : -(-(first + size) // _LANES)]
+            parts.append(part)
+            first += size
+        return parts
 
     @property
     def nbytes(self) -> int:

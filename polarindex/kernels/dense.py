@@ -3,17 +3,41 @@
 Law:       out[i, j] is summed one term after the other in float32, no operation fused: equal on every instruction set
            and for any number of rows at a time, which BLAS does not promise.
 Speed:     eight rows share a register of the matrix, 64 rows each of its groups; at 384 and 784 dimensions as fast as
-           OpenBLAS's float32 product on one Zen 4 core.
+           OpenBLAS's float32 product on one Zen 4 core. A row alone has four sums at a time.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from polarindex.kernels.compile import kernel
+from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.lanes import LANES, load, splat, store
 
 _TILE = 64
+
+
+@inlined
+def _project_row(x, i, columns, groups, rows):
+    """One row alone: four registers of columns at a time, for a sum waits three cycles for the one before."""
+    d = x.shape[1]
+    for group in range(0, groups - 3, 4):
+        a, b, c, e = splat(np.float32(0)), splat(np.float32(0)), splat(np.float32(0)), splat(np.float32(0))
+        at = group * d
+        for t in range(d):
+            value = splat(x[i, t])
+            a = a + value * load(columns, at + t)
+            b = b + value * load(columns, at + d + t)
+            c = c + value * load(columns, at + 2 * d + t)
+            e = e + value * load(columns, at + 3 * d + t)
+        store(rows, i * groups + group, a)
+        store(rows, i * groups + group + 1, b)
+        store(rows, i * groups + group + 2, c)
+        store(rows, i * groups + group + 3, e)
+    for group in range(groups - groups % 4, groups):
+        s = splat(np.float32(0))
+        for t in range(d):
+            s = s + splat(x[i, t]) * load(columns, group * d + t)
+        store(rows, i * groups + group, s)
 
 
 @kernel
@@ -50,8 +74,5 @@ def project(x, matrix, out):
                 store(rows, (i + 5) * groups + group, s5)
                 store(rows, (i + 6) * groups + group, s6)
                 store(rows, (i + 7) * groups + group, s7)
-            for i in range(whole, stop):
-                s = splat(np.float32(0))
-                for t in range(d):
-                    s = s + splat(x[i, t]) * load(columns, group * d + t)
-                store(rows, i * groups + group, s)
+        for i in range(whole, stop):
+            _project_row(x, i, columns, groups, rows)
