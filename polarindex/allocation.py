@@ -1,8 +1,8 @@
 """How many bits each segment of principal axes is worth: reverse water-filling, in whole words.
 
 Law:       of all ways to cut the axes into segments whose widths do not rise, that of least weighted error which takes
-           no more bytes, scales and a tail's length included, than plain codes of the same bits. Exact, by dynamic programming over blocks
-           of 32 axes, which are a word of a plane.
+           no more bytes, scales and a tail's length included, than plain codes of the same bits. Exact, by dynamic
+           programming over blocks of 32 axes, which are a word of a plane.
 Error:     a coded segment of m axes with energy E adds m w (E / m) D(b) / (1 - D(b)), one that is left out m w (E / m).
            The weights w are the fourth root of the energy an axis has. Bits for the least error of reconstruction would
            weigh all axes alike; but errors matter as far as the difference of a query and a row that may be its
@@ -27,7 +27,7 @@ BLOCK = 32  # axes
 MOST_BITS = 8
 _SCALE = 1  # half words, 16 bits: what a segment's scale takes
 _TAIL = 1  # what the length of all that is behind the first segments takes, in rows of at least
-_TAIL_FROM = 32  # half words: of shorter ones it would be more than 3 %, and there is little that a scan could leave out
+_TAIL_FROM = 32  # half words: of shorter ones it would be more than 3 %, and a scan could leave out little
 _PLAIN_SCALE = 2  # and a plain code's scale
 _WEIGHT = 0.25
 

@@ -8,7 +8,7 @@ Costs:     nanoseconds on one Zen 4 core; only their ratios matter.
 Sample:    2,048 rows spread over the first 2^m, taken again when m grows. Some of them, decoded, are taken as
            queries, for queries mostly resemble what they look for; the share of rows whose bound reaches the k-th
            best key (extrapolated from the sample's) is what a first pass leaves.
-Segments:  spectral codes are scanned by their head, and the bound of the others is true: answers are the full scan's."""
+Segments:  of spectral codes a head is scanned, and the bound of the rest is true: answers are the full scan's."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Planner:
         """Of the sample."""
         return self._sample.nbytes if self._sample else 0
 
-    def _made(self, code: LineCode | None, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
+    def _made(self, code: LineCode | SegmentCode | None, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
         n = arena.n
         if isinstance(code, SegmentCode):
             return self._of_segments(code, arena, nq, k, exact)
@@ -124,7 +124,7 @@ class Planner:
     def _of_segments(self, code: SegmentCode, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
         if exact or code.head == code.stages or arena.n * code.dims < _STAGED_FROM:
             return Plan(code)
-        survivors = self._sampled(arena).near(min(1.0, _EARLY * k / arena.n))
+        survivors = self._sampled(arena).near(min(0.5, _EARLY * k / arena.n))
         hits = (1 - (1 - survivors) ** PANEL) / PANEL
         if nq >= TILE_FROM:
             saved = (code.dims - code.head_dims) * _FULL + (code.stages - code.head) * _SEGMENT
@@ -225,17 +225,17 @@ class _Sample:
         keys = np.zeros((len(chosen), self.rows.n), np.float32)
         if "shifts" in self.rows.columns:
             keys += self.rows.take("shifts", every)
-        bounds, lengths = keys, np.zeros(len(chosen))
+        lengths = np.zeros(len(chosen))
         for s, y in enumerate(decoded):
-            keys = keys + coding.factor * (y[chosen] @ y.T)
+            keys = keys + np.float32(coding.factor) * (y[chosen] @ y.T)
             if s < quantizer.head:
                 bounds = keys
             else:
                 lengths += squared_norms(y[chosen])
         tails = float_scales(self.rows.take("tails", every))
-        bounds = bounds + coding.factor * np.sqrt(lengths)[:, None] * tails
+        bounds = bounds + (coding.factor * np.sqrt(lengths)[:, None] * tails).astype(np.float32)
         keys[np.arange(len(chosen)), chosen] = bounds[np.arange(len(chosen)), chosen] = -np.inf
-        return keys.astype(np.float32), bounds.astype(np.float32)
+        return keys, bounds
 
     def _keys_and_bounds(self, stage: TableStage, first: FirstPlanes) -> tuple[Floats, Floats]:
         """Of all rows for some of them as queries; a query's own row is out of the running."""

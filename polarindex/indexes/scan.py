@@ -10,7 +10,6 @@ Two ways:  codes that a register kernel reads are scanned in one pass (lines.py)
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 

@@ -146,5 +146,7 @@ def _room(held: int) -> tuple[Floats, NDArray[np.int32]]:
     """Where this thread's scans keep hits: held on to, for new memory is cleared first, 75 us for a query alone."""
     wanted = max(_HITS, held * PANEL)
     if getattr(_rooms, "hits", 0) < wanted:
-        _rooms.arrays, _rooms.hits = (aligned_zeros((PANEL * wanted + PANEL,), np.float32), np.empty((3, wanted), np.int32)), wanted
-    return _rooms.arrays
+        keys = aligned_zeros((PANEL * (wanted + 1),), np.float32)
+        _rooms.arrays, _rooms.hits = (keys, np.empty((3, wanted), np.int32)), wanted
+    arrays: tuple[Floats, NDArray[np.int32]] = _rooms.arrays
+    return arrays

@@ -1,15 +1,15 @@
 """The scan of codes in segments: the first of them for all rows, the others for rows that may still come to an answer.
 
-    panels -> levels of the head -> tiles of queries: keys so far -> hits, which what is left may still bring to an answer
-    hits, some panels' together -> the next segment's levels, once for all queries that want them -> keys so far -> ...
+    panels -> levels of the head -> tiles of queries: keys so far -> hits: the rest may bring them to an answer
+    hits of some panels -> the next segment's levels, once for all queries that want them -> keys so far -> ...
 
-Law:       a key is shift + sum over segments, in their order, of (dot * gain) * scale, each operation in float32, and the
-           heaps are offered every key that reaches their worst: what is left out, ties included, is in no answer.
+Law:       a key is shift + sum over segments, in their order, of (dot * gain) * scale, each operation in float32, and
+           the heaps are offered every key that reaches their worst: what is left out, ties included, is in no answer.
 Bound:     what segments after s add is <x, q> of what a row and a query have there, at most |x| |q| (Cauchy-Schwarz).
            |q| is `reach`; |x| of all segments after the head is stored with the row, rounded up, and after others it
            is at most the root of the sum of (scale * longest levels)^2. `SLACK` is for what float32 rounds.
 First:     where nothing is known yet, the hits with the best keys so far are finished before all others: from then on
-           the limit is nearly the last one. In their order, 1.5 to 3 times as many would be finished.
+           the limit is nearly the last one. In their order, a query alone would finish 1.8 to 3 times as many rows.
 All:       with all segments in the head it is the full scan, in one pass.
 Not here:  what the bounds leave, and whether they pay (indexes/plan.py)."""
 
@@ -51,7 +51,8 @@ SLACK = 2.0**-21  # of a limit and of what the rest can add, for each segment: t
 _LEAST = np.float32(1e-36)  # added to squared lengths: what squares of less than 1e-19 lose to 0
 _AHEAD = 2048  # words of codes
 _LOOK = 3  # panels with hits
-_BEST, _SAMPLED = 3, 8  # times k: hits that are finished before the others where nothing is known yet; of so many one is asked
+_BEST = 3  # times k: hits that are finished before the others where nothing is known yet
+_SAMPLED = 8  # one of so many says which these are
 
 
 @inlined
@@ -78,7 +79,7 @@ def _widened(halves, first, count, floats):
 
 @inlined
 def _lengths(scales, longest, head, count, lengths):
-    """What a row's segments after each of those behind the head have at most, lengths[s * PANEL + v]; 0 after the last."""
+    """What rows' segments after each behind the head have at most, lengths[s * PANEL + v]; 0 after the last."""
     sums = splat(np.float32(0))
     for s in range(count - 2, head - 1, -1):
         own = floats_at(scales, (s + 1) * PANEL) * splat(longest[s + 1])
@@ -99,7 +100,7 @@ def _fetch(codes, layout, p, s):
 
 @inlined
 def _levels_of(isa, codes, layout, tables, levels, p, s, known):
-    """Where the levels of segment s of panel p are: codes themselves, or its own lines of `levels`, filled if not known."""
+    """Where levels of segment s of panel p are: codes themselves, or its lines of `levels`, filled unless known."""
     _, whole, parts, sizes = layout
     source, size = (codes[0], sizes[0]) if s < whole else (codes[1], sizes[1])
     at, line = p * size + parts[s, 1] * PANEL, parts[s, 3] * PANEL
@@ -215,7 +216,7 @@ def _heads(isa, alone, codes, rows, layout, tables, queries, factors, ends, allo
 
 @kernel
 def _best_first(alone, hits, found, tops, todo):
-    """All hits in `todo`, first those with the largest keys of each query: about _SAMPLED r for tops (nq, r); how many."""
+    """All hits in `todo`, first those with each query's largest keys, about _SAMPLED r for tops (nq, r); how many."""
     hit_keys, _, hit_queries = hits
     lanes, room, nq = lanes_of(alone), tops.shape[1], tops.shape[0]
     names, heaps = np.full(tops.size, EMPTY_ID), tops.reshape(-1)
@@ -312,8 +313,10 @@ def _together(isa, own, place, s, queries, parts, factors, limits, hits, mine, f
 
 
 @kernel
-def _finish(isa, alone, codes, layout, tables, longest, queries, factors, ends, allowed, limits, levels, hits, todo, count):
-    """Follow the hits `todo` through the segments behind the head, and offer what is left; keys in `hits` are used up.
+def _finish(
+    isa, alone, codes, layout, tables, longest, queries, factors, ends, allowed, limits, levels, hits, todo, count
+):
+    """Follow the hits `todo` through the segments behind the head, and offer what is left; their keys are used up.
 
     Hits of one place are neighbours, and share a segment's levels; three and more share a tile of registers.
     """
@@ -368,9 +371,9 @@ def scan_segments(isa, alone, panels, count, segments, tables, longest, queries,
 
     isa, alone: tags of a tile of queries and of one, of any width.
     panels = (head (p, w, 16), rest (p, w', 16)) uint32, `count` vectors; rest (0, 0, 16): there is none.
-    segments = (head, whole, parts): how many are multiplied for all rows; how many lie in the first panels; (s, 5) int64,
-        of each its bits, the first word in its panel, words of a plane (all of them at 8 bits), its first line of levels,
-        four coordinates each as of `queries`, and how many lines.
+    segments = (head, whole, parts): how many are multiplied for all rows; how many lie in the first panels; (s, 5)
+        int64, of each its bits, the first word in its panel, words of a plane (all of them at 8 bits), its first line
+        of levels, four coordinates each as of `queries`, and how many lines.
     tables (s, 8, 16) int8, as dot_segment's; longest (s,) float32, at least |levels| of any row.
     queries = (quads (tiles, m, rows) int32, of tile_queries; asked (rows tiles, m) int32, the same of one query each;
         sums (s, rows tiles) int32, of a query's bytes in a segment; gains (s, rows tiles) float32; reaches (s, rows
@@ -392,23 +395,23 @@ def scan_segments(isa, alone, panels, count, segments, tables, longest, queries,
     level_room, hit_room = np.empty(m * PANEL + 16, np.uint32), room[0]
     hit_places, hit_queries, todo = room[1][0], room[1][1], room[1][2]
     together = max(1, hit_places.size // (held * (PANEL // lanes))) if head < stages else all_panels
-    codes, layout = (start(panels[0]), start(panels[1])), (
-        head, whole, parts, (panels[0].shape[1] * PANEL, panels[1].shape[1] * PANEL)
-    )
+    sizes = panels[0].shape[1] * PANEL, panels[1].shape[1] * PANEL
+    codes, layout = (start(panels[0]), start(panels[1])), (head, whole, parts, sizes)
     asking = start(quads), start(asked), (start(sums), start(gains), start(reaches)), tiles, m
     known = start(scales), start(shifts), start(tails)
     ends = names, (start(heaps[0]), start(heaps[1])), k, slack
     hits, levels, table = (start(hit_room), hit_places, hit_queries), on_line(level_room), start(tables)
     for block in range(0, all_panels, together):
-        fresh, end = limits.min() == -np.inf, min(block + together, all_panels)
+        fresh, end = limits[0] == -np.inf, min(block + together, all_panels)
         found = _heads(
             isa, alone, codes, (block, end, count), layout, table, asking, known, ends, allowed, limits, levels, hits
         )
-        if not found:
+        if found == 0:
             continue
         best = 0
         if fresh:
-            best = _best_first(alone, hits, found, np.full((held, 1 + _BEST * k // _SAMPLED), -np.inf, np.float32), todo)
+            tops = np.full((held, 1 + _BEST * k // _SAMPLED), -np.inf, np.float32)
+            best = _best_first(alone, hits, found, tops, todo)
             _finish(
                 isa, alone, codes, layout, table, start(longest), asking, known, ends, allowed, limits, levels, hits,
                 todo[:best], count,

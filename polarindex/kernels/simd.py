@@ -516,7 +516,7 @@ def tile_scores(typing, tile, gains, first_query, scales, lane, base, first, str
 
 @intrinsic
 def rows_reaching(typing, isa, keys, reaches, limits, first_query, lengths, lane):
-    """A bit for each row with a key that may come to its limit: keys[row, lane] + reach_row * lengths[lane ..] >= limit."""
+    """A bit for each row with a key that may reach its limit: keys[row, lane] + reach_row * lengths[lane ..] >= it."""
     lanes = isa.nbytes // 4
 
     def code(context, builder, sig, args):

@@ -444,8 +444,8 @@ def wide_table(typing, isa, tables):
 
 @intrinsic(prefer_literal=True)
 def wide_levels(typing, isa, table, nibbles, upper, pairs, left, high, far):
-    """The level of a code of 5 to 7 bits: its lowest four in every byte's upper or lower nibble of `nibbles`, the next two
-    (one of 5) in `pairs` from bit 4 - left on, and of 7 the highest in bit 6 - far of `high`."""
+    """The level of a code of 5 to 7 bits: its lowest four in every byte's upper or lower nibble of `nibbles`, the next
+    two (one of 5) in `pairs` from bit 4 - left on, and of 7 the highest in bit 6 - far of `high`."""
     n = isa.nbytes
     words = vector(I16, n // 2)
 
@@ -475,7 +475,7 @@ def wide_levels(typing, isa, table, nibbles, upper, pairs, left, high, far):
 
 @inlined
 def _eight_wide(isa, table, high, lower):
-    """eight_levels of 5 to 7 planes by one lookup each: high = the planes above the four `lower` ones, nearest first."""
+    """eight_levels of 5 to 7 planes by one lookup each; high: the planes above the four `lower` ones, nearest first."""
     a, b, c, d = lower
     even_high, odd_high = weave(a, b, 1, 0), weave(a, b, 1, 1)
     even_low, odd_low = weave(c, d, 1, 0), weave(c, d, 1, 1)
@@ -508,8 +508,8 @@ def _eight_wide(isa, table, high, lower):
 
 @inlined
 def unwoven_wide(isa, page, at, count, tables, levels):
-    """unwoven_page for 5 to 7 planes: one lookup in all levels where a set has such, else four are looked up as ever, in a
-    table for each value of the planes above them.
+    """unwoven_page for 5 to 7 planes: one lookup in all levels where a set has such, else four are looked up as ever,
+    in a table for each value of the planes above them.
 
     With a gather for each sixteen levels a query alone took 9.8 ms on 60,000 rows whose head of 32 axes has 6 bits, and
     2.0 ms so.
