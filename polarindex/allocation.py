@@ -1,8 +1,8 @@
 """How many bits each segment of principal axes is worth: reverse water-filling, in whole words.
 
 Law:       of all ways to cut the axes into segments whose widths do not rise, that of least weighted error which takes
-           no more bytes, scales included, than plain codes of the same bits. Exact, by dynamic programming over blocks
-           of 32 axes, which are a word of a plane.
+           no more bytes, scales and a tail's length included, than plain codes of the same bits. Exact, by dynamic
+           programming over blocks of 32 axes, which are a word of a plane.
 Error:     a coded segment of m axes with energy E adds m w (E / m) D(b) / (1 - D(b)), one that is left out m w (E / m).
            The weights w are the fourth root of the energy an axis has. Bits for the least error of reconstruction would
            weigh all axes alike; but errors matter as far as the difference of a query and a row that may be its
@@ -26,7 +26,9 @@ Doubles = NDArray[np.float64]
 BLOCK = 32  # axes
 MOST_BITS = 8
 _SCALE = 1  # half words, 16 bits: what a segment's scale takes
-_PLAIN_SCALE = 2  # and a plain code's
+_TAIL = 1  # what the length of all that is behind the first segments takes, in rows of at least
+_TAIL_FROM = 32  # half words: of shorter ones it would be more than 3 %, and a scan could leave out little
+_PLAIN_SCALE = 2  # and a plain code's scale
 _WEIGHT = 0.25
 
 
@@ -58,20 +60,25 @@ def half_words(dim: int, bits: float) -> int:
     return int(2 * words) + _PLAIN_SCALE
 
 
+def tail_half_words(dim: int, bits: float) -> int:
+    """What a row's length behind its first segments takes; 0: it is not stored."""
+    return _TAIL if half_words(dim, bits) >= _TAIL_FROM else 0
+
+
 def plain_error(energies: Doubles, bits: int) -> float:
     """The error of a plain code, which a random rotation spreads over all axes alike."""
     blocks = _Blocks(energies)
     return float((blocks.weights * blocks.dims).sum() / blocks.dims.sum() * energies.sum() * inner_error(bits))
 
 
-def allocate(energies: Doubles, bits: float, whole_words: bool = False) -> Allocation:
+def allocate(energies: Doubles, bits: float, in_lists: bool = False) -> Allocation:
     """The best segments for axes of these energies (dim,), most first, at `bits` a coordinate.
 
-    whole_words : whether codes and scales together are filled up to whole words of 32 bits
+    in_lists : whether codes and scales together are whole words of 32 bits, and no tail's length is stored
     O(dim / 32) steps for each pair of widths and each half word that there is to spend.
     """
     blocks, budget = _Blocks(energies), half_words(len(energies), bits)
-    budget -= budget % 2 if whole_words else 0
+    budget -= budget % 2 if in_lists else tail_half_words(len(energies), bits)
     widths = range(MOST_BITS + 1)
     least = np.full((len(widths), budget + 1), np.inf)  # [width of the last block, half words spent so far]
     least[MOST_BITS, 0] = 0.0  # nothing is coded yet, so that any width may follow

@@ -242,6 +242,25 @@ def _uniform_grid() -> IntegerCodebook:
     return IntegerCodebook(table, np.concatenate([[-np.inf], steps * unit]), unit, error(unit))
 
 
+def longest_levels(table: NDArray[np.int8], thresholds: Array, dims: int) -> float:
+    """At least |levels| of the code of any row of `dims` coordinates, scaled to length sqrt(dims).
+
+    A level is dear that has a large threshold below it: the most that squared levels sum to, where squared coordinates
+    sum to dims, is at most dims times the concave hull of (square of the least coordinate, square of its level) at 1.
+    """
+    edges = np.concatenate([[-np.inf], thresholds, [np.inf]])
+    low, high = edges[:-1], edges[1:]
+    dues = np.maximum(np.maximum(low, -high), 0) ** 2  # 0 where the cell has 0 in it
+    there = dues < np.inf
+    dues, gifts = dues[there], table[there].astype(np.float64) ** 2
+    hull = gifts[dues <= 1].max()
+    for due, gift in zip(dues[dues > 1], gifts[dues > 1], strict=True):
+        cheap = dues <= 1
+        share = (1 - dues[cheap]) / (due - dues[cheap])
+        hull = max(hull, float((gifts[cheap] + share * (gift - gifts[cheap])).max()))
+    return float(np.sqrt(dims * hull)) * (1 + 1e-5)  # the scaling is in float32
+
+
 @dataclass(frozen=True)
 class FirstPlanes:
     """What the first planes of a code say of its level, as the scan sees it.

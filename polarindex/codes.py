@@ -123,6 +123,13 @@ def upper_halves(scales: NDArray[np.floating]) -> NDArray[np.uint16]:
     return ((words + np.uint32(0x8000)) >> np.uint32(16)).astype(np.uint16)
 
 
+def upper_halves_above(values: NDArray[np.floating]) -> NDArray[np.uint16]:
+    """Of finite values >= 0, far below the largest float32, the least upper halves that are not below them."""
+    single = np.asarray(values, np.float32)
+    single = np.where(single < values, np.nextafter(single, np.float32(np.inf)), single)
+    return ((single.view(np.uint32) + np.uint32(0xFFFF)) >> np.uint32(16)).astype(np.uint16)
+
+
 def float_scales(stored: NDArray[Any]) -> NDArray[np.float32]:
     """Scales float32 that are stored as such, or as upper halves, uint16."""
     if stored.dtype != np.uint16:

@@ -11,6 +11,8 @@ Bits:      every random number comes from the raw words of a PCG64 generator, wh
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -201,6 +203,17 @@ class Basis:
     def bytes_of(dims: int, dim: int) -> int:
         """`nbytes` of so many rows."""
         return 4 * dim * (2 * dims + -dims % _LANES)
+
+    def split(self, sizes: Sequence[int]) -> list[Basis]:
+        """Each the next `sizes` rows, whole registers but the last, in this basis's memory."""
+        parts, first = [], 0
+        for size in sizes:
+            part = copy.copy(self)
+            part.rows, part.dims = self.rows[first : first + size], size
+            part.groups = self.groups[first // _LANES : -(-(first + size) // _LANES)]
+            parts.append(part)
+            first += size
+        return parts
 
     @property
     def nbytes(self) -> int:

@@ -29,7 +29,7 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Column:
-    """dtype and shape of one row; `lined`: a row is (w,) uint32 words, held as panels of 16 rows (codes.py)."""
+    """dtype and shape of one row; `lined`: a row is (w,) words, held as panels of 16 rows (codes.py)."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...] = ()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from polarindex import kernels
 from polarindex.checks import VectorSource
-from polarindex.codes import Words, float_scales, upper_halves
+from polarindex.codes import Words, float_scales, upper_halves, upper_halves_above
 from polarindex.indexes.arena import Arena, Column, Positions
 from polarindex.indexes.originals import original_columns, pack_originals
 from polarindex.indexes.threads import available_cores, run_all
@@ -113,13 +113,14 @@ class Coding:
         return columns | original_columns(self.store, self.quantizer.dim)
 
     def code_columns(self, quantizer: Quantizer) -> dict[str, Column]:
-        """The columns of a quantizer's codes and scales."""
+        """The columns of a quantizer's codes, scales and lengths of tails."""
         codes = {
             f"codes{i}": Column(np.dtype(np.uint32), (part.words,), part.lined)
             for i, part in enumerate(quantizer.parts)
         }
         kind = np.dtype(np.uint16 if quantizer.short_scales else np.float32)
-        return {**codes, "scales": Column(kind, (len(quantizer.stages),))}
+        columns = {**codes, "scales": Column(kind, (len(quantizer.stages),), quantizer.segmented)}
+        return columns if quantizer.head == len(quantizer.stages) else columns | {"tails": Column(np.dtype(np.uint16))}
 
     def codable(self, x: Floats, name: str, start: int = 0) -> Floats:
         """Rows of unit length for cosine, else x itself; ValueError names a zero row (cosine) or one too long."""
@@ -162,6 +163,8 @@ class Coding:
             for i, part in enumerate(quantizer.parts)
         }
         columns["scales"] = upper_halves(encoded.scales) if quantizer.short_scales else encoded.scales
+        if encoded.tails is not None:
+            columns["tails"] = upper_halves_above(encoded.tails)
         if self.metric == "l2":
             columns["shifts"] = (-encoded.energies).astype(np.float32)
         elif self.shifted:

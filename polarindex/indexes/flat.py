@@ -449,7 +449,7 @@ class FlatIndex(Index):
         others = {
             name: column
             for name, column in self._arena.columns.items()
-            if name not in ("held", "scales") and not name.startswith("codes")
+            if name not in ("held", "scales", "tails") and not name.startswith("codes")
         }
         columns = self._coding.code_columns(centre.quantizer) | others
         return Arena(columns, block_rows(4 * centre.quantizer.words))

@@ -305,7 +305,7 @@ class IVFIndex(Index):
         if self._spectral is not None and axes:
             rows = sample[np.linspace(0, len(sample) - 1, min(len(sample), SAMPLE_ROWS)).astype(np.int64)]
             residuals = rows - clusters.centroids[homes(rows, clusters.centroids, None).first]
-            quantizer = spectral.learned(residuals, self._spectral, self.seed, whole_words=True)
+            quantizer = spectral.learned(residuals, self._spectral, self.seed, in_lists=True)
             coding = ResidualCoding(quantizer, self.metric)
         return coding.centroids(clusters.centroids, mu, clusters.objective, limit)
 

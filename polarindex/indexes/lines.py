@@ -110,8 +110,7 @@ def best_by_lines(
         mine = _ALL if allowed is None else allowed[span.start : span.start + span.rows]
         if allowed is not None and not mine.any():
             continue
-        factors = float_scales(arrays["scales"]).reshape(-1), arrays.get("shifts", _NO_SHIFTS)
-        scan(_planes(arrays), span.rows, factors, (arrays.get("ids", _NO_IDS), span.start), mine, (keys, ids))
+        scan(arrays, span.rows, (arrays.get("ids", _NO_IDS), span.start), mine, (keys, ids))
     kernels.sort_rows(keys, ids)
     return keys[: scan.nq], ids[: scan.nq]
 
@@ -128,34 +127,38 @@ class LineScan(Protocol):
 
     def __call__(
         self,
-        planes: tuple[NDArray[np.uint32], ...],
+        arrays: dict[str, NDArray[Any]],
         count: int,
-        factors: tuple[Floats, Floats],
         names: tuple[NDArray[np.int64], int],
         allowed: NDArray[np.uint8],
         best: tuple[Floats, NDArray[np.int64]],
     ) -> None:
-        """Offer `count` vectors to the k best, as kernels.scan_lines says."""
+        """Offer the `count` vectors of an arena's arrays to the k best, as kernels.scan_lines says."""
 
 
 _ALL = np.empty(0, np.uint8)
 _NO_IDS = np.empty(0, np.int64)
-_NO_SHIFTS = np.zeros(1 << 18, np.float32)  # as many as a block's rows at most
-_NO_LINES = np.empty((0, 0, PANEL), np.uint32)
+NO_SHIFTS = np.zeros(1 << 18, np.float32)  # as many as a block's rows at most
+NO_LINES = np.empty((0, 0, PANEL), np.uint32)
 _NO_ROWS = np.empty((0, 0), np.uint32)
 
 
-def _rows_at_once(work: int) -> int:
+def rows_of_a_call(work: int) -> int:
     """Rows of one call where each is so many multiply-adds."""
     return max(_WORK // work // PANEL * PANEL, 1024)
 
 
 def _planes(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[np.uint32], ...]:
     """The two planes that are lines and the rows of the others, as kernels want them."""
-    return arrays["codes0"], arrays.get("codes1", _NO_LINES), arrays.get("codes2", _NO_ROWS)
+    return arrays["codes0"], arrays.get("codes1", NO_LINES), arrays.get("codes2", _NO_ROWS)
 
 
-def _filled(gains: Floats, held: int) -> Floats:
+def _factors(arrays: dict[str, NDArray[Any]]) -> tuple[Floats, Floats]:
+    """Scales and shifts of one stage."""
+    return float_scales(arrays["scales"]).reshape(-1), arrays.get("shifts", NO_SHIFTS)
+
+
+def filled(gains: Floats, held: int) -> Floats:
     """Gains with zeros for the places of the last tile that no query has."""
     return gains if len(gains) == held else np.concatenate([gains, np.zeros(held - len(gains), np.float32)])
 
@@ -172,14 +175,14 @@ class _FullScan:
         self._isa = kernels.Isa(code.isa, rows, code.bits)
         quads, sums = np.empty((tiles, code.dims // 4, rows), np.int32), np.empty(self.held, np.int32)
         kernels.tile_queries(queries.levels, rows, quads, sums)
-        self._queries = quads, sums, _filled(queries.gains, self.held)
+        self._queries = quads, sums, filled(queries.gains, self.held)
 
     @property
     def rows_at_once(self) -> int:
-        return _rows_at_once(self.held * self._code.dims)
+        return rows_of_a_call(self.held * self._code.dims)
 
-    def __call__(self, planes: Any, count: int, factors: Any, names: Any, allowed: Any, best: Any) -> None:
-        code = self._code
+    def __call__(self, arrays: Any, count: int, names: Any, allowed: Any, best: Any) -> None:
+        code, planes, factors = self._code, _planes(arrays), _factors(arrays)
         kernels.scan_lines(
             self._isa, planes, count, code.words, code.table, self._queries, factors, names, allowed, best
         )
@@ -208,14 +211,14 @@ class _StagedScan:
         kernels.stage_queries(
             queries.levels, queries.gains, estimate, self._alone.bias, tables, steps, lifts, asked, starts
         )
-        self._first, self._queries = (tables, steps, lifts), (asked, starts, _filled(queries.gains, self.held))
+        self._first, self._queries = (tables, steps, lifts), (asked, starts, filled(queries.gains, self.held))
 
     @property
     def rows_at_once(self) -> int:
-        return _rows_at_once(self.held * self._code.dims)
+        return rows_of_a_call(self.held * self._code.dims)
 
-    def __call__(self, planes: Any, count: int, factors: Any, names: Any, allowed: Any, best: Any) -> None:
-        code = self._code
+    def __call__(self, arrays: Any, count: int, names: Any, allowed: Any, best: Any) -> None:
+        code, planes, factors = self._code, _planes(arrays), _factors(arrays)
         kernels.scan_staged(
             self._isa,
             self._alone,

@@ -1,4 +1,4 @@
-"""Which scan a search uses: the full code of every vector, or a first pass over one or two planes.
+"""Which scan a search uses: the full code of every vector, or a first pass over one or two planes, or over a head.
 
 The choice is made here alone, from measured speeds and from what a sample of the index says of how many vectors a
 first pass would leave. It depends on the index, k and the number of queries, not on threads; on earlier searches only
@@ -7,7 +7,8 @@ where rows of the sample were removed or replaced since.
 Costs:     nanoseconds on one Zen 4 core; only their ratios matter.
 Sample:    2,048 rows spread over the first 2^m, taken again when m grows. Some of them, decoded, are taken as
            queries, for queries mostly resemble what they look for; the share of rows whose bound reaches the k-th
-           best key (extrapolated from the sample's) is what a first pass leaves."""
+           best key (extrapolated from the sample's) is what a first pass leaves.
+Segments:  of spectral codes a head is scanned, and the bound of the rest is true: answers are the full scan's."""
 
 from __future__ import annotations
 
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 
 from polarindex import kernels
 from polarindex.codebooks import FirstPlanes, first_planes
-from polarindex.codes import float_scales
+from polarindex.codes import PANEL, float_scales
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.coding import Coding
 from polarindex.indexes.lines import TILE_FROM, LineCode, line_code
+from polarindex.indexes.segments import SegmentCode, segment_code
 from polarindex.quantizers.base import TableStage
+from polarindex.vectors import squared_norms
 
 SAMPLE_ROWS = 2048
 _SAMPLE_QUERIES = 16
@@ -33,6 +36,10 @@ _FULL, _FIRST = 1 / 210, 1 / 600  # a coordinate in a batch: VPDPBUSD, and nibbl
 _FULL_ALONE, _FIRST_ALONE = 1 / 100, 1 / 350  # and for one query, which shares its work with none
 _READ = 1 / 20  # a byte of code from memory, which is what a query alone waits for
 _ROW, _ROW_DIM, _ROW_ALONE = 45.0, 0.01, 10.0  # the whole code of one row: fixed, a coordinate, for one query
+_HIT, _HIT_DIM, _HIT_ALONE = 30.0, 0.03, 150.0  # a panel and query behind the head: fixed, a coordinate, for one query
+_SEGMENT = 0.1  # of a segment of each row in a batch: its scale and sum
+_DECODED = 1 / 34  # a coordinate of segments for one query
+_EARLY = 4  # times the share of rows that are wanted: what the k-th best so far is among, on the average of a search
 _RAMP = 0.5  # times log(n / k): rows read in full for each that would be, were the k-th rank known from the start
 
 Floats = NDArray[np.float32]
@@ -43,23 +50,28 @@ class Plan(NamedTuple):
 
     code : how registers see the codes; None: they are decoded in steps
     first : what a first pass reads; None: there is none
-    survivors : the share of rows that the first pass is expected to leave
+    survivors : the share of rows that the first pass, or the head of segments, is expected to leave
+    pruned : of segments: whether what is behind the head is read only of rows that may still be among the best
     """
 
-    code: LineCode | None
+    code: LineCode | SegmentCode | None
     first: FirstPlanes | None = None
     survivors: float = 1.0
+    pruned: bool = False
 
     def describe(self) -> str:
         if self.code is None:
             return "full scan in steps"
+        if isinstance(self.code, SegmentCode) and self.pruned:
+            segments = f"{self.code.head} of {self.code.stages} segments"
+            return f"first {segments} ({self.code.isa}), {self.survivors:.1%} read further"
         if self.first is None:
             return f"full scan ({self.code.isa})"
-        planes = len(self.first.weights)
+        planes, bits = len(self.first.weights), self.code.stage.layout.bits  # type: ignore[union-attr]  # of planes
         if self.first.deviation == 0:
             return f"lossless first pass over the whole code ({self.code.isa})"
         left = f"{self.survivors:.1%} read in full"
-        return f"first pass over {planes} of {self.code.bits} planes ({self.code.isa}), {left}"
+        return f"first pass over {planes} of {bits} planes ({self.code.isa}), {left}"
 
 
 IN_STEPS = Plan(None)
@@ -70,7 +82,7 @@ class Planner:
 
     def __init__(self, coding: Coding) -> None:
         self._coding = coding
-        self._codes: dict[str, LineCode | None] = {}  # instruction set -> how it sees the code
+        self._codes: dict[str, LineCode | SegmentCode | None] = {}  # instruction set -> how it sees the code
         self._firsts: dict[int, FirstPlanes] = {}  # planes -> what they say
         self._plans: dict[tuple[str, int, int, int, bool], Plan] = {}
         self._sample: _Sample | None = None
@@ -91,8 +103,10 @@ class Planner:
         """Of the sample."""
         return self._sample.nbytes if self._sample else 0
 
-    def _made(self, code: LineCode | None, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
+    def _made(self, code: LineCode | SegmentCode | None, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
         n = arena.n
+        if isinstance(code, SegmentCode):
+            return self._of_segments(code, arena, nq, k, exact)
         if code is None or not code.tables or n * code.dims < _STAGED_FROM:
             return Plan(code)
         best, lowest = Plan(code), self._full_cost(code, nq)
@@ -107,9 +121,22 @@ class Planner:
                 best, lowest = Plan(code, first, survivors), cost
         return best
 
-    def _code(self, isa: str) -> LineCode | None:
+    def _of_segments(self, code: SegmentCode, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
+        if exact or code.head == code.stages or arena.n * code.dims < _STAGED_FROM:
+            return Plan(code)
+        survivors = self._sampled(arena).near(min(0.5, _EARLY * k / arena.n))
+        hits = (1 - (1 - survivors) ** PANEL) / PANEL
+        if nq >= TILE_FROM:
+            saved = (code.dims - code.head_dims) * _FULL + (code.stages - code.head) * _SEGMENT
+            cost = hits * (_HIT + _HIT_DIM * (code.dims - code.head_dims))
+        else:
+            saved, cost = (code.dims - code.head_dims) * _DECODED, hits * _HIT_ALONE
+        return Plan(code, None, survivors, True) if cost < saved else Plan(code)
+
+    def _code(self, isa: str) -> LineCode | SegmentCode | None:
         if isa not in self._codes:
-            self._codes[isa] = line_code(self._coding.quantizer, isa)
+            quantizer = self._coding.quantizer
+            self._codes[isa] = line_code(quantizer, isa) or segment_code(quantizer, isa)
         return self._codes[isa]
 
     def _first(self, code: LineCode, planes: int) -> FirstPlanes:
@@ -141,15 +168,20 @@ def _whole(n: int) -> int:
     return 1 << (n.bit_length() - 1) if n else 0
 
 
+def _ranked(keys: Floats, bounds: Floats) -> tuple[Floats, Floats]:
+    """Keys of each query, best first, and bounds."""
+    return -np.sort(-keys, axis=1), bounds
+
+
 class _Sample:
     """SAMPLE_ROWS of an index's first n rows, n a power of two: the same whenever it is taken as rows are added."""
 
     def __init__(self, coding: Coding, arena: Arena) -> None:
         self.arena, self.n = arena, _whole(arena.n)
         self._coding = coding
-        self._ranked: dict[int, tuple[Floats, Floats]] = {}  # planes -> keys, best first, and bounds: (queries, rows)
+        self._ranked: dict[int, tuple[Floats, Floats]] = {}  # planes, 0: a head -> keys, best first, and bounds
         positions = np.unique(np.linspace(0, self.n - 1, min(SAMPLE_ROWS, self.n)).astype(np.int64))
-        names = [name for name in arena.columns if name in ("scales", "shifts") or name.startswith("codes")]
+        names = [name for name in arena.columns if name in ("scales", "shifts", "tails") or name.startswith("codes")]
         self.rows = Arena({name: arena.columns[name] for name in names})
         self.rows.append({name: arena.take(name, positions) for name in names})
 
@@ -163,8 +195,16 @@ class _Sample:
         """The share of rows whose bound reaches the key that a `share` of rows reaches."""
         planes = len(first.weights)
         if planes not in self._ranked:
-            keys, bounds = self._keys_and_bounds(stage, first)
-            self._ranked[planes] = -np.sort(-keys, axis=1), bounds
+            self._ranked[planes] = _ranked(*self._keys_and_bounds(stage, first))
+        return self._reaching(planes, share)
+
+    def near(self, share: float) -> float:
+        """The same of rows whose key of the head, with all that is behind it may add, reaches it."""
+        if 0 not in self._ranked:
+            self._ranked[0] = _ranked(*self._keys_and_reaches())
+        return self._reaching(0, share)
+
+    def _reaching(self, planes: int, share: float) -> float:
         ranked, bounds = self._ranked[planes]
         rows = ranked.shape[1]
         near, far = min(2, rows), min(max(32, round(share * rows)), rows)
@@ -173,10 +213,33 @@ class _Sample:
         slope = (high - low) / (depth[1] - depth[2]) if far > near else 0
         return float((bounds >= (low + slope * (depth[0] - depth[2]))[:, None]).mean())
 
+    def _chosen(self) -> NDArray[np.int64]:
+        """The rows that are queries."""
+        return np.linspace(0, self.rows.n - 1, _SAMPLE_QUERIES).astype(np.int64)
+
+    def _keys_and_reaches(self) -> tuple[Floats, Floats]:
+        """Of all rows for some of them as queries, of segments; a query's own row is out of the running."""
+        coding, every, chosen = self._coding, np.arange(self.rows.n), self._chosen()
+        quantizer = coding.quantizer
+        decoded = quantizer.mapped(coding.decoded_at(self.rows, every))
+        keys = np.zeros((len(chosen), self.rows.n), np.float32)
+        if "shifts" in self.rows.columns:
+            keys += self.rows.take("shifts", every)
+        lengths = np.zeros(len(chosen))
+        for s, y in enumerate(decoded):
+            keys = keys + np.float32(coding.factor) * (y[chosen] @ y.T)
+            if s < quantizer.head:
+                bounds = keys
+            else:
+                lengths += squared_norms(y[chosen])
+        tails = float_scales(self.rows.take("tails", every))
+        bounds = bounds + (coding.factor * np.sqrt(lengths)[:, None] * tails).astype(np.float32)
+        keys[np.arange(len(chosen)), chosen] = bounds[np.arange(len(chosen)), chosen] = -np.inf
+        return keys, bounds
+
     def _keys_and_bounds(self, stage: TableStage, first: FirstPlanes) -> tuple[Floats, Floats]:
         """Of all rows for some of them as queries; a query's own row is out of the running."""
-        coding, every = self._coding, np.arange(self.rows.n)
-        chosen = np.linspace(0, self.rows.n - 1, _SAMPLE_QUERIES).astype(np.int64)
+        coding, every, chosen = self._coding, np.arange(self.rows.n), self._chosen()
         queries = stage.map.forward(coding.decoded_at(self.rows, chosen))
         codes = stage.layout.unpack(coding.words(self.rows, every))[:, : stage.map.dims]
         bits, planes = stage.layout.bits, len(first.weights)

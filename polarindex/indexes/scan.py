@@ -10,7 +10,6 @@ Two ways:  codes that a register kernel reads are scanned in one pass (lines.py)
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -21,8 +20,9 @@ from polarindex import kernels
 from polarindex.codes import PANEL, Words, float_scales
 from polarindex.indexes.arena import Arena, Span
 from polarindex.indexes.filters import Allowed
-from polarindex.indexes.lines import TILE_FROM, StageQueries, best_by_lines, prepared_scan
+from polarindex.indexes.lines import TILE_FROM, LineScan, StageQueries, best_by_lines, prepared_scan
 from polarindex.indexes.plan import Plan
+from polarindex.indexes.segments import SegmentCode, SegmentScan, level_table, segment_words
 from polarindex.indexes.threads import available_cores, go_on, run_all
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.quantizers import Quantizer
@@ -51,8 +51,7 @@ def integer_queries(quantizer: Quantizer, q: Floats, factor: float, bits: int = 
     values add up, and 1e-9.
     """
     prepared = []
-    for stage in quantizer.stages:
-        y = stage.map.forward(q)
+    for y in quantizer.mapped(q):
         levels, peaks = np.empty(y.shape, np.int8), np.empty(len(y), np.float32)
         kernels.round_rows(y, levels, peaks)
         if bits == 8:
@@ -115,9 +114,7 @@ class SegmentProducts:
         kernels.tile_queries(queries.levels, rows, quads, sums)
         self._queries = quads, sums
         self._first, self._count = first, layout.planes[0].words
-        self._table = np.zeros((8, PANEL), np.int8)
-        if layout.bits < 8:
-            self._table.reshape(-1)[: max(PANEL, len(stage.table)) : max(1, PANEL // len(stage.table))] = stage.table
+        self._table = level_table(stage)
 
     def __call__(self, panels: Words) -> NDArray[np.int32]:
         """(at least nq, 16 p) int32 for panels (p, w, 16)."""
@@ -128,7 +125,7 @@ class SegmentProducts:
 
 def in_panels(quantizer: Quantizer) -> bool:
     """Whether codes of several stages lie in panels that dot_segment reads."""
-    return len(quantizer.stages) > 1 and quantizer.parts[0].lined and kernels.selected() != kernels.GENERIC
+    return quantizer.segmented and kernels.selected() != kernels.GENERIC
 
 
 def span_words(quantizer: Quantizer, span: Span) -> Words:
@@ -138,6 +135,12 @@ def span_words(quantizer: Quantizer, span: Span) -> Words:
         array = span.arrays[f"codes{i}"]
         rows.append((array.transpose(0, 2, 1).reshape(-1, part.words) if part.lined else array)[: span.rows])
     return np.concatenate(rows, axis=1)
+
+
+def _scale_rows(quantizer: Quantizer, span: Span) -> NDArray[Any]:
+    """A span's scales as they are stored, (rows, stages)."""
+    stored = span.arrays["scales"]
+    return stored.transpose(0, 2, 1).reshape(-1, stored.shape[1])[: span.rows] if quantizer.segmented else stored
 
 
 class KeyBlock(NamedTuple):
@@ -162,7 +165,7 @@ def key_blocks(
             continue
         keys = np.empty((nq, span.rows), np.float32)
         keys[:] = span.arrays["shifts"] if "shifts" in span.arrays else np.float32(0)
-        all_scales = np.ascontiguousarray(float_scales(span.arrays["scales"]).T)
+        all_scales = np.ascontiguousarray(float_scales(_scale_rows(quantizer, span)).T)
         for scales, codes, pieces in zip(all_scales, _stage_codes(quantizer, span), products, strict=True):
             for gains, dots in pieces:
                 kernels.add_scores(dots(codes), gains, scales, keys)
@@ -174,18 +177,19 @@ def _products(quantizer: Quantizer, queries: list[list[StageQueries]]) -> list[l
     """Each stage's gains and products, of what `_stage_codes` gives of a span."""
     if not in_panels(quantizer):
         return [[(piece.gains, Products(piece)) for piece in pieces] for pieces in queries]
-    firsts = itertools.accumulate((stage.layout.words for stage in quantizer.stages), initial=0)
+    firsts = [first for part in segment_words(quantizer) for first in part]
     return [
         [(piece.gains, SegmentProducts(piece, stage, first)) for piece in pieces]
-        for pieces, stage, first in zip(queries, quantizer.stages, firsts, strict=False)
+        for pieces, stage, first in zip(queries, quantizer.stages, firsts, strict=True)
         if isinstance(stage, TableStage)
     ]
 
 
 def _stage_codes(quantizer: Quantizer, span: Span) -> Iterator[NDArray[Any]]:
-    """Stage after stage, the levels (rows, c) int8; or the panels that all stages share."""
+    """Stage after stage, the levels (rows, c) int8; or the panels that it shares with others."""
     if in_panels(quantizer):
-        return itertools.repeat(span.arrays["codes0"], len(quantizer.stages))
+        firsts = segment_words(quantizer)
+        return (span.arrays[f"codes{i}"] for i, part in enumerate(firsts) for _ in part)
     words = quantizer.split(span_words(quantizer, span))
     return (stage.levels(part) for stage, part in zip(quantizer.stages, words, strict=True))
 
@@ -204,7 +208,7 @@ def best_rows(
     def task(part: _Part) -> tuple[Floats, NDArray[np.int64]]:
         mine = queries if part.whole else rows_of(queries, part.queries)
         if plan.code:
-            scan = prepared_scan(plan.code, plan.first, mine[0][0])
+            scan = _prepared(plan, mine)
             return best_by_lines(arena, scan, k, allowed, part.start, part.stop)
         keys = np.full((len(mine[0][0].levels), k), -np.inf, np.float32)
         ids = np.full(keys.shape, EMPTY_ID, np.int64)
@@ -223,6 +227,15 @@ def best_rows(
     results = run_all(task, [_Part(tile, *bounds) for tile in tiles for bounds in ranges], threads)
     whole = [merged(results[i : i + len(ranges)]) for i in range(0, len(results), len(ranges))]
     return np.concatenate([keys for keys, _ in whole]), np.concatenate([ids for _, ids in whole])
+
+
+def _prepared(plan: Plan, queries: list[list[StageQueries]]) -> LineScan:
+    """The scan of a plan in registers, for 8-bit queries."""
+    if isinstance(plan.code, SegmentCode):
+        return SegmentScan(plan.code, plan.pruned, [pieces[0] for pieces in queries])
+    if plan.code is None:
+        raise ValueError("codes that no register kernel reads")
+    return prepared_scan(plan.code, plan.first, queries[0][0])
 
 
 def rows_of(queries: list[list[StageQueries]], chosen: NDArray[np.int64] | slice) -> list[list[StageQueries]]:

@@ -109,7 +109,7 @@ def _steps(x: Floats, chosen: Sequence[int] | None = None) -> list[tuple[str, Ca
         ("merging", _merge),
         *((f"parts of {one} bit", partial(_use_apart, x, one)) for one in READ_BITS if not chosen or one in chosen),
         *((f"spectral {bits} bit", partial(_use_segment, x, bits)) for bits in chosen or CELLS["eden"]),
-        ("spectral", partial(_use, x, "flat", codes="spectral", bits=0.75)),
+        ("spectral", partial(_use, _decaying(x), "flat", codes="spectral", bits=4)),  # in two segments
         *(
             (f"spectral lists, {one}", partial(_use, x, "ivf", codes="spectral", bits=0.75, store=one))
             for one in ("none", "float16", "int8")  # float32 is read as none are
@@ -147,6 +147,11 @@ def _encode(x: Floats, name: str, options: dict[str, Any]) -> None:
         quantizer.decode(codes)
         quantizer.scores(rows, codes)
         quantizer.code_scores(codes, codes)
+
+
+def _decaying(x: Floats) -> Floats:
+    """Rows most of whose energy is along few axes."""
+    return np.asarray(x / np.arange(1, x.shape[1] + 1), np.float32)
 
 
 def _use_segment(x: Floats, bits: int) -> None:

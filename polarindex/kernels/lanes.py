@@ -371,6 +371,19 @@ def words_at(typing, address, offset):
 
 
 @intrinsic
+def upper_halves_at(typing, address, offset):
+    """The float32 whose upper halves are the 16 uint16 from address[offset] on, the lower being 0."""
+
+    def code(context, builder, sig, args):
+        halves = ir.VectorType(ir.IntType(16), LANES)
+        at = builder.bitcast(builder.gep(args[0], [args[1]]), halves.as_pointer())
+        words = builder.zext(builder.load(at, align=2), WORDS.vector)
+        return builder.bitcast(builder.shl(words, ir.Constant(WORDS.vector, [16] * LANES)), FLOATS.vector)
+
+    return FLOATS(address, types.intp), code
+
+
+@intrinsic
 def first_lanes(typing, count):
     """A mask of the lanes below `count`."""
 

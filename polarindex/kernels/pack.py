@@ -84,7 +84,7 @@ def codes_to_levels(codes, table, levels):
 
 @kernel
 def to_panels(words, start, panels):
-    """Store rows words (n, w) uint32 as vectors start, start + 1, ... of panels (p, w, 16) uint32."""
+    """Store rows words (n, w), uint32 or uint16, as vectors start, start + 1, ... of panels (p, w, 16)."""
     for i in range(words.shape[0]):
         p = (start + i) // PANEL
         v = (start + i) % PANEL

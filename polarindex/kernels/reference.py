@@ -514,15 +514,70 @@ def dot_segment(
     isa: Any, panels: Array, first: int, count: int, table: Array, queries: tuple[Array, Array]
 ) -> Array:
     """`dot` of a segment's levels: its words taken out of the panels, unpacked, and looked up."""
+    return dot(_segment_levels(isa.planes, panels, first, count, table), _asked(queries[0]))
+
+
+def _segment_levels(bits: int, panels: Array, first: int, count: int, table: Array) -> Array:
+    """Levels (16 p, dims) int8 of a segment of panels."""
     rows = np.ascontiguousarray(panels.transpose(0, 2, 1)).reshape(-1, panels.shape[1])
-    if isa.planes == 8:
+    if bits == 8:
         codes = np.ascontiguousarray(rows[:, first : first + count]).view(np.uint8)
-        return dot((codes.astype(np.int16) - 128).astype(np.int8), _asked(queries[0]))
+        return (codes.astype(np.int16) - 128).astype(np.int8)
     quads = np.zeros((len(rows), 8 * count), np.uint32)
-    for plane in range(isa.planes):
+    for plane in range(bits):
         quads = unpack_plane(rows, first + plane * count, count, 1, quads)
-    places = quads.view(np.uint8) << max(4 - isa.planes, 0)
-    return dot(table.reshape(-1)[places], _asked(queries[0]))
+    levels: Array = table.reshape(-1)[quads.view(np.uint8) << max(4 - bits, 0)]
+    return levels
+
+
+# --- cascade.py
+
+
+def ask_segments(
+    levels: Array, gains: Array, part: Array, asked: Array, sums: Array, energies: Array
+) -> tuple[Array, Array, Array]:
+    """The queries' levels put into their lines of asked, four a word; their sums, and (gain |levels|)^2."""
+    nq, d = levels.shape
+    quads, sums, energies = asked.copy().view(np.int8), sums.copy(), energies.copy()
+    quads[:nq, 4 * part[3] : 4 * part[3] + d] = levels
+    sums[:nq] = levels.sum(axis=1, dtype=np.int32)
+    energies[:nq] = np.square(levels, dtype=np.float64).sum(axis=1) * gains.astype(np.float64) * gains
+    return quads.view(np.int32), sums, energies
+
+
+def reach_after(energies: Array) -> Array:
+    """The root of the sum of what comes after each segment, longer by 2^-19 for each segment; float32."""
+    after = np.concatenate([np.cumsum(energies[::-1], axis=0)[::-1][1:], np.zeros((1, energies.shape[1]))])
+    reaches: Array = (np.sqrt(after) * (1 + len(energies) * 2.0**-19)).astype(np.float32)
+    return reaches
+
+
+def scan_segments(
+    isa: Any,
+    alone: Any,
+    panels: tuple[Array, Array],
+    count: int,
+    segments: tuple[int, int, Array],
+    tables: Array,
+    longest: Array,
+    queries: tuple[Array, Array, Array, Array, Array],
+    factors: tuple[Array, Array, Array],
+    names: tuple[Array, int],
+    allowed: Array,
+    best: tuple[Array, Array],
+    room: Any,
+) -> tuple[Array, Array]:
+    """The key of every vector, segment after segment, selected: nothing is left out."""
+    _, whole, parts = segments
+    _, asked, _, gains, _ = queries
+    scales, shifts, _ = factors
+    keys = np.tile(shifts[:count], (len(asked), 1))
+    for s, (bits, first, words, line, lines) in enumerate(parts):
+        levels = _segment_levels(bits, panels[int(s >= whole)], first, words, tables[s])[:count]
+        quads = np.ascontiguousarray(asked[:, line : line + lines]).view(np.int8)
+        factor = (scales[:, s].reshape(-1)[:count].astype(np.uint32) << np.uint32(16)).view(np.float32)
+        keys = add_scores(dot(levels, quads), gains[s], factor, keys)
+    return select(keys, _ids(names, count), allowed, *best)
 
 
 def scan_lines(

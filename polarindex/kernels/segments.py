@@ -11,8 +11,35 @@ import numpy as np
 
 from polarindex.kernels.compile import kernel
 from polarindex.kernels.lines import dot_levels
-from polarindex.kernels.simd import keep, lanes_of, planes_of, rows_of, start, tile_start, tile_store
+from polarindex.kernels.simd import keep, lanes_of, planes_of, rows_of, start, tag_with, tile_start, tile_store
 from polarindex.kernels.weave import PANEL, load_table, unwoven_page, unwoven_wide
+
+
+@kernel
+def segment_levels(isa, codes, at, count, bits, tables, levels):
+    """Levels of a segment of a panel whose width is known only now: lines of int8 at `levels`, as `dot_levels` takes
+    them. codes, tables, levels: addresses; the others as of dot_segment."""
+    if bits == 8:
+        tag = tag_with(isa, 0, 8)
+        unwoven_page(tag, codes, at, count, load_table(tag, tables), levels, 0)
+    elif bits == 7:
+        unwoven_wide(tag_with(isa, 0, 7), codes, at, count, tables, levels)
+    elif bits == 6:
+        unwoven_wide(tag_with(isa, 0, 6), codes, at, count, tables, levels)
+    elif bits == 5:
+        unwoven_wide(tag_with(isa, 0, 5), codes, at, count, tables, levels)
+    elif bits == 4:
+        tag = tag_with(isa, 0, 4)
+        unwoven_page(tag, codes, at, count, load_table(tag, tables), levels, 0)
+    elif bits == 3:
+        tag = tag_with(isa, 0, 3)
+        unwoven_page(tag, codes, at, count, load_table(tag, tables), levels, 0)
+    elif bits == 2:
+        tag = tag_with(isa, 0, 2)
+        unwoven_page(tag, codes, at, count, load_table(tag, tables), levels, 0)
+    else:
+        tag = tag_with(isa, 0, 1)
+        unwoven_page(tag, codes, at, count, load_table(tag, tables), levels, 0)
 
 
 @kernel

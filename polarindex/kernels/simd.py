@@ -487,3 +487,65 @@ def tile_keys(typing, tile, gains, thresholds, first_query, scales, shifts, firs
 
     return types.uint64(tile, gains, thresholds, types.intp, scales, shifts, types.intp, out), code
 
+
+
+@intrinsic
+def tile_scores(typing, tile, gains, first_query, scales, lane, base, first, stride, keys):
+    """keys[row, lane] = base[first + row * stride + lane] + (tile * gain_row) * scales[lane ..], in float32."""
+    lanes = tile.lanes
+
+    def code(context, builder, sig, args):
+        acc, gains_, q, scales_, at, base_, first_, step, keys_ = args
+        floats = vector(F32, lanes)
+        gain = pointer(builder, gains_, q, F32)
+        scale = builder.load(pointer(builder, scales_, at, floats), align=4)
+        for r in range(tile.rows):
+            before = builder.load(pointer(builder, base_, first_, floats), align=4)
+            first_ = builder.add(first_, step)
+            score = builder.sitofp(builder.extract_value(acc, r), floats)
+            score = builder.fmul(score, splat(builder, builder.load(pointer(builder, gain, r, F32), align=4), lanes))
+            key = builder.fadd(before, builder.fmul(score, scale))
+            builder.store(key, pointer(builder, keys_, r * lanes, floats), align=4)
+        return context.get_dummy_value()
+
+    signature = types.none(
+        tile, gains, types.intp, scales, types.intp, base, types.intp, types.intp, keys
+    )
+    return signature, code
+
+
+@intrinsic
+def rows_reaching(typing, isa, keys, reaches, limits, first_query, lengths, lane):
+    """A bit for each row with a key that may reach its limit: keys[row, lane] + reach_row * lengths[lane ..] >= it."""
+    lanes = isa.nbytes // 4
+
+    def code(context, builder, sig, args):
+        _, keys_, reaches_, limits_, q, lengths_, at = args
+        floats = vector(F32, lanes)
+        reach, limit = pointer(builder, reaches_, q, F32), pointer(builder, limits_, q, F32)
+        length = builder.load(pointer(builder, lengths_, at, floats), align=4)
+        hits = ir.Constant(I64, 0)
+        for r in range(isa.rows):
+            key = builder.load(pointer(builder, keys_, r * lanes, floats), align=4)
+            far = splat(builder, builder.load(pointer(builder, reach, r, F32), align=4), lanes)
+            least = splat(builder, builder.load(pointer(builder, limit, r, F32), align=4), lanes)
+            bound = builder.fadd(key, builder.fmul(far, length))
+            above = builder.bitcast(builder.fcmp_ordered(">=", bound, least), ir.IntType(lanes))
+            hit = builder.icmp_unsigned("!=", above, ir.Constant(ir.IntType(lanes), 0))
+            hits = builder.or_(hits, builder.shl(builder.zext(hit, I64), ir.Constant(I64, r)))
+        return hits
+
+    return types.uint64(isa, keys, reaches, limits, types.intp, lengths, types.intp), code
+
+
+@intrinsic
+def most_of(typing, isa, keys, at):
+    """The largest of keys[at + lane], a register; anything where some are NaN."""
+    lanes = isa.nbytes // 4
+
+    def code(context, builder, sig, args):
+        _, keys_, at_ = args
+        found = builder.load(pointer(builder, keys_, at_, vector(F32, lanes)), align=4)
+        return call(builder, f"llvm.vector.reduce.fmax.v{lanes}f32", F32, [found])
+
+    return types.float32(isa, keys, types.intp), code

@@ -87,7 +87,8 @@ class Encoded(NamedTuple):
     words (n, w) uint32; scales (n, s) float32, one a stage; energies (n,) float64, for integer levels: |r|^2 for an
     unbiased scale and |r_hat|^2 for every other, what the squared distance |q|^2 + energy - 2 <q, r_hat> wants;
     offsets (n,) float64, <mu, r>; excess (n,) float64, where scales are short: what their rounding adds to <r, r_hat>,
-    which a squared distance then has in `energies`, twice, for it is the error of queries near r.
+    which a squared distance then has in `energies`, twice, for it is the error of queries near r; tails (n,) float64,
+    where there are stages after the quantizer's `head`: the length of what they have of r_hat.
     """
 
     words: Words
@@ -95,6 +96,7 @@ class Encoded(NamedTuple):
     energies: Doubles
     offsets: Doubles
     excess: Doubles | None = None
+    tails: Doubles | None = None
 
 
 class EncodedResiduals(NamedTuple):
@@ -198,7 +200,7 @@ class Quantizer(ABC):
         """
         c = centres.full[lists]
         r = x - c
-        words, scales, energies, _, excess = self.encode_rows(r, True, start)
+        words, scales, energies, _, excess, _ = self.encode_rows(r, True, start)
         offsets = np.einsum("ij,ij->i", c, r, dtype=np.float64)
         crosses = np.zeros(len(x))
         for s, (stage, part, mapped) in enumerate(zip(self.stages, self.split(words), centres.mapped, strict=True)):
@@ -235,6 +237,16 @@ class Quantizer(ABC):
         y = self.stages[0].map.forward(q[None])
         rounding = float(y.size * (np.abs(y).max() / 127) ** 2 / 12)  # the energy that rounding adds as noise
         return law.spread * across + energies * rounding / len(q)
+
+    @property
+    def head(self) -> int:
+        """Leading stages that a scan multiplies with every row; what the others can add is told by their length."""
+        return len(self.stages)
+
+    @property
+    def segmented(self) -> bool:
+        """Whether there are several stages, and an index keeps their codes and scales in panels."""
+        return len(self.stages) > 1 and all(part.lined for part in self.parts)
 
     @property
     def words(self) -> int:
@@ -338,6 +350,10 @@ class Quantizer(ABC):
     def parts(self) -> tuple[Part, ...]:
         """How an index keeps rows of codes."""
         return parts([stage.layout for stage in self.stages])
+
+    def mapped(self, x: Floats) -> list[Floats]:
+        """Rows (n, dim) as each stage's levels see them, (n, dims) float32 a stage."""
+        return [stage.map.forward(x) for stage in self.stages]
 
     def split(self, words: Words) -> list[Words]:
         """Each stage's words of rows (n, words)."""

@@ -1,0 +1,152 @@
+"""The scan of spectral codes in registers: what a quantizer's segments are to the kernel, and what it wants of queries.
+
+Read:      codes of several segments, in panels, where the machine has one of kernels.simd's sets.
+Not here:  the bounds and their law (kernels/cascade.py); whether rows are left out (plan.py)."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex import kernels
+from polarindex.codebooks import longest_levels
+from polarindex.codes import PANEL
+from polarindex.indexes.lines import NO_LINES, NO_SHIFTS, TILE_FROM, StageQueries, rows_of_a_call
+from polarindex.memory import aligned_zeros
+from polarindex.quantizers import Quantizer
+from polarindex.quantizers.base import TableStage
+
+_TILE = 8  # queries that share a tile of registers
+_HITS = 1 << 13  # that a scan has room for
+
+Floats = NDArray[np.float32]
+
+
+class SegmentCode(NamedTuple):
+    """How the register kernel sees codes in segments.
+
+    isa : the instruction set
+    head : segments that are multiplied for all rows
+    parts : (s, 5) int64, tables (s, 8, 16) int8, longest (s,) float32, as scan_segments wants them
+    lines : of all segments
+    """
+
+    isa: str
+    head: int
+    parts: NDArray[np.int64]
+    tables: NDArray[np.int8]
+    longest: Floats
+    lines: int
+
+    @property
+    def stages(self) -> int:
+        return len(self.parts)
+
+    @property
+    def dims(self) -> int:
+        """Coordinates of all segments, with the padding of their last words."""
+        return 4 * self.lines
+
+    @property
+    def head_dims(self) -> int:
+        return self.dims if self.head == self.stages else 4 * int(self.parts[self.head, 3])
+
+
+def segment_words(quantizer: Quantizer) -> list[list[int]]:
+    """Of each part of the codes, where its segments begin in a row of the part."""
+    firsts: list[list[int]] = [[] for _ in quantizer.parts]
+    number, at = 0, 0
+    for stage in quantizer.stages:
+        if at == quantizer.parts[number].words:
+            number, at = number + 1, 0
+        firsts[number].append(at)
+        at += stage.layout.words
+    return firsts
+
+
+def segment_code(quantizer: Quantizer, isa: str) -> SegmentCode | None:
+    """How an instruction set scans the quantizer's codes, or None where that cannot be."""
+    if isa == kernels.GENERIC or not quantizer.segmented:
+        return None
+    stages = [stage for stage in quantizer.stages if isinstance(stage, TableStage)]
+    firsts = [first for part in segment_words(quantizer) for first in part]
+    parts, line = [], 0
+    for stage, first in zip(stages, firsts, strict=True):
+        lines = stage.layout.padded // 4
+        parts.append((stage.layout.bits, first, stage.layout.planes[0].words, line, lines))
+        line += lines
+    longest = [longest_levels(stage.table, stage.thresholds, stage.map.dims) for stage in stages]
+    tables = np.stack([level_table(stage) for stage in stages])
+    return SegmentCode(isa, quantizer.head, np.array(parts), tables, np.array(longest, np.float32), line)
+
+
+def level_table(stage: TableStage) -> NDArray[np.int8]:
+    """A stage's levels as kernels.dot_segment looks them up, (8, 16)."""
+    table = np.zeros((8, PANEL), np.int8)
+    if stage.layout.bits < 8:
+        table.reshape(-1)[: max(PANEL, len(stage.table)) : max(1, PANEL // len(stage.table))] = stage.table
+    return table
+
+
+class SegmentScan:
+    """kernels.scan_segments with its queries; `pruned`: rows are left out that bounds rule out."""
+
+    def __init__(self, code: SegmentCode, pruned: bool, queries: list[StageQueries]) -> None:
+        self.nq = len(queries[0].levels)
+        rows = 1 if self.nq < TILE_FROM else _TILE
+        tiles = -(-self.nq // rows)
+        self.held = tiles * rows
+        self._code = code
+        self._head = code.head if pruned else code.stages
+        self._isa, self._alone = kernels.Isa(code.isa, rows, 8), kernels.Isa(code.isa, 1, 8)
+        asked = np.zeros((self.held, code.lines), np.int32)
+        sums, gains = np.zeros((code.stages, self.held), np.int32), np.zeros((code.stages, self.held), np.float32)
+        energies = np.zeros((code.stages, self.held))
+        for s, piece in enumerate(queries):
+            gains[s, : self.nq] = piece.gains
+            kernels.ask_segments(piece.levels, piece.gains, code.parts[s], asked, sums[s], energies[s])
+        reaches = np.empty_like(gains)
+        kernels.reach_after(energies, reaches)
+        quads = np.ascontiguousarray(asked.reshape(tiles, rows, code.lines).transpose(0, 2, 1))
+        self._queries = quads, asked, sums, gains, reaches
+
+    @property
+    def rows_at_once(self) -> int:
+        return rows_of_a_call(self.held * self._code.dims)
+
+    def __call__(self, arrays: Any, count: int, names: Any, allowed: Any, best: Any) -> None:
+        code = self._code
+        panels = arrays["codes0"], arrays.get("codes1", NO_LINES)
+        factors = arrays["scales"], arrays.get("shifts", NO_SHIFTS), arrays.get("tails", _NO_TAILS)
+        kernels.scan_segments(
+            self._isa,
+            self._alone,
+            panels,
+            count,
+            (self._head, code.head, code.parts),
+            code.tables,
+            code.longest,
+            self._queries,
+            factors,
+            names,
+            allowed,
+            best,
+            _room(self.held),
+        )
+
+
+_NO_TAILS = np.empty(0, np.uint16)
+_rooms = threading.local()
+
+
+def _room(held: int) -> tuple[Floats, NDArray[np.int32]]:
+    """Where this thread's scans keep hits: held on to, for new memory is cleared first, 75 us for a query alone."""
+    wanted = max(_HITS, held * PANEL)
+    if getattr(_rooms, "hits", 0) < wanted:
+        keys = aligned_zeros((PANEL * (wanted + 1),), np.float32)
+        _rooms.arrays, _rooms.hits = (keys, np.empty((3, wanted), np.int32)), wanted
+    arrays: tuple[Floats, NDArray[np.int32]] = _rooms.arrays
+    return arrays
