@@ -69,10 +69,10 @@ def measured(path: Path, bits: float, rows: int, repeats: int) -> dict[str, Any]
     with limited(1):
         add = seconds(lambda: spectral.add(x))
     truth = nearest(x, q, metric)
-    recall = {
-        f"{kind}_recall": float(np.mean([len(set(a) & set(b)) / K for a, b in zip(truth, index.search(q, K)[1], strict=True)]))
-        for kind, index in (("plain", plain), ("spectral", spectral))
-    }
+    recall = {}
+    for kind, index in (("plain", plain), ("spectral", spectral)):
+        pairs = zip(truth, index.search(q, K)[1], strict=True)
+        recall[f"{kind}_recall"] = float(np.mean([len(set(a) & set(b)) / K for a, b in pairs]))
     same = all(
         np.array_equal(one, other)
         for part in (q, *(q[i : i + 1] for i in range(SINGLES)))
