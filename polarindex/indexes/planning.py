@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks
-from polarindex.allocation import Segment, allocate, inner_error, plain_error
+from polarindex.allocation import Segment, allocate, head_of, inner_error, plain_error
 from polarindex.indexes.base import Index
 from polarindex.indexes.coding import METRICS, Sample
 from polarindex.indexes.flat import CENTRE_ROWS, ROWS_A_DIM, FlatIndex
@@ -214,23 +214,24 @@ def _options(kind: str, n: int, dim: int, metric: str, target: float, rows: Floa
     if rows is not None and (kind == "ivf" or n < LISTED or _SLOWER * n * dim <= SCANNED):
         codes += _spectral(rows, nlist)
     found = []
-    for name, bits, equal, segments in codes:
+    for name, bits, equal, segments, tails in codes:
         for store in STORES:
             recall = _known(CODES[kind], equal)
             if store != "none":
                 recall = min(_known(RERANKED[kind], equal), ROUNDED[store])
-            parts = predicted_bytes(n, dim, metric, bits, store, nlist, segments=segments)
+            parts = predicted_bytes(n, dim, metric, bits, store, nlist, segments=segments, tails=tails)
             found.append(_Option(kind, name, bits, store, nlist, recall, recall >= needed, parts))
     return found
 
 
 class _Codes(NamedTuple):
-    """Codes that may be suggested; `equal`: the bits of plain ones that err as they do."""
+    """Codes that may be suggested; `equal`: bits of plain ones that err as they do; `tails`: see predicted_bytes."""
 
     codes: str
     bits: float
     equal: float
     segments: tuple[Segment, ...] | None
+    tails: bool = False
 
 
 def _spectral(rows: Floats, nlist: int | None) -> list[_Codes]:
@@ -250,7 +251,8 @@ def _spectral(rows: Floats, nlist: int | None) -> list[_Codes]:
         best = allocate(found.energies, bits, nlist is not None)
         if best.segments and best.error <= (1 - LEAST_GAIN) * whole * np.exp(-np.interp(bits, range(9), errors)):
             equal = float(np.interp(-np.log(max(best.error / whole, 1e-30)), errors, range(9)))
-            codes.append(_Codes("spectral", bits, equal, best.segments))
+            head = head_of(rows.shape[1], bits, best.shares(found.energies)[:-1])
+            codes.append(_Codes("spectral", bits, equal, best.segments, head < len(best.segments)))
     return codes
 
 

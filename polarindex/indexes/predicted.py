@@ -54,15 +54,16 @@ def predicted_bytes(
     scan_bits: int | None = None,
     spill: float = 0.0,
     segments: Segments | None = None,
+    tails: bool = False,
 ) -> dict[str, int]:
     """What `nbytes` of an index with n rows is made of.
 
     nlist is None for a flat one; scan_bits and spill are as of IVFIndex; segments (dims, bits) are those of spectral
-    codes, None for plain ones.
+    codes, None for plain ones; tails : whether a flat index stores the lengths of what is behind the first of them.
     """
     code = _code(dim, bits, segments)
     if nlist is None:
-        parts = _flat_bytes(n, dim, metric, store, code)
+        parts = _flat_bytes(n, dim, metric, store, code, tails)
     else:
         head = ResidualCoding(make_quantizer(QUANTIZER, dim, int(bits), 0), metric, scan_bits).head if scan_bits else 0
         parts = _list_bytes(n, dim, metric, store, nlist, head, code)
@@ -71,12 +72,12 @@ def predicted_bytes(
     return parts | ({"axes": code.axes} if code.axes else {})
 
 
-def _flat_bytes(n: int, dim: int, metric: str, store: str, code: _Code) -> dict[str, int]:
+def _flat_bytes(n: int, dim: int, metric: str, store: str, code: _Code, tails: bool) -> dict[str, int]:
     plain = Coding(make_quantizer(QUANTIZER, dim, 1, 0), metric, store, True)  # whose other columns are those of all
     others = {name: column.row_bytes for name, column in plain.columns().items() if not name.startswith("codes")}
     if n >= CENTRE_ROWS:
         del others["held"]
-    others["scales"] = 2 * code.halves * code.scales
+    others["scales"] = 2 * code.halves * code.scales + 2 * tails
     spare = allocated_rows(n, block_rows(4 * code.words)) - n
     return {
         "codes": n * 4 * code.words,

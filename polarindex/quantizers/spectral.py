@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from polarindex import checks, kernels
-from polarindex.allocation import BLOCK, Segment, allocate, inner_error, plain_error, tail_half_words
+from polarindex.allocation import BLOCK, Segment, allocate, head_of, inner_error, plain_error
 from polarindex.codebooks import IntegerCodebook, integer_codebook, normal_codebook
 from polarindex.codes import Part, Words, float_scales, upper_halves
 from polarindex.quantizers.base import Doubles, Encoded, ErrorLaw, Floats, Quantizer, TableStage, ratio
@@ -30,7 +30,6 @@ from polarindex.vectors import squared_norms
 
 LEAST_GAIN = 0.1  # of the predicted squared error: what a learned basis must save to be worth its product
 LEAST_BITS, MOST_BITS = 0.25, 8.0
-HEAD_SHARE = 0.65  # of what is coded: bounds then leave 1-2 % of the rows, on Fashion-MNIST, SIFT and MiniLM at 4 bits
 
 
 class Spectral(Quantizer):
@@ -108,10 +107,7 @@ class Spectral(Quantizer):
     @cached_property
     def head(self) -> int:
         """The first segments that have most of what is coded; all where rows are too short to store a tail's length."""
-        if not tail_half_words(self.dim, self.bits):
-            return len(self.stages)
-        coded = np.cumsum(self.shares[:-1])
-        return 1 + int((coded < HEAD_SHARE * coded[-1]).sum())
+        return head_of(self.dim, self.bits, self.shares[:-1])
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -205,10 +201,8 @@ def learned(rows: Floats, bits: float, seed: int, in_lists: bool = False) -> Spe
     if not best.segments or (bits >= 1 and best.error > (1 - LEAST_GAIN) * plain_error(found.energies, whole)):
         return plain
     sizes = tuple(segment.dims for segment in best.segments)
-    ends = np.cumsum((0, *sizes))
-    shares = [float(found.energies[a:b].sum()) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-    shares.append(max(0.0, 1 - sum(shares)))
-    return Spectral(dim, bits, seed, rotated_segments(found.axes, sizes, seed), best.segments, shares)
+    basis = rotated_segments(found.axes, sizes, seed)
+    return Spectral(dim, bits, seed, basis, best.segments, best.shares(found.energies))
 
 
 def _grid(bits: int) -> IntegerCodebook:

@@ -103,15 +103,20 @@ def decaying(n, dim, seed=0):
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
-@pytest.mark.parametrize(("bits", "store", "metric"), [(1, "none", "cosine"), (2.5, "int8", "l2"), (6, "none", "ip")])
-def test_predicted_bytes_are_those_of_an_index_with_spectral_codes(kind, bits, store, metric):
-    x = decaying(20_000, 40)
+@pytest.mark.parametrize(
+    ("bits", "store", "metric", "dim"), [(1, "none", "cosine", 40), (4, "int8", "l2", 160), (6, "none", "ip", 40)]
+)
+def test_predicted_bytes_are_those_of_an_index_with_spectral_codes(kind, bits, store, metric, dim):
+    n = 8_000
+    x = decaying(n, dim)
     known = {"metric": metric, "bits": bits, "store": store, "codes": "spectral"}
-    index = pi.FlatIndex(40, **known) if kind == "flat" else pi.IVFIndex(40, **known).fit(x)
+    index = pi.FlatIndex(dim, **known) if kind == "flat" else pi.IVFIndex(dim, **known).fit(x)
     index.add(x)
     index.search(x[:1])
-    nlist, segments = getattr(index, "nlist", None), index.quantizer.segments
-    parts = predicted_bytes(20_000, 40, metric, bits, store, nlist, segments=segments)
+    nlist, code = getattr(index, "nlist", None), index.quantizer
+    tails = code.head < len(code.segments)
+    assert tails == (dim == 160)
+    parts = predicted_bytes(n, dim, metric, bits, store, nlist, segments=code.segments, tails=tails)
     assert sum(parts.values()) == pytest.approx(index.nbytes, rel=0.1 if nlist else 1e-9)
 
 
