@@ -22,12 +22,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from polarindex.distributed.direct import Address, Door, Line, LineError, Way, Ways, door, push, ready
+from polarindex.distributed.direct import Address, Door, Line, LineError, Way, Ways, door
 from polarindex.distributed.engines import imported_ray
 from polarindex.distributed.shard import Shard
 from polarindex.errors import ShardError, first_line
@@ -252,7 +253,6 @@ class Asking:
         turn = next(self._turns)
         for shard in arguments:
             self._send(shard, (turn + shard) % self._copies)
-        push(self._lines, min(self._slice, self.deadline.left()))
 
     def answers(self) -> dict[int, Any]:
         """By shards, when all have answered or time is over; the first error that one raises is raised."""
@@ -319,11 +319,14 @@ class Asking:
         if self._ways is None or any(isinstance(given, Large) and given.stays for given in arguments):
             return False
         way = self._ways.to(sent.shard, sent.replica, sent.handle)
-        line = way.line()
+        plain = tuple(given.what if isinstance(given, Large) else given for given in arguments)
+        try:
+            line = way.ask(self._method, plain)
+        except LineError:
+            self._ways = None  # a machine that is gone, with many shards, is waited for once
+            return False
         if line is None:
             return False
-        plain = tuple(given.what if isinstance(given, Large) else given for given in arguments)
-        line.ask(self._method, plain)
         self._lines[line] = sent, way
         return True
 
@@ -339,7 +342,7 @@ class Asking:
         """Take the answers that come within some seconds."""
         if self._lines:
             self._take_from_lines(min(seconds, _LEAST) if self._sent else seconds)
-            if not self._sent:
+            if not self._sent or not self._open():
                 return
             seconds = 0
         errors = self._ray.exceptions
@@ -365,18 +368,17 @@ class Asking:
         for line, (sent, way) in list(self._lines.items()):
             if sent.at < silent and way.gone(line):
                 self._give_up(line)
-        for line in ready(self._lines, seconds):
+        come = wait(list(self._lines), seconds)
+        for line in [line for line in self._lines if line in come]:
             try:
                 answer = line.answer()
             except LineError:
                 self._give_up(line)
                 continue
-            if answer is None:
-                continue
             sent, way = self._lines.pop(line)
             way.give_back(line)
             if not self._answered(sent.shard):
-                (self.found[sent.shard],) = answer
+                self.found[sent.shard] = answer
 
     def _give_up(self, line: Line) -> None:
         """Make a call through Ray that got no answer by a connection."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import socket
 import threading
 import time
+from multiprocessing.connection import Client, Listener, answer_challenge, deliver_challenge, wait
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,27 +21,14 @@ PATIENCE = 20.0  # seconds
 
 @pytest.fixture
 def opened():
-    """Doors that answer as they are told, closed at the end."""
-    doors = []
-
-    def open_(answer):
-        doors.append(Door("127.0.0.1", answer))
-        return doors[-1].address
-
-    yield open_
-    for door in doors:
-        door.close()
+    """Doors that answer as they are told."""
+    return lambda answer: Door("127.0.0.1", answer).address
 
 
 def reply(line):
-    """What `answer` says when it has all."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        found = line.answer()
-        if found is not None:
-            return found[0]
-        direct.ready([line], 0.1)
-    raise TimeoutError
+    """What `answer` says when it begins to come."""
+    assert wait([line], PATIENCE)
+    return line.answer()
 
 
 def echo(method, arguments):
@@ -71,64 +60,89 @@ def test_what_is_sent_arrives_as_it_was(opened, machine):
 
 
 def test_kernels_can_take_what_arrives(opened):
-    """It is aligned and may be written to, so no copy is made of it."""
-    line = Line(opened(lambda method, arguments: [bool(a.flags.carray) for a in arguments[0]]))
-    line.ask("name", ([np.zeros(n, kind) for n in (1, 3, 5) for kind in (np.uint8, np.int32, np.float64)],))
-    assert all(reply(line))
+    """It is aligned and may be written to, so no copy is made of it: small or large, there and back."""
+    sizes = (1, 3, 5, direct._LARGE, direct._LARGE + 1)
+    line = Line(opened(lambda method, arguments: (arguments[0], [bool(a.flags.carray) for a in arguments[0]])))
+    line.ask("name", ([np.zeros(n, kind) for n in sizes for kind in (np.uint8, np.int32, np.float64)],))
+    back, there = reply(line)
+    assert len(there) == len(back) == 15 and all(there) and all(array.flags.carray for array in back)
     line.close()
 
 
 def test_who_has_no_key_is_not_answered(opened):
     called = []
     address = opened(lambda method, arguments: called.append(method))
-    line = Line(address._replace(key=bytes(len(address.key))))
     with pytest.raises(LineError):
-        line.ask("name", ())
-        reply(line)
-    line.close()
+        Line(address._replace(key=bytes(len(address.key))))
+    with Client((address.host, address.port)) as stranger, pytest.raises((OSError, EOFError)):
+        stranger.send((pickle.dumps(("name", ())), []))
+        while stranger.poll(PATIENCE):  # a challenge, and that it is not met
+            stranger.recv_bytes()
     assert not called
 
 
 @pytest.fixture
-def impostor():
-    """Somebody who listens, and says what he is told to whoever comes."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    came = []
+def impostor(monkeypatch):
+    """Somebody who listens, and does what he is told with who comes."""
+    monkeypatch.setattr(direct, "_CONNECTING", 0.3)
+    monkeypatch.setattr(direct, "_STALLED", 0.3)
+    done = threading.Event()
+    listener = Listener(("127.0.0.1", 0), "AF_INET")
 
-    def says(words):
+    def does(what):
         def serve():
-            came.append(listening.accept()[0])
-            came[-1].sendall(words)
+            with listener.accept() as came:
+                with contextlib.suppress(OSError):  # who came is gone
+                    what(came)
+                done.wait(PATIENCE)
 
         threading.Thread(target=serve, daemon=True).start()
-        return Address("127.0.0.1", listening.getsockname()[1], "", b"k" * 32, b"a" * 32)
+        return Address("127.0.0.1", listener.address[1], "", b"k" * 32, b"a" * 32)
 
-    yield says
-    for one in (*came, listening):
-        one.close()
+    yield does
+    done.set()
+    listener.close()
 
 
 class Trap:
     """What is unpickled of an impostor does what he likes."""
 
     def __reduce__(self):
-        return exec, ("raise AssertionError('it was unpickled')",)
+        return exec, ("raise SystemExit('it was unpickled')",)
 
 
-def test_somebody_else_behind_a_port_is_not_believed(impostor):
-    message = b"".join(direct.packed([Trap()]))
-    line = Line(impostor(b"b" * 32 + message))
-    with pytest.raises(LineError, match="somebody else"):
-        line.ask("name", ())
-        reply(line)
-    line.close()
+def welcomes(came):
+    """Believe whatever is shown, and show something."""
+    came.send_bytes(b"#CHALLENGE#" + bytes(20))
+    came.recv_bytes()
+    came.send_bytes(b"#WELCOME#")
+    came.recv_bytes()
+    came.send_bytes(bytes(16))
+    came.send(Trap())
 
 
-def test_an_error_of_a_call_and_what_cannot_be_read_are_line_errors(opened):
+def knows_one_key(came):
+    """As who asks has shown it."""
+    deliver_challenge(came, b"k" * 32)
+    with pytest.raises(Exception, match="rejected"):
+        answer_challenge(came, b"k" * 32)
+    came.send(Trap())
+
+
+@pytest.mark.parametrize(
+    "what", [welcomes, knows_one_key, lambda came: came.send(Trap()), lambda came: came.close(), lambda came: None]
+)
+def test_somebody_else_behind_a_port_is_not_believed(impostor, what):
+    """Whether he says what a door says, something else, or nothing."""
+    with pytest.raises(LineError):
+        Line(impostor(what))
+
+
+def test_an_error_of_a_call_and_what_cannot_be_sent_or_read_are_line_errors(opened):
     def fail(method, arguments):
         raise KeyError("of the call")
 
-    for answer in (fail, lambda method, arguments: threading.Lock()):  # a lock cannot be sent
+    for answer in (fail, lambda method, arguments: threading.Lock(), lambda method, arguments: Trapdoor()):
         line = Line(opened(answer))
         line.ask("name", ())
         with pytest.raises(LineError):
@@ -136,30 +150,37 @@ def test_an_error_of_a_call_and_what_cannot_be_read_are_line_errors(opened):
         line.close()
 
 
-def test_a_call_that_is_not_taken_at_once_goes_on_when_it_is_looked_at():
-    """As of a machine that hangs for a while: the caller is not held up meanwhile."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        address = Address("127.0.0.1", listening.getsockname()[1], "", b"k" * 32, b"a" * 32)
-        line = Line(address)
-        began = time.monotonic()
+class Trapdoor:
+    """Cannot be read, as what another version has pickled."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def greets(came):
+    deliver_challenge(came, b"k" * 32)
+    answer_challenge(came, b"a" * 32)
+
+
+def test_who_takes_or_says_nothing_for_some_time_is_given_up(impostor):
+    """As a machine that is off, or hangs: a call is held up for so long and no longer."""
+
+    def begins(came):
+        greets(came)
+        came.recv()
+        came.send((b"", [1000]))
+
+    began = time.monotonic()
+    line = Line(impostor(greets))
+    with pytest.raises(LineError):
         line.ask("name", (np.ones(50_000_000, np.uint8),))
-        direct.push([line], 0.05)
-        assert line.unsent and line.answer() is None and time.monotonic() - began < PATIENCE / 2
-
-        def serve():
-            came, _ = listening.accept()
-            with came:
-                assert direct._exactly(came, 32) == address.key
-                came.sendall(address.answer)
-                message = direct._Message()
-                message.take_from(came)
-                came.sendall(b"".join(direct.packed([int(message.value()[1][0].sum())])))
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        assert reply(line) == 50_000_000
-        thread.join()
-        line.close()
+    line.close()
+    line = Line(impostor(begins))
+    line.ask("name", ())
+    with pytest.raises(LineError):
+        reply(line)
+    line.close()
+    assert time.monotonic() - began < PATIENCE / 2
 
 
 class Asked:
@@ -193,18 +214,28 @@ def handle(monkeypatch):
 def test_connections_are_kept_until_one_is_lost(opened, handle):
     handle.address = opened(echo)
     way = direct.Way(handle)
-    line = way.line()
-    line.ask("name", ())
+    line = way.ask("name", ())
     reply(line)
     way.give_back(line)
-    assert way.line() is line
-    other = way.line()
+    assert way.ask("name", ()) is line
+    other = way.ask("name", ())
     assert other is not line
+    reply(line)
     way.give_back(line)
     handle.address = opened(echo)  # the actor is another process by now
     way.lose(other)
-    assert line.fileno() == other.fileno() == -1  # closed, both
-    assert way.line().address == handle.address
+    assert line.closed and other.closed
+    assert way.ask("name", ()).address == handle.address
+    way.close()
+
+
+def test_a_connection_that_fails_when_it_is_used_is_lost(opened, impostor, handle):
+    handle.address = impostor(greets)
+    way = direct.Way(handle)
+    with pytest.raises(LineError):
+        way.ask("name", (np.ones(50_000_000, np.uint8),))
+    handle.address = opened(echo)
+    assert way.ask("name", ()).address == handle.address
     way.close()
 
 
@@ -218,27 +249,28 @@ def test_where_there_is_no_way_ray_is_used_and_it_is_tried_again_later(opened, h
     closed.close()
     for wrong in (None, nowhere, handle.lost):  # encrypted, not to be reached, or gone
         handle.address = wrong
-        assert way.line() is None
+        with pytest.raises(LineError) if wrong is nowhere else contextlib.nullcontext():
+            assert way.ask("name", ()) is None
         handle.address = address
-        assert way.line() is None  # not asked again so soon
+        assert way.ask("name", ()) is None  # not asked again so soon
         clock.now += 10
     handle.come = False
-    assert way.line() is None
+    assert way.ask("name", ()) is None
     handle.come = True
-    assert way.line().address == address
+    assert way.ask("name", ()).address == address
     way.close()
 
 
 def test_of_a_silent_connection_ray_knows_whether_somebody_is_there(opened, handle):
     handle.address = opened(echo)
     way = direct.Way(handle)
-    line = way.line()
+    line = way.ask("name", ())
     assert not way.gone(line)
     handle.come = False
     assert not way.gone(line)
     handle.come, handle.address = True, opened(echo)
     assert way.gone(line)
-    other = way.line()
+    other = way.ask("name", ())
     assert not way.gone(other)
     handle.address = handle.lost
     assert way.gone(other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import polarindex as pi
-from polarindex.distributed import ShardedIndex, actors
+from polarindex.distributed import ShardedIndex, actors, direct
 from polarindex.distributed.routing import shards_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray and its processes warn of much that is not ours
@@ -75,14 +76,30 @@ def test_a_connection_that_says_nothing_is_given_up_where_ray_knows_of_a_new_act
     index, whole = served
     ways = index._searches._ways._ways.values()
     right = [way._address for way in ways]
-    with socket.create_server((right[0].host, 0)) as nobody:
+    over = threading.Event()
+    silent = direct.Door(right[0].host, lambda method, arguments: over.wait(20)).address
+    for way in ways:
+        way.close()
+        way._address = silent
+    began = time.monotonic()
+    assert_same(index.search(rows[:20], 5, timeout=20), whole.search(rows[:20], 5))
+    assert time.monotonic() - began > actors._SILENCE
+    over.set()
+    assert [way._address in right for way in ways].count(True) == index.num_shards  # one copy of each was asked
+
+
+def test_a_machine_that_is_off_is_waited_for_once(served, rows, monkeypatch):
+    """However many shards it has, the others are asked through Ray."""
+    monkeypatch.setattr(direct, "_CONNECTING", 0.2)
+    index, whole = served
+    ways = index._searches._ways._ways.values()
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        off = direct.Address("127.0.0.1", nobody.getsockname()[1], "", b"", b"")
         for way in ways:
             way.close()
-            way._address = right[0]._replace(port=nobody.getsockname()[1], name="")
-        began = time.monotonic()
-        assert_same(index.search(rows[:20], 5, timeout=20), whole.search(rows[:20], 5))
-        assert time.monotonic() - began > actors._SILENCE
-    assert [way._address in right for way in ways].count(True) == index.num_shards  # one copy of each was asked
+            way._address = off
+        assert_same(index.search(rows[:20], 5), whole.search(rows[:20], 5))
+        assert [way._address for way in ways].count(off) == len(ways) - 1
 
 
 def test_without_connections_all_goes_through_ray(ray, rows, tmp_path):
@@ -181,10 +198,13 @@ def hanging(ray, served):
         os.kill(process, signal.SIGCONT)
 
 
-def test_a_copy_that_hangs_is_not_waited_for(served, rows, hanging, monkeypatch):
-    """Half of the calls ask it first."""
+@pytest.mark.parametrize("through_ray", [False, True])
+def test_a_copy_that_hangs_is_not_waited_for(served, rows, hanging, monkeypatch, through_ray):
+    """Half of the calls ask it first: all by connections, or this one through Ray and the others by connections."""
     index, whole = served
     hanging(0)
+    if through_ray:
+        monkeypatch.setattr(index._searches._ways._ways[0, 0], "_line", lambda: None)
     monkeypatch.setattr(index._searches, "_hedge", 0.1)
     for _ in range(4):
         assert_same(index.search(rows[:20], 5), whole.search(rows[:20], 5))
