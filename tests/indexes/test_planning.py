@@ -9,7 +9,7 @@ from polarindex.indexes.planning import LISTED, SCANNED, predicted_bytes
 CASES = [(1, "none", "cosine", 40), (4, "float16", "l2", 24), (2, "int8", "ip", 24), (8, "none", "l2", 96)]
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf"])
+@pytest.mark.parametrize("kind", ["flat", pytest.param("ivf", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("bits", "store", "metric", "dim"), CASES)
 def test_predicted_bytes_are_those_of_the_index(kind, bits, store, metric, dim):
     """Of a flat index exactly; of lists, whose sizes nobody knows, to a tenth."""

@@ -304,6 +304,7 @@ def test_rows_before_there_are_enough_are_held_and_then_coded_like_all(rows, cen
         assert not a._coding.centre.mu.any()
 
 
+@pytest.mark.slow
 def test_wide_rows_wait_for_four_rows_a_dimension():
     index = pi.FlatIndex(400, bits=1, codes="spectral")
     index.add(decaying(1500, 400))

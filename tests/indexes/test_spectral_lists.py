@@ -149,7 +149,7 @@ SEGMENTS = [[(32, b)] for b in range(1, 9)] + [[(64, 3), (32, 1)], [(32, 8), (32
 
 
 @pytest.mark.parametrize("segments", SEGMENTS)
-@pytest.mark.parametrize("options", [{}, {"store": "float32", "spill": 0.3}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"store": "float32", "spill": 0.3}, marks=pytest.mark.slow)])
 def test_one_call_and_steps_find_the_same_bits(monkeypatch, rows, segments, options):
     """Single queries and batches, some of the lists, filters, second lists, and lists of a row or none."""
     axes = np.linalg.qr(isotropic(DIM))[0]
