@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import itertools
 import json
 import os
 import resource
@@ -433,14 +434,14 @@ def truncations(bases: list[tuple[Files, list[np.ndarray]]]) -> Iterator[Files]:
                 yield files | {name: data[:length]}
 
 
-def child(kind: str, rounds: int, seed: int, first: int, truncate: bool, cells: int, place: Path) -> None:
+def child(kind: str, rounds: int, seed: int, first: int, every: int, cells: int, place: Path) -> None:
     """Do rounds, telling in a file which one it is."""
     warnings.simplefilter("ignore")
     bases = originals(kind, cells)
     if not all(np.array_equal(a, b) for a, b in zip(bases[0][1], originals(kind, 1)[0][1], strict=True)):
         raise Broken("the answers of an index differ from run to run")
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
-    cuts = enumerate(truncations(bases[-1:])) if truncate else None  # which has a log
+    cuts = itertools.islice(enumerate(truncations(bases[-1:])), 0, None, every) if every else None  # which has a log
     count = loads = 0
     for number in range(first, first + rounds):
         draw = Draw(seed, number)
@@ -472,11 +473,13 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the number of the first round")
     parser.add_argument("--cells", type=int, default=4, help="how many quantizers and stores")
     parser.add_argument("--truncate", action="store_true", help="cut every file at every byte instead")
+    parser.add_argument("--every", type=int, default=1, help="of the cuts, one in so many")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
         rounds = 10**9 if asked.truncate else asked.rounds
-        child(asked.kind, rounds, asked.seed, asked.first, asked.truncate, asked.cells, asked.child)
+        every = asked.every if asked.truncate else 0
+        child(asked.kind, rounds, asked.seed, asked.first, every, asked.cells, asked.child)
         return 0
     return watched([sys.executable, __file__, *sys.argv[1:]])
 

@@ -10,8 +10,8 @@ import pytest
 from polarindex import kernels
 
 INDEXES = Path(__file__).parent / "indexes"
-# What searches: files, locks, threads, signals and memory are the same whatever the kernels' set is.
-SEARCHING = "flat ivf ivf_model ivf_spill first_planes ranges coarse probing filters graph plan spectral_lists".split()
+# What searches by kernels of its own: files, locks, plans and memory are the same whatever their set is.
+SEARCHING = "flat ivf ivf_spill first_planes ranges coarse probing filters spectral_lists".split()
 
 
 @pytest.mark.isa
