@@ -11,14 +11,13 @@ from polarindex import kernels
 
 INDEXES = Path(__file__).parent / "indexes"
 # What searches by kernels of its own: files, locks, plans and memory are the same whatever their set is.
-SEARCHING = "flat ivf ivf_spill first_planes ranges coarse probing filters spectral_lists".split()
+SEARCHING = "flat ivf ivf_spill first_planes ranges coarse probing filters".split()
 
 
 @pytest.mark.isa
 @pytest.mark.parametrize("name", kernels.available()[1:])
 def test_index_tests_pass_under(name):
     files = [str(INDEXES / f"test_{part}.py") for part in SEARCHING]
-    some = ["-k", "not test_spectral_lists or score_law"]  # the others search by the same kernel
-    command = [sys.executable, "-m", "pytest", "-q", *files, *some, "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", *files, "-p", "no:cacheprovider"]
     done = subprocess.run(command, env=os.environ | {"POLARINDEX_ISA": name}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
