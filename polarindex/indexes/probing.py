@@ -30,7 +30,7 @@ from polarindex.indexes.lists import Lists
 from polarindex.indexes.originals import original_rows
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.scan import STEP, Products, integer_queries, rows_of
-from polarindex.indexes.segmented import Segments
+from polarindex.indexes.segments import ListSegments
 from polarindex.indexes.threads import go_on
 from polarindex.kernels.limits import EMPTY_ID, INNER_PRODUCT, L2
 from polarindex.quantizers import EDEN
@@ -227,7 +227,7 @@ class ListScan:
             held += _side(self._copies.rows, code, self._copies.told(copies_store, store))
         segments = None
         if isinstance(self._coding.quantizer, Spectral):
-            segments = Segments(self._coding.quantizer)
+            segments = ListSegments(self._coding.quantizer)
             none = [0] * len(mine) if self._copies is None else []
             held += [*none, len(segments.plan), segments.plan, segments.tables, self._coding.scale_word]
         about = [part.__array_interface__["data"][0] if isinstance(part, np.ndarray) else int(part) for part in held]
@@ -386,7 +386,7 @@ class Told(NamedTuple):
     about: NDArray[np.int64]
     held: list[Any]
     probing: bool
-    segments: Segments | None
+    segments: ListSegments | None
 
     def way(self, first: bool) -> tuple[Any, Any, Any]:
         """The kernel for a search by whole codes or by the `first` planes, and its first two arguments."""

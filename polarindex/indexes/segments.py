@@ -1,11 +1,13 @@
-"""The scan of spectral codes in registers: what a quantizer's segments are to the kernel, and what it wants of queries.
+"""The scan of spectral codes in registers: what a quantizer's segments are to kernels, and what these want of queries.
 
 Read:      codes of several segments, in panels, where the machine has one of kernels.simd's sets.
-Not here:  the bounds and their law (kernels/cascade.py); whether rows are left out (plan.py)."""
+Not here:  the bounds and their law (kernels/cascade.py); whether rows are left out (plan.py); lists (probing.py)."""
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from polarindex.indexes.lines import NO_LINES, NO_SHIFTS, TILE_FROM, StageQuerie
 from polarindex.memory import aligned_zeros
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.base import TableStage
+from polarindex.quantizers.spectral import Spectral
 
 _TILE = 8  # queries that share a tile of registers
 _HITS = 1 << 13  # that a scan has room for
@@ -72,15 +75,36 @@ def segment_code(quantizer: Quantizer, isa: str) -> SegmentCode | None:
     if isa == kernels.GENERIC or not quantizer.segmented:
         return None
     stages = [stage for stage in quantizer.stages if isinstance(stage, TableStage)]
-    firsts = [first for part in segment_words(quantizer) for first in part]
+    parts = _parts(stages, [first for part in segment_words(quantizer) for first in part])
+    longest = [longest_levels(stage.table, stage.thresholds, stage.map.dims) for stage in stages]
+    tables = np.stack([level_table(stage) for stage in stages])
+    lines = int(parts[-1, 3] + parts[-1, 4])
+    return SegmentCode(isa, quantizer.head, parts, tables, np.array(longest, np.float32), lines)
+
+
+def _parts(stages: Sequence[TableStage], firsts: Sequence[int]) -> NDArray[np.int64]:
+    """(s, 5): of each segment its bits, its first word, the words of a plane, its first line of levels and how many."""
     parts, line = [], 0
     for stage, first in zip(stages, firsts, strict=True):
         lines = stage.layout.padded // 4
         parts.append((stage.layout.bits, first, stage.layout.planes[0].words, line, lines))
         line += lines
-    longest = [longest_levels(stage.table, stage.thresholds, stage.map.dims) for stage in stages]
-    tables = np.stack([level_table(stage) for stage in stages])
-    return SegmentCode(isa, quantizer.head, np.array(parts), tables, np.array(longest, np.float32), line)
+    return np.array(parts, np.int64)
+
+
+class ListSegments:
+    """What kernels.answer_by_segments is told of a quantizer, whose arrays the addresses are of.
+
+    plan : (s, 7) int64: bits, first word, words of a plane, first line of levels, lines, address and size of the basis
+    tables : (s, 8, 16) int8, as of kernels.dot_segment
+    """
+
+    def __init__(self, quantizer: Spectral) -> None:
+        self._quantizer = quantizer
+        firsts = itertools.accumulate((stage.layout.words for stage in quantizer.stages[:-1]), initial=0)
+        bases = [(own.groups.__array_interface__["data"][0], len(own.groups)) for own in quantizer.maps]
+        self.plan = np.concatenate([_parts(quantizer.stages, list(firsts)), np.array(bases, np.int64)], axis=1)
+        self.tables = np.stack([level_table(stage) for stage in quantizer.stages])
 
 
 def level_table(stage: TableStage) -> NDArray[np.int8]:

@@ -428,6 +428,23 @@ def prepared(about, given):
     return able, (rows, quads, sums, gains), constants
 
 
+@inlined
+def best_found(about, kind, store, found, keep_count, exact, given, constants, out_distances, out_ids):
+    """The k best of the candidates, by their originals where `exact`, else by their codes."""
+    metric = about[METRIC]
+    sign = np.float32(-1 if metric == L2 else 1)
+    if exact:
+        originals = (
+            view(about, np.int64, ORIGINALS, (about[ORIGINAL_COUNT],)),
+            view(about, np.int64, ORIGINAL_SCALES, (about[SCALE_COUNT],)),
+            about[ORIGINAL_BITS],
+        )
+        by = COSINE if about[UNIT] else metric
+        best_by_originals(kind, originals, by, store, found, keep_count, given, sign, out_distances, out_ids)
+    else:
+        best_by_codes(store, found, constants, sign, out_distances, out_ids)
+
+
 @kernel
 def answer(isa, kind, about, given, nprobe, gap, keep_count, exact, allowed, out_distances, out_ids):
     """The k best of every query in the lists that it probes; whether all queries could be answered.
@@ -448,17 +465,7 @@ def answer(isa, kind, about, given, nprobe, gap, keep_count, exact, allowed, out
     side, found = side_at(about, 0), empty_candidates(nq, keep_count)
     settings = metric, nprobe, np.float32(gap)
     scan_probed(isa, about, coarse_side(about, d), side, queries, settings, keep_count, allowed, found)
-    sign = np.float32(-1 if metric == L2 else 1)
-    if exact:
-        originals = (
-            view(about, np.int64, ORIGINALS, (about[ORIGINAL_COUNT],)),
-            view(about, np.int64, ORIGINAL_SCALES, (about[SCALE_COUNT],)),
-            about[ORIGINAL_BITS],
-        )
-        by = COSINE if about[UNIT] else metric
-        best_by_originals(kind, originals, by, side[0], found, keep_count, given, sign, out_distances, out_ids)
-    else:
-        best_by_codes(side[0], found, constants, sign, out_distances, out_ids)
+    best_found(about, kind, side[0], found, keep_count, exact, given, constants, out_distances, out_ids)
     return True
 
 

@@ -1,7 +1,7 @@
 """A search of an inverted file whose rows have codes in segments, in one call: `search.answer` for spectral codes.
 
-    queries -> lists, by the centroids' codes -> products with the basis, rounded a segment at a time -> scan_segments
-            -> candidates -> the k best by codes, or by originals
+    queries -> lists, by the centroids' codes -> products with the basis, rounded a segment at a time
+            -> scan_segment_lists -> candidates -> the k best by codes, or by originals
 
 Law:       key = (shift_v + the sum over segments of (dot * gain_q) * scale_v, one after the other) + offset_ql in
            float32; all else is as of probe.scan_lists and search.answer.
@@ -18,21 +18,14 @@ from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.copies import join_copies, raise_limits
 from polarindex.kernels.dense import project
 from polarindex.kernels.lanes import LANES, moved
-from polarindex.kernels.limits import COSINE, L2
+from polarindex.kernels.limits import L2
 from polarindex.kernels.probe import AHEAD, ALONE_UP_TO, ask_ahead, list_pages, page_at, shrunk
 from polarindex.kernels.search import (
     ABOUT,
     COPIED,
     METRIC,
-    ORIGINAL_BITS,
-    ORIGINAL_COUNT,
-    ORIGINAL_SCALES,
-    ORIGINALS,
-    SCALE_COUNT,
     SIDE,
-    UNIT,
-    best_by_codes,
-    best_by_originals,
+    best_found,
     coarse_side,
     empty_candidates,
     prepared,
@@ -40,13 +33,13 @@ from polarindex.kernels.search import (
     side_at,
     view,
 )
+from polarindex.kernels.segments import decoded_segment
 from polarindex.kernels.simd import (
     bias_of,
     keep,
     lanes_of,
     load,
     on_line,
-    planes_of,
     row_starts,
     rows_of,
     start,
@@ -54,7 +47,7 @@ from polarindex.kernels.simd import (
     tile_dot4_of,
     tile_from,
 )
-from polarindex.kernels.weave import PANEL, load_table, unwoven_page, unwoven_wide
+from polarindex.kernels.weave import PANEL
 
 PART = 7  # what `plan` says of a segment
 BITS, FIRST_WORD, PLANE_WORDS, FIRST_LINE, LINES, BASIS, GROUPS = range(PART)
@@ -63,37 +56,12 @@ SEGMENTS, PLAN, LEVEL_TABLES, SCALES = range(ABOUT + SIDE, ABOUT + SIDE + 4)  # 
 
 
 @inlined
-def _unwoven(isa, block, first, count, tables, lines, line):
-    """Levels of a segment whose bits are the planes of the tag, in `lines` from `line` on."""
-    if 4 < planes_of(isa) < 8:
-        unwoven_wide(isa, block, first, count, tables, moved(lines, line))
-    else:
-        unwoven_page(isa, block, first, count, load_table(isa, tables), lines, line)
-
-
-@inlined
 def _decoded(isa, block, at, plan, tables, lines):
     """Levels of a page, segment by segment, in `lines`."""
     for t in range(plan.shape[0]):
-        bits, count = plan[t, BITS], plan[t, PLANE_WORDS]
-        first, line = at + plan[t, FIRST_WORD] * PANEL, plan[t, FIRST_LINE] * PANEL
-        own = moved(tables, t * TABLES * LANES)
-        if bits == 1:
-            _unwoven(tag_with(isa, 0, 1), block, first, count, own, lines, line)
-        elif bits == 2:
-            _unwoven(tag_with(isa, 0, 2), block, first, count, own, lines, line)
-        elif bits == 3:
-            _unwoven(tag_with(isa, 0, 3), block, first, count, own, lines, line)
-        elif bits == 4:
-            _unwoven(tag_with(isa, 0, 4), block, first, count, own, lines, line)
-        elif bits == 5:
-            _unwoven(tag_with(isa, 0, 5), block, first, count, own, lines, line)
-        elif bits == 6:
-            _unwoven(tag_with(isa, 0, 6), block, first, count, own, lines, line)
-        elif bits == 7:
-            _unwoven(tag_with(isa, 0, 7), block, first, count, own, lines, line)
-        else:
-            _unwoven(tag_with(isa, 0, 8), block, first, count, own, lines, line)
+        first, own = at + plan[t, FIRST_WORD] * PANEL, moved(tables, t * TABLES * LANES)
+        line = moved(lines, plan[t, FIRST_LINE] * PANEL)
+        decoded_segment(isa, block, first, plan[t, PLANE_WORDS], plan[t, BITS], own, line)
 
 
 @inlined
@@ -126,7 +94,7 @@ def _offer(isa, plan, lines, factors, asked, firsts, begin, gains, per_slot, s, 
 
 
 @kernel
-def scan_segments(isa, alone, store, code, chains, jobs, queries, allowed, found, keep_count):
+def scan_segment_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, keep_count):
     """Offer the rows of some lists to the candidates of the queries that probe them, as probe.scan_lists does.
 
     code = (plan (s, PART) int64: of each segment its bits, its first word in a row, the words of a plane (all, at 8
@@ -219,7 +187,7 @@ def scan_segments(isa, alone, store, code, chains, jobs, queries, allowed, found
 
 @kernel
 def round_segments(about, centred, plan, quads, sums, gains):
-    """Queries as scan_segments takes them, each segment's as of search.round_queries; centred (nq, d) float32."""
+    """Queries as scan_segment_lists takes them, each segment's as of search.round_queries; centred (nq, d) float32."""
     nq, d = centred.shape
     levels = quads.view(np.int8)
     factor = np.float32(2.0 / 127 if about[METRIC] == L2 else 1.0 / 127)
@@ -248,7 +216,7 @@ def answer_by_segments(isa, kind, about, given, nprobe, gap, keep_count, exact, 
     """`search.answer` for codes in segments; whether all queries could be answered.
 
     about : behind the side of second lists, which is zeros where there are none: how many segments, the addresses of
-        plan and tables, see scan_segments, and the word where scales are. plan[t, BASIS] is the address of the
+        plan and tables, see scan_segment_lists, and the word where scales are. plan[t, BASIS] is the address of the
         segment's (GROUPS, d, 16) of dense.project.
     """
     nq, d = given.shape
@@ -276,21 +244,11 @@ def answer_by_segments(isa, kind, about, given, nprobe, gap, keep_count, exact, 
             store, code, chains, sizes = side_at(about, ABOUT)
             allowed, into = allowed[min(about[COPIED], allowed.size) :], empty_candidates(nq, keep_count)
             into[3][:] = found[3]
-        scan_segments(
+        scan_segment_lists(
             isa, tag_with(isa, 1, 0), store, (plan, tables, about[SCALES], code[3]), chains,
             (lists, starts, members, offsets, sizes), queries, allowed, into, keep_count,
         )
     if about[COPIED]:
         join_copies(found, into, own[0], store, keep_count)
-    sign = np.float32(-1 if metric == L2 else 1)
-    if exact:
-        originals = (
-            view(about, np.int64, ORIGINALS, (about[ORIGINAL_COUNT],)),
-            view(about, np.int64, ORIGINAL_SCALES, (about[SCALE_COUNT],)),
-            about[ORIGINAL_BITS],
-        )
-        by = COSINE if about[UNIT] else metric
-        best_by_originals(kind, originals, by, own[0], found, keep_count, given, sign, out_distances, out_ids)
-    else:
-        best_by_codes(own[0], found, constants, sign, out_distances, out_ids)
+    best_found(about, kind, own[0], found, keep_count, exact, given, constants, out_distances, out_ids)
     return True
