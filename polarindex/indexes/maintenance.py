@@ -67,7 +67,7 @@ def check_alike(index: IVFIndex, other: Any) -> None:
     if getattr(other, "kind", None) != index.kind:  # searched on a GPU or not
         raise TypeError(f"other must be an {type(index).__name__}, got {type(other).__name__}")
     mine, theirs = index._held.centroids, other._held.centroids
-    wanted, given = index.parameters(), other.parameters()
+    wanted, given = ({**one.parameters(), "codes": one.codes} for one in (index, other))  # a GPU index takes no codes
     for name in {**wanted, **given}:
         if given.get(name) != wanted.get(name):
             raise ValueError(f"other has {name}={given.get(name)!r}, this index {name}={wanted.get(name)!r}")

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from polarindex.gpu import coding, flat, mirror, reference
+from polarindex.gpu import coding, flat, ivf, lists, mirror, reference
 from polarindex.gpu.layout import TILE, Layout
 from polarindex.gpu.search import _SCAN
 from polarindex.gpu.shapes import Card
@@ -305,7 +305,7 @@ def row_masks(layout):
 def devices(monkeypatch):
     """Two emulated devices in the place of all GPUs; rows are coded on the host."""
     found = [Emulated(number, np.random.default_rng(number)) for number in range(2)]
-    for module, name in ((coding, "device"), (flat, "gpu"), (mirror, "device")):
+    for module, name in ((coding, "device"), (flat, "gpu"), (ivf, "gpu"), (lists, "device"), (mirror, "device")):
         monkeypatch.setattr(module, name, lambda number: found[number])
     monkeypatch.setattr(coding, "coder", lambda device, quantizer: None)
     return found

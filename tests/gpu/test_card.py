@@ -471,13 +471,14 @@ def test_the_first_removal_sends_no_row_again(rng, monkeypatch):
     cpu, gpu = pair(rng, 5000, 64)
     q = rng.standard_normal((4, 64)).astype(np.float32)
     gpu.search(q, 3)
-    sent_rows, real = [], type(gpu._mirror).pack
+    (mirror,) = gpu._copies
+    sent_rows, real = [], type(mirror).pack
 
     def pack(self, cp, words, *where):
         sent_rows.append(len(words))
         return real(self, cp, words, *where)
 
-    monkeypatch.setattr(type(gpu._mirror), "pack", pack)
+    monkeypatch.setattr(type(mirror), "pack", pack)
     for index in (cpu, gpu):
         index.remove([17, 4000])
     check(cpu, gpu, q, 10)

@@ -245,3 +245,17 @@ def test_what_kernels_are_told_is_what_they_read():
 
 def test_a_blocks_warps_share_an_item_evenly():
     assert ITEM_PAGES % (2 * probing._WARPS) == 0  # two pages each
+
+
+def test_indexes_merge_whichever_of_them_are_on_a_gpu(devices, rng):
+    x = rng.standard_normal((600, 16)).astype(np.float32)
+    cpu = pi.IVFIndex(16, nlist=4)
+    cpu.fit(x)
+    gpu, other = cpu.to_gpu(), cpu.to_gpu()
+    gpu.add(x[:300], np.arange(300))
+    other.add(x[300:], np.arange(300, 600))
+    gpu.merge(other)
+    cpu.merge(gpu)
+    (like := other.empty_like()).merge(cpu)
+    for index in (gpu, cpu, like):
+        np.testing.assert_array_equal(np.sort(index.ids), np.arange(600))
