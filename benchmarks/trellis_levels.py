@@ -1,0 +1,93 @@
+"""The levels of trellis codes, polarindex/trellis.json: learned from normal numbers, the same bytes every time.
+
+    python -m benchmarks.trellis_levels [--seeds 32] [--rounds 150]
+
+Lloyd's algorithm, as for scalar levels (Max 1960, Lloyd 1982), with Viterbi's in the place of the nearest level: rows of
+N(0, 1) are coded, and a window's level becomes the mean of what it was taken for. Where it ends depends on where it
+begins, a random order of 256 quantiles; of some beginnings the best is kept. Levels are then rounded to int8, as scans
+multiply them, and the error that is written down is of those and of rows that had no part in any of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+import polarindex
+from polarindex import kernels
+from polarindex.codes import RingLayout
+
+BITS = (1, 2, 3, 4)
+ROWS, DIM, STATES = 256, 1024, 256
+TESTED = 4096  # rows by which the error is known to .1 %
+FILE = Path(polarindex.__file__).parent / "trellis.json"
+Floats = NDArray[np.float32]
+
+
+def normal_rows(count: int, *seed: int) -> Floats:
+    """Rows of N(0, 1), of length sqrt(DIM) as rows that are coded."""
+    rows = np.random.default_rng(seed).standard_normal((count, DIM))
+    return (rows * (np.sqrt(DIM) / np.linalg.norm(rows, axis=1))[:, None]).astype(np.float32)
+
+
+def windows_of(rows: Floats, levels: Floats, bits: int) -> NDArray[np.uint8]:
+    layout = RingLayout(DIM, bits)
+    words, dots = np.empty((len(rows), layout.words), np.uint32), np.empty(len(rows))
+    kernels.encode_trellis(kernels.Step(bits), rows, np.ones(len(rows), np.float32), levels, words, dots)
+    return layout.unpack(words)[:, :DIM]
+
+
+def distortion(rows: Floats, levels: Floats, bits: int) -> float:
+    return float(np.mean((rows - levels[windows_of(rows, levels, bits)]).astype(np.float64) ** 2))
+
+
+def learned(rows: Floats, bits: int, rounds: int, seed: int) -> Floats:
+    """Levels by window, in standard deviations."""
+    quantile = NormalDist().inv_cdf
+    order = np.random.default_rng((bits, seed)).permutation(STATES)
+    levels = np.array([quantile((place + 0.5) / STATES) for place in order], np.float32)
+    for _ in range(rounds):
+        windows = windows_of(rows, levels, bits).ravel()
+        counts = np.bincount(windows, minlength=STATES)
+        sums = np.bincount(windows, rows.ravel(), minlength=STATES)
+        levels = np.where(counts > 0, sums / np.maximum(counts, 1), levels).astype(np.float32)
+    return levels
+
+
+def rounded(levels: Floats) -> tuple[NDArray[np.int8], float]:
+    """int8 levels, the largest 127, and what they are multiples of."""
+    unit = float(np.abs(levels).max() / 127)
+    return np.rint(levels / unit).astype(np.int8), unit
+
+
+def book(bits: int, seeds: int, rounds: int) -> dict[str, object]:
+    rows, trial = normal_rows(ROWS, bits, 0), normal_rows(TESTED, bits, 1)
+    found = []
+    for seed in range(seeds):
+        levels = learned(rows, bits, rounds, seed)
+        table, unit = rounded(levels)
+        found.append((distortion(trial, (table * unit).astype(np.float32), bits), seed, table, unit, levels))
+    _, seed, table, unit, levels = min(found, key=lambda one: one[:2])
+    tested = normal_rows(TESTED, bits, 2)
+    error = distortion(tested, (table * unit).astype(np.float32), bits)
+    print(f"{bits} bits: {error:.5f}, before rounding {distortion(tested, levels, bits):.5f}, seed {seed}, "
+          f"seeds {min(found)[0]:.5f} to {max(found)[0]:.5f}", flush=True)  # fmt: skip
+    return {"bits": bits, "seed": seed, "distortion": round(error, 6), "unit": unit, "levels": table.tolist()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=150)
+    options = parser.parse_args()
+    books = [json.dumps(book(bits, options.seeds, options.rounds)) for bits in BITS]
+    about = f'"window": 8, "seeds": {options.seeds}, "rounds": {options.rounds}, "rows": {ROWS}, "dim": {DIM}'
+    FILE.write_text("{" + about + ', "books": [\n' + ",\n".join(books) + "\n]}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
