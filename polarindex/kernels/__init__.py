@@ -39,7 +39,7 @@ _FILES = {
     "unpack_fields": "bitstream",
     "unpack_ring": "ring",
     "scan_ring": "ring",
-    "Step": "viterbi",
+    "Step": "costs",
     "encode_trellis": "viterbi",
     "polar_angles": "polar",
     "polar_vectors": "polar",

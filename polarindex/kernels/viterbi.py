@@ -5,170 +5,26 @@ j - 1. Viterbi's algorithm goes from the last coordinate to the first: the cost 
 of the coordinates from its own on. A window's successors share its upper bits, so that a step takes the least of
 2^bits costs, which is `bits` rounds of the lesser of two halves, and gives it to 2^bits windows.
 
-Law:       the windows of reference.trellis_windows, bit for bit, on every machine; ties go to the lower half, in each
+Law:       the rings of reference.encode_trellis, bit for bit, on every machine; ties go to the lower half, in each
            round. Costs are float32, each operation rounded.
 Ring:      where the last window reaches over the end of the ring, its last bits are the first window's first. These
            are chosen as the best for SPAN coordinates on both sides of the seam, and then given: the error is the
-           least among rings that have them. Of rows of 128 coordinates at 1 bit that costs .3 % of the error, where
-           fixed bits would cost 4 %.
-How:       256 costs are 16 registers of 16 (lanes.py), which stay registers from step to step; what a step chose is a
-           bit a pair."""
+           least among rings that have them. Of rows of 128 coordinates at 1 bit the error is .3 % above that of a seam
+           chosen by all coordinates; with bits that are always the same it would be 4 % above.
+How:       costs are 16 registers of 16 (costs.py), which stay registers from step to step; what a step chose is a bit
+           a pair."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core.datamodel import models, register_default
-from numba.extending import NativeValue, intrinsic, typeof_impl, unbox
 
 from polarindex.kernels.compile import inlined, kernel
-from polarindex.kernels.lanes import FLOATS, I32, I64, LANES, MASK
+from polarindex.kernels.costs import CHOICES, STATES, add_errors, bits_of, costs_at, put_costs, shifted
 from polarindex.kernels.simd import keep, start
 
-WINDOW = 8  # bits
-STATES = 1 << WINDOW
-SPAN = 48  # coordinates on each side of the seam: 64 would take .1 % off the error of 128 coordinates at 1 bit
-CHOICES = 16  # 16-bit words a step, of which bits rounds take 8, 12, 14 or 15
-_REGISTERS = STATES // LANES
+WINDOW = 8  # bits, of which there are STATES
+SPAN = 48  # coordinates on each side of the seam
 _NEVER = np.float32(1e30)
-
-
-class Step:
-    """A tag: how many bits a window is further on than the one before; a kernel is compiled for it."""
-
-    __slots__ = ("bits",)
-
-    def __init__(self, bits: int) -> None:
-        self.bits = bits
-
-
-class StepType(types.Type):
-    def __init__(self, bits: int) -> None:
-        self.bits = bits
-        super().__init__(name=f"Step({bits})")
-
-
-class Costs(types.Type):
-    """STATES float32, one a window."""
-
-    def __init__(self) -> None:
-        super().__init__(name="costs")
-
-
-COSTS = Costs()
-register_default(StepType)(models.OpaqueModel)
-
-
-@register_default(Costs)
-class _CostsModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Costs) -> None:
-        super().__init__(manager, kind, ir.ArrayType(FLOATS.vector, _REGISTERS))
-
-
-@typeof_impl.register(Step)
-def _typeof_step(value: Step, context: Any) -> StepType:
-    return StepType(value.bits)
-
-
-@unbox(StepType)
-def _unbox_step(kind: StepType, value: Any, c: Any) -> NativeValue:
-    return NativeValue(c.context.get_dummy_value())
-
-
-@intrinsic
-def bits_of(typing, step):
-    """Known at compile time."""
-
-    def code(context, builder, sig, args):
-        return context.get_constant(types.intp, step.bits)
-
-    return types.intp(step), code
-
-
-def _register(builder: ir.IRBuilder, address: ir.Value, number: int) -> ir.Value:
-    """Where 16 float32 of an address are, as a pointer to a register."""
-    return builder.bitcast(builder.gep(address, [ir.Constant(I64, LANES * number)]), FLOATS.vector.as_pointer())
-
-
-@intrinsic
-def costs_at(typing, address):
-    """STATES float32 from an address."""
-
-    def code(context, builder, sig, args):
-        costs = ir.Constant(context.get_value_type(COSTS), ir.Undefined)
-        for r in range(_REGISTERS):
-            costs = builder.insert_value(costs, builder.load(_register(builder, args[0], r), align=4), r)
-        return costs
-
-    return COSTS(address), code
-
-
-@intrinsic
-def put_costs(typing, address, costs):
-    """Write STATES float32 at an address."""
-
-    def code(context, builder, sig, args):
-        for r in range(_REGISTERS):
-            builder.store(builder.extract_value(args[1], r), _register(builder, args[0], r), align=4)
-        return context.get_dummy_value()
-
-    return types.none(address, costs), code
-
-
-@intrinsic
-def add_errors(typing, costs, value, levels):
-    """costs + (value - levels)^2; levels: the address of STATES float32."""
-
-    def code(context, builder, sig, args):
-        total, one, address = args
-        undefined = ir.Constant(FLOATS.vector, ir.Undefined)
-        every = builder.insert_element(undefined, one, ir.Constant(I32, 0))
-        every = builder.shuffle_vector(every, undefined, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
-        for r in range(_REGISTERS):
-            error = builder.fsub(every, builder.load(_register(builder, address, r), align=4))
-            cost = builder.fadd(builder.extract_value(total, r), builder.fmul(error, error))
-            total = builder.insert_value(total, cost, r)
-        return total
-
-    return costs(costs, types.float32, levels), code
-
-
-@intrinsic
-def shifted(typing, step, costs, choices, at):
-    """Of each window, the least cost of the 2^bits windows that may follow it.
-
-    Bit i of round r, from word choices[at + 16 - (16 >> r)] on, says that window i + (STATES >> r + 1) was less than
-    window i.
-    """
-
-    def code(context, builder, sig, args):
-        _, given, words, first = args
-        registers = [builder.extract_value(given, r) for r in range(_REGISTERS)]
-        place = 0
-        for _ in range(step.bits):
-            half = len(registers) // 2
-            for r in range(half):
-                less = builder.fcmp_ordered("<", registers[half + r], registers[r])
-                registers[r] = builder.select(less, registers[half + r], registers[r])
-                word = builder.gep(words, [builder.add(first, ir.Constant(I64, place))])
-                builder.store(builder.bitcast(less, ir.IntType(LANES)), word, align=2)
-                place += 1
-            registers = registers[:half]
-        found = ir.Constant(context.get_value_type(COSTS), ir.Undefined)
-        for r in range(_REGISTERS):
-            source = registers[r >> step.bits]
-            lanes = [(LANES * (r % (1 << step.bits)) + lane) >> step.bits for lane in range(LANES)]
-            order = ir.Constant(ir.VectorType(I32, LANES), lanes)
-            found = builder.insert_value(found, builder.shuffle_vector(source, source, order), r)
-        return found
-
-    return costs(step, costs, choices, types.intp), code
-
-
-assert MASK.vector.count == LANES == 16, "a choice is a bit of a 16-bit word"
 
 
 @inlined
@@ -199,7 +55,7 @@ def _agreed(step, overlap, z, d, book, backwards, choices, room):
         costs = add_errors(shifted(step, costs, choices, 0), z[j], backwards)
     put_costs(last, costs)
     shared = 1 << overlap
-    best[: 2 * shared if overlap < WINDOW - 1 else STATES] = np.inf
+    best[:] = np.inf
     for window in range(STATES):
         low, high = window & (shared - 1), window >> (WINDOW - overlap)
         best[low] = min(best[low], after[window])
@@ -260,11 +116,10 @@ def encode_trellis(step, y, gains, levels, words, dots):
             if j == d - 1:
                 break
             _put_field(words, i, j * bits, window, bits)
-            at, place = window >> bits, CHOICES - (CHOICES >> (bits - 1))
+            window >>= bits
             for r in range(bits - 1, -1, -1):
-                place = CHOICES - (CHOICES >> r)
-                at += (np.int64(chosen[j, place + (at >> 4)]) >> (at & 15) & 1) << (WINDOW - 1 - r)
-            window = at
+                word = CHOICES - (CHOICES >> r) + window // 16
+                window += (np.int64(chosen[j, word]) >> window % 16 & 1) << (WINDOW - 1 - r)
         _put_field(words, i, (d - 1) * bits, window, min(WINDOW, ring - (d - 1) * bits))
         dots[i] = dot
     keep(opposite)
