@@ -1,9 +1,9 @@
 """The levels of trellis codes, polarindex/trellis.json: learned from normal numbers, the same bytes every time.
 
-    python -m benchmarks.trellis_levels [--seeds 32] [--rounds 150]
+    python -m benchmarks.trellis_levels [--seeds 12] [--rounds 200]
 
-Lloyd's algorithm, as for scalar levels (Max 1960, Lloyd 1982), with Viterbi's in the place of the nearest level: rows of
-N(0, 1) are coded, and a window's level becomes the mean of what it was taken for. Where it ends depends on where it
+Lloyd's algorithm, as for scalar levels (Max 1960, Lloyd 1982), with Viterbi's in the place of the nearest level: rows
+of N(0, 1) are coded, and a window's level becomes the mean of what it was taken for. Where it ends depends on where it
 begins, a random order of 256 quantiles; of some beginnings the best is kept. Levels are then rounded to int8, as scans
 multiply them, and the error that is written down is of those and of rows that had no part in any of it."""
 
@@ -13,6 +13,7 @@ import argparse
 import json
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from polarindex import kernels
 from polarindex.codes import RingLayout
 
 BITS = (1, 2, 3, 4)
-ROWS, DIM, STATES = 256, 1024, 256
+ROWS, DIM, STATES = 1024, 1024, 256
 TESTED = 4096  # rows by which the error is known to .1 %
 FILE = Path(polarindex.__file__).parent / "trellis.json"
 Floats = NDArray[np.float32]
@@ -37,7 +38,7 @@ def normal_rows(count: int, *seed: int) -> Floats:
 def windows_of(rows: Floats, levels: Floats, bits: int) -> NDArray[np.uint8]:
     layout = RingLayout(DIM, bits)
     words, dots = np.empty((len(rows), layout.words), np.uint32), np.empty(len(rows))
-    kernels.encode_trellis(kernels.Step(bits), rows, np.ones(len(rows), np.float32), levels, words, dots)
+    kernels.encode_trellis(kernels.Step(bits), rows, np.ones(len(rows)), levels, words, dots)
     return layout.unpack(words)[:, :DIM]
 
 
@@ -64,7 +65,7 @@ def rounded(levels: Floats) -> tuple[NDArray[np.int8], float]:
     return np.rint(levels / unit).astype(np.int8), unit
 
 
-def book(bits: int, seeds: int, rounds: int) -> dict[str, object]:
+def book(bits: int, seeds: int, rounds: int) -> dict[str, Any]:
     rows, trial = normal_rows(ROWS, bits, 0), normal_rows(TESTED, bits, 1)
     found = []
     for seed in range(seeds):
@@ -79,10 +80,17 @@ def book(bits: int, seeds: int, rounds: int) -> dict[str, object]:
     return {"bits": bits, "seed": seed, "distortion": round(error, 6), "unit": unit, "levels": table.tolist()}
 
 
+def shipped(bits: int) -> dict[str, Any]:
+    """What the file has of so many bits, and `rounds`, which is said once for all."""
+    found = json.loads(FILE.read_text(encoding="utf-8"))
+    book: dict[str, Any] = found["books"][bits - 1]
+    return book | {"rounds": found["rounds"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=150)
+    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=200)
     options = parser.parse_args()
     books = [json.dumps(book(bits, options.seeds, options.rounds)) for bits in BITS]
     about = f'"window": 8, "seeds": {options.seeds}, "rounds": {options.rounds}, "rows": {ROWS}, "dim": {DIM}'

@@ -422,7 +422,7 @@ def encode_trellis(bits: int, y: Array, gains: Array, levels: Array) -> tuple[Ar
     overlap = max(0, 8 - bits - (32 * count - d * bits))  # bits of the last window that are the first's too
     every, words, dots = np.arange(256), np.zeros((n, count), np.uint32), np.zeros(n)
     for i in range(n):
-        z = gains[i] * y[i]
+        z = (gains[i] * y[i].astype(np.float64)).astype(np.float32)
         shared = _agreed(bits, overlap, z, levels)
         costs, steps = np.where(every >> (8 - overlap) == shared, np.float32(0), np.float32(1e30)), []
         for j in reversed(range(d)):

@@ -81,9 +81,9 @@ def _put_field(words, i, at, value, count):
 def encode_trellis(step, y, gains, levels, words, dots):
     """words[i] = the ring for gains[i] * y[i] and the levels of windows; dots[i] = <y[i], levels>.
 
-    step: a tag, the bits of a coordinate, 1 to 4; y (n, d) float32; gains (n,) float32; levels (256,) float32;
-    words (n, w) uint32, w = ceil(d bits / 32): bit t of the ring is bit t % 32 of word t // 32; dots (n,) float64, added
-    in the order of coordinates.
+    step: a tag, the bits of a coordinate, 1 to 4; y (n, d) float32; gains (n,) float64, for those of subnormal rows are
+    beyond float32; levels (256,) float32; words (n, w) uint32, w = ceil(d bits / 32): bit t of the ring is bit t % 32
+    of word t // 32; dots (n,) float64, added in the order of coordinates.
     """
     n, d = y.shape
     bits = bits_of(step)
@@ -97,7 +97,7 @@ def encode_trellis(step, y, gains, levels, words, dots):
     book, backwards, choices, held = start(levels), start(opposite), start(chosen), start(costs_room)
     for i in range(n):
         for j in range(d):
-            z[j] = gains[i] * y[i, j]
+            z[j] = np.float32(gains[i] * np.float64(y[i, j]))
         agreed = _agreed(step, overlap, z, d, book, backwards, choices, room) if overlap else 0
         for window in range(STATES):
             costs_room[window] = 0 if window >> (WINDOW - overlap) == agreed else _NEVER

@@ -23,8 +23,6 @@ from polarindex.quantizers.base import Doubles, ErrorLaw, Floats, Quantizer, rat
 from polarindex.rotations import ROTATIONS, LinearMap
 from polarindex.vectors import squared_norms
 
-_LARGEST = float(np.finfo(np.float32).max)
-
 
 class TrellisStage:
     """Each coordinate's window of bits picks a level from one table of 256."""
@@ -78,12 +76,5 @@ class Trellis(Quantizer):
         y, norms2 = np.ascontiguousarray(self.stage.map.forward(r)), squared_norms(r)
         gains = ratio(np.full(len(r), np.sqrt(self.dim) / self._book.unit), np.sqrt(norms2))
         words, dots = np.empty((len(r), self.words), np.uint32), np.empty(len(r))
-        kernels.encode_trellis(
-            kernels.Step(self.bits),
-            y,
-            np.minimum(gains, _LARGEST).astype(np.float32),
-            self.stage.table.astype(np.float32),
-            words,
-            dots,
-        )
+        kernels.encode_trellis(kernels.Step(self.bits), y, gains, self.stage.table.astype(np.float32), words, dots)
         return words, ratio(norms2, dots).astype(np.float32)[:, None], norms2

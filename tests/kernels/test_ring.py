@@ -19,6 +19,7 @@ EVERYDAY = [name for name in SETS if name in (SETS[0], "avx2")]
 NAMED = [pytest.param(name, marks=[] if name in EVERYDAY else pytest.mark.isa) for name in SETS]
 needs_registers = pytest.mark.skipif(not SETS, reason="only plain loops can run here")
 ALL = np.empty(0, np.uint8)
+COUNTED = np.empty(0, np.int64), 0
 
 
 @settings(max_examples=100, deadline=None)
@@ -40,7 +41,7 @@ def test_a_ring_lies_as_drawn():
 def scan(padded_factors, empty_heaps):
     """The k best keys and ids of rings by kernels.scan_ring, or by the oracle."""
 
-    def best_of(isa, bits, table, words, queries, factors, names=(np.empty(0, np.int64), 0), allowed=ALL, oracle=False):
+    def best_of(isa, bits, table, words, queries, factors, names=COUNTED, allowed=ALL, oracle=False):
         (nq, dims), n = queries.shape, len(words)
         layout, tiles = RingLayout(dims, bits), -(-nq // isa.rows)
         quads = np.empty((tiles, layout.padded // 4, isa.rows), np.int32)

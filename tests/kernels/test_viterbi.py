@@ -30,7 +30,7 @@ def random_levels(rng):
 def test_rings_are_those_of_the_formula(bits):
     for d in DIMS:
         rng = np.random.default_rng([bits, d])
-        y, gains = rng.standard_normal((3, d)).astype(np.float32), rng.uniform(20, 60, 3).astype(np.float32)
+        y, gains = rng.standard_normal((3, d)).astype(np.float32), rng.uniform(20, 60, 3)
         case = bits, y, gains, random_levels(rng)
         for got, wanted in zip(encoded(*case), reference.encode_trellis(*case), strict=True):
             assert_array_equal(got, wanted)
@@ -42,7 +42,7 @@ def test_equal_costs_go_to_the_same_half_as_in_the_formula(bits):
     for d in (3, 32, 65):
         rng = np.random.default_rng([bits, d])
         levels, y = rng.integers(-1, 2, 256).astype(np.float32), rng.integers(-1, 2, (4, d)).astype(np.float32)
-        case = bits, y, np.ones(4, np.float32), levels
+        case = bits, y, np.ones(4), levels
         assert_array_equal(encoded(*case)[0], reference.encode_trellis(*case)[0])
 
 
@@ -51,7 +51,7 @@ def test_no_ring_is_nearer(bits, d):
     """Of all there are, where the last window does not reach the first."""
     rng = np.random.default_rng(d)
     levels, y = random_levels(rng), (60 * rng.standard_normal((20, d))).astype(np.float32)
-    words, dots = encoded(bits, y, np.ones(20, np.float32), levels)
+    words, dots = encoded(bits, y, np.ones(20), levels)
     every = np.arange(2 ** (bits * (d - 1) + 8), dtype=np.uint32)[:, None]
     decoded = levels[reference.unpack_ring(every, bits, d)].astype(np.float64)
     for row, word, dot in zip(y, words, dots, strict=True):
@@ -66,7 +66,7 @@ def test_no_other_ring_with_the_same_seam_is_nearer(bits):
     d = 32
     rng = np.random.default_rng(bits)
     levels, y = random_levels(rng), (50 * rng.standard_normal((2, d))).astype(np.float32)
-    for row, ring in zip(y, encoded(bits, y, np.ones(2, np.float32), levels)[0], strict=True):
+    for row, ring in zip(y, encoded(bits, y, np.ones(2), levels)[0], strict=True):
         free = range(8 - bits, d * bits)
         flips = [[a, b] for a, b in itertools.combinations_with_replacement(free, 2)]
         others = np.unpackbits(np.tile(ring.view(np.uint8), (len(flips), 1)), axis=1, bitorder="little")
@@ -78,7 +78,7 @@ def test_no_other_ring_with_the_same_seam_is_nearer(bits):
 
 def test_a_code_does_not_depend_on_other_rows():
     rng = np.random.default_rng(0)
-    y, gains, levels = rng.standard_normal((5, 40)).astype(np.float32), np.full(5, 40, np.float32), random_levels(rng)
+    y, gains, levels = rng.standard_normal((5, 40)).astype(np.float32), np.full(5, 40.0), random_levels(rng)
     words, dots = encoded(2, y, gains, levels)
     for i in (0, 4):
         alone = encoded(2, y[i : i + 1], gains[i : i + 1], levels)
