@@ -4,7 +4,7 @@ Law:       windows are those of reference.unpack_ring; keys and their order thos
            and select, bit for bit, on every instruction set.
 How:       with VPMULTISHIFTQB a word and the next make eight windows of one vector in one instruction, and two
            VPERMI2B and a choice look up 64 of 256 levels: 7 instructions a line, where planes of 4 bits take 4.4. Other
-           sets look up level after level. A batch decodes a panel once."""
+           sets look up two levels at a time in memory. A batch decodes a panel once."""
 
 from __future__ import annotations
 
@@ -140,10 +140,10 @@ def _two_lines(isa, panels, at, count, bits, table, step):
 
 
 @inlined
-def _ring_panel(isa, panels, at, count, bits, table, levels, m, lines):
+def _ring_panel(isa, panels, at, count, bits, table, pairs, m, lines):
     """m lines of levels of a panel of `count` words a row, m even, as dot_levels wants them.
 
-    panels, levels, lines: addresses, the levels those of all windows; table: from load_levels.
+    panels, pairs, lines: addresses; table: from load_levels; pairs: from _pairs_of.
     """
     if wide_tables(isa):
         for step in range(m // 2):
@@ -151,18 +151,26 @@ def _ring_panel(isa, panels, at, count, bits, table, levels, m, lines):
             store(low, lines, 2 * step * PANEL)
             store(high, lines, (2 * step + 1) * PANEL)
         return
-    bias = np.int64(bias_of(isa))
+    mask, step = np.uint64((256 << bits) - 1), np.uint64(2 * bits)
     for line in range(m):
-        word, shift = 4 * line * bits // 32, 4 * line * bits % 32
+        word, shift = 4 * line * bits // 32, np.uint64(4 * line * bits % 32)
         after = word + 1 if word + 1 < count else 0
+        low, high, first = at + word * PANEL, at + after * PANEL, line * PANEL
         for v in range(PANEL):
-            low, high = np.uint64(panels[at + word * PANEL + v]), np.uint64(panels[at + after * PANEL + v])
-            field = (high << np.uint64(32) | low) >> np.uint64(shift)
-            quad = np.uint32(0)
-            for t in range(4):
-                level = np.int64(levels[field >> np.uint64(bits * t) & WORD]) + bias
-                quad |= np.uint32(level & 0xFF) << np.uint32(8 * t)
-            lines[line * PANEL + v] = quad
+            field = (np.uint64(panels[high + v]) << np.uint64(32) | np.uint64(panels[low + v])) >> shift
+            lines[first + v] = pairs[field & mask] | pairs[field >> step & mask] << np.uint32(16)
+
+
+@inlined
+def _pairs_of(isa, levels, bits):
+    """Two biased levels, the second in the upper byte, for every 8 + bits bits of two windows; none where levels are
+    looked up in registers."""
+    pairs = np.empty(1 if wide_tables(isa) else 256 << bits, np.uint32)
+    if not wide_tables(isa):
+        for both in range(pairs.size):
+            first, second = (np.int64(levels[both & 255]) + bias_of(isa)) & 255, np.int64(levels[both >> bits])
+            pairs[both] = np.uint32(first | ((second + bias_of(isa)) & 255) << 8)
+    return pairs
 
 
 @inlined
@@ -192,7 +200,7 @@ def scan_ring(isa, panels, count, bits, levels, queries, factors, names, allowed
     thresholds, k = heaps[0][:, 0].copy(), heaps[0].shape[1]
     room = np.empty(m * PANEL + 16, np.uint32)
     lines, asked, codes, book = on_line(room), start(quads), start(panels), start(levels)
-    table = load_levels(isa, book)
+    table, pairs = load_levels(isa, book), _pairs_of(isa, book, bits)
     per_query = start(sums), start(gains), start(thresholds)
     per_vector = start(scales), start(shifts), start(keys)
     best = start(heaps[0]), start(heaps[1]), k
@@ -203,7 +211,7 @@ def scan_ring(isa, panels, count, bits, levels, queries, factors, names, allowed
             continue
         alone = rows == 1 and wide_tables(isa)
         if not alone:
-            _ring_panel(isa, codes, at, words, bits, table, book, m, lines)
+            _ring_panel(isa, codes, at, words, bits, table, start(pairs), m, lines)
         for t in range(tiles):
             for v in range(first, stop, lanes):
                 acc = tile_start(isa, per_query[0], t * rows)
@@ -215,3 +223,4 @@ def scan_ring(isa, panels, count, bits, levels, queries, factors, names, allowed
     keep(keys)
     keep(thresholds)
     keep(room)
+    keep(pairs)

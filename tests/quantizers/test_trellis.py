@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import trellis_levels
 from polarindex.codebooks import normal_codebook, trellis_codebook
-from polarindex.quantizers import Trellis
+from polarindex.quantizers import EDEN, Trellis
 
 BITS = (1, 2, 3, 4)
 # Of levels that were learned from few rows, in float32
@@ -71,6 +71,16 @@ def test_it_is_unbiased(bits, assert_mean):
     found = np.stack([quantizer.decode(quantizer.encode(x[None]))[0] for quantizer in made])
     assert_mean(found, x)
     assert_mean(found.astype(np.float64) @ q, float(q @ x))
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_it_finds_more_than_eden_at_the_same_bits(bits, gaussian_rows):
+    x, q = gaussian_rows(2000, 64), gaussian_rows(200, 64, 1)
+    best, hits = np.argsort(-(q @ x.T), axis=1)[:, :10], []
+    for quantizer in (EDEN(64, bits), Trellis(64, bits)):
+        found = np.argsort(-quantizer.scores(q, quantizer.encode(x)), axis=1)[:, :10]
+        hits.append(np.mean([len(set(one) & set(other)) / 10 for one, other in zip(best, found, strict=True)]))
+    assert hits[1] > hits[0] + 0.02
 
 
 def test_the_error_is_orthogonal_to_the_vector(gaussian_rows):
