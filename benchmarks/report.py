@@ -120,8 +120,8 @@ def trellis_errors_table(result: dict[str, Any] | None) -> list[str]:
     return [
         *markdown(head, rows),
         "",
-        f"Distortion of normal rows of {longest} coordinates, Shannon's bound $4^{{-b}}$, and rows that one core codes in a "
-        f"second of CPU time. {facts['cpu']}; {versions(facts)}.",
+        f"Distortion of normal rows of {longest} coordinates, Shannon's bound $4^{{-b}}$, and rows that one core codes "
+        f"in a second of CPU time. {facts['cpu']}; {versions(facts)}.",
     ]
 
 
@@ -147,9 +147,9 @@ def trellis_table(result: dict[str, Any] | None) -> list[str]:
         *markdown(["", "bits", "EDEN", "trellis", "batch", "query"], rows),
         "",
         f"R10@10 (bytes a vector, all stored) of flat indexes, {result['sets'][0]['queries']:,} queries, means of "
-        f"{result['sets'][0]['seeds']} rotations. The last columns are the CPU time of a batch of 64 queries and of queries "
-        "alone, divided by that of EDEN's full scan at 4 bits; the last line of a set is EDEN's scan that an index chooses "
-        f"by itself. {facts['cpu']}; {versions(facts)}. Reproduce: `python -m {result['command']}`",
+        f"{result['sets'][0]['seeds']} rotations. The last columns are the CPU time of a batch of 64 queries and of "
+        "queries alone, divided by that of EDEN's full scan at 4 bits; the last line of a set is EDEN's scan that an "
+        f"index chooses by itself. {facts['cpu']}; {versions(facts)}. Reproduce: `python -m {result['command']}`",
     ]
 
 

@@ -53,13 +53,12 @@ def test_the_distortion_is_what_is_written_down(dim, bits, gaussian_rows, assert
 
 @pytest.mark.parametrize("bits", BITS)
 def test_a_seam_costs_little(bits, gaussian_rows):
-    """Rows whose bits are a multiple of a word have one, and rows that leave 16 bits over have none."""
+    """Rows whose bits fill whole words have one, and rows that leave as many bits over as a window has more have none."""
     errors = []
-    for dim in (128, 120):
+    for dim in (128, 122 if bits == 3 else 120):
         quantizer, x = Trellis(dim, bits), gaussian_rows(1000, dim)
         errors.append(least_error(x, quantizer.decode(quantizer.encode(x))).mean())
-    assert 32 * quantizer.words - 120 * bits >= 8 - bits or bits in (3, 4)
-    assert errors[0] < 1.06 * errors[1]
+    assert errors[0] < 1.04 * errors[1]
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -91,8 +90,13 @@ def test_the_error_is_orthogonal_to_the_vector(gaussian_rows):
         np.testing.assert_allclose((x_hat * x).sum(axis=1), (x.astype(np.float64) ** 2).sum(axis=1), rtol=2e-6)
 
 
-# sha256 (16 digits) of the codes of dyadic rows, little-endian
-PINNED_CODES = {(128, 1): "", (128, 2): "", (100, 3): "", (100, 4): ""}
+# sha256 (16 digits) of the codes of dyadic rows, little-endian: other levels could not read indexes that are saved
+PINNED_CODES = {
+    (128, 1): "28975714c3513767",
+    (128, 2): "b22f250b642e8a07",
+    (100, 3): "ff86c041d490b7be",
+    (100, 4): "64a43cf6b40b82fc",
+}
 
 
 @pytest.mark.parametrize(("dim", "bits"), PINNED_CODES)
