@@ -41,24 +41,15 @@ def test_a_code_is_its_formula(bits, rotation, gaussian_rows, assert_mean):
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("dim", [128, 784])
+@pytest.mark.parametrize("dim", [128, 768])
 def test_the_distortion_is_what_is_written_down(dim, bits, gaussian_rows, assert_mean):
-    """Shorter rows have a little less of it, as EDEN's: .97 at 128 dimensions; and within 4.2 standard errors."""
+    """Within 4.2 standard errors, and 2 % at 128 dimensions. Bits fill whole words here: so the seam is in it, of which
+    bits that are always the same would make 4 % there, and no bits that are left over, which make it less."""
     quantizer, x = Trellis(dim, bits), gaussian_rows(120_000 // dim, dim)
     errors, said = least_error(x, quantizer.decode(quantizer.encode(x))), trellis_codebook(bits).distortion
-    assert_mean(errors, said, bias=4 * said / dim)
+    assert_mean(errors, said, bias=2.5 * said / dim)
     assert 4.0**-bits < said < 1.02 * TRIED[bits]
     assert said < 0.8 * normal_codebook(bits).distortion
-
-
-@pytest.mark.parametrize("bits", BITS)
-def test_a_seam_costs_little(bits, gaussian_rows):
-    """Rows whose bits fill whole words have one, and rows that leave as many bits over as a window has more have none."""
-    errors = []
-    for dim in (128, 122 if bits == 3 else 120):
-        quantizer, x = Trellis(dim, bits), gaussian_rows(1000, dim)
-        errors.append(least_error(x, quantizer.decode(quantizer.encode(x))).mean())
-    assert errors[0] < 1.04 * errors[1]
 
 
 @pytest.mark.parametrize("bits", BITS)
