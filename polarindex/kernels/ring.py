@@ -38,7 +38,7 @@ from polarindex.kernels.simd import (
 from polarindex.kernels.weave import PANEL, wide_tables
 
 I8 = ir.IntType(8)
-WORD = np.uint64(0xFF)
+BYTE = np.uint64(0xFF)
 
 
 @kernel
@@ -54,7 +54,7 @@ def unpack_ring(words, bits, windows):
             after = word + 1 if word + 1 < count else 0
             field = (np.uint64(words[i, after]) << np.uint64(32) | np.uint64(words[i, word])) >> np.uint64(shift)
             for j in range(8):
-                windows[i, first + j] = np.uint8(field >> np.uint64(bits * j) & WORD)
+                windows[i, first + j] = np.uint8(field >> np.uint64(bits * j) & BYTE)
 
 
 @intrinsic
@@ -68,26 +68,24 @@ def wide_windows(typing, isa, panels, line, after, shift, bits):
         if not isa.tables:  # a branch that is not taken
             return context.get_constant_null(pair)
         low, high = (builder.load(pointer(builder, data, at, words), align=4) for at in (first, second))
-        ones = ir.Constant(I64, 0x0101010101010101)
-        # byte t of eight: bits * t + shift
         steps = builder.mul(step, ir.Constant(I64, 0x0706050403020100))
-        one = builder.add(steps, builder.mul(by, ones))
+        one = builder.add(steps, builder.mul(by, ir.Constant(I64, 0x0101010101010101)))  # byte t: bits t + shift
         undefined = ir.Constant(vector(I64, 8), ir.Undefined)
         places = builder.insert_element(undefined, one, ir.Constant(I32, 0))
         places = builder.shuffle_vector(places, undefined, ir.Constant(vector(I32, 8), [0] * 8))
         places = builder.bitcast(places, vector(I8, 64))
         eights = []
         for half in (0, 2):  # of every four vectors the first two, or the others: a word and the next, side by side
-            order = [lane + half + i + from_ for lane in range(0, 16, 4) for i in (0, 1) for from_ in (0, 16)]
+            order = [four + half + i + word for four in range(0, 16, 4) for i in (0, 1) for word in (0, 16)]
             both = builder.shuffle_vector(low, high, ir.Constant(words, order))
             both = builder.bitcast(both, vector(I8, 64))
             eight = call(builder, "llvm.x86.avx512.pmultishift.qb.512", both.type, [places, both])
             eights.append(builder.bitcast(eight, words))
         found = []
         for odd in (0, 1):
-            order = [lane + odd + i for lane in range(0, 16, 4) for i in (0, 2, 16, 18)]
-            four = builder.shuffle_vector(*eights, ir.Constant(words, order))
-            found.append(builder.bitcast(four, vector(I8, 64)))
+            order = [four + odd + i for four in range(0, 16, 4) for i in (0, 2, 16, 18)]
+            line_ = builder.shuffle_vector(*eights, ir.Constant(words, order))
+            found.append(builder.bitcast(line_, vector(I8, 64)))
         return context.make_tuple(builder, pair, found)
 
     signature = types.UniTuple(Register(n), 2)(isa, panels, types.intp, types.intp, types.intp, types.intp)

@@ -73,6 +73,17 @@ def test_it_finds_more_than_eden_at_the_same_bits(bits, gaussian_rows):
     assert hits[1] > hits[0] + 0.02
 
 
+def test_errors_of_near_vectors_are_less_alike_than_edens(gaussian_rows):
+    """At a cosine of .95 and 1 bit more than half of EDEN's error is shared: it cancels where two rows are compared, so
+    that trellis codes gain less where all neighbours are that near."""
+    x, alike = gaussian_rows(300, 784), []
+    near = (0.95 * x + np.sqrt(1 - 0.95**2) * gaussian_rows(300, 784, 1)).astype(np.float32)
+    for quantizer in (EDEN(784, 1), Trellis(784, 1)):
+        first, second = (quantizer.decode(quantizer.encode(rows)) - rows for rows in (x, near))
+        alike.append((first * second).sum() / np.sqrt((first**2).sum() * (second**2).sum()))
+    assert alike[0] > 0.5 and alike[1] < 0.15
+
+
 def test_the_error_is_orthogonal_to_the_vector(gaussian_rows):
     x = gaussian_rows(100, 60)
     for bits in BITS:
