@@ -5,7 +5,9 @@
 Lloyd's algorithm, as for scalar levels (Max 1960, Lloyd 1982), with Viterbi's in the place of the nearest level: rows
 of N(0, 1) are coded, and a window's level becomes the mean of what it was taken for. Where it ends depends on where it
 begins, a random order of 256 quantiles; of some beginnings the one that is best after some rounds goes on. Levels are
-then rounded to int8, as scans multiply them; the error that is written down is that of other rows."""
+then rounded to int8, as scans multiply them; the error that is written down is that of other rows.
+
+Indexes that are saved are read with these levels: once there are such, the file stays as it is."""
 
 from __future__ import annotations
 

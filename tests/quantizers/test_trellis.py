@@ -25,7 +25,7 @@ def least_error(x, x_hat):
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("rotation", ["hadamard", "haar"])
-def test_a_code_is_its_formula(bits, rotation, gaussian_rows, assert_mean):
+def test_a_code_is_its_formula(bits, rotation, gaussian_rows):
     """x_hat = S R^T levels, S = |x|^2 / <Rx, levels>; levels are nearer to sqrt(d) Rx / |x| than EDEN's."""
     quantizer, x = Trellis(48, bits, 5, rotation=rotation), gaussian_rows(200, 48) * 3
     matrix = quantizer.stage.map.forward(np.eye(48, dtype=np.float32)).T.astype(np.float64)
