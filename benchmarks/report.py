@@ -104,6 +104,55 @@ def spectral_lists_table(result: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def trellis_errors_table(result: dict[str, Any] | None) -> list[str]:
+    """Distortions and coded vectors a second, of normal rows."""
+    if result is None:
+        return [NOT_YET.format("trellis")]
+    longest = max(row["dim"] for row in result["codes"])
+    rows = []
+    for row in result["codes"]:
+        if row["dim"] == longest:
+            errors = [number(row[f"{name}_distortion"]) for name in ("eden", "trellis")]
+            rates = [f"{row[f'{name}_coded_per_second']:,.0f}" for name in ("eden", "trellis")]
+            rows.append([str(row["bits"]), *errors, number(4.0 ** -row["bits"]), *rates])
+    head = ["bits", "EDEN", "trellis", "bound", "EDEN, vectors/s", "trellis, vectors/s"]
+    facts = result["environment"]
+    return [
+        *markdown(head, rows),
+        "",
+        f"Distortion of normal rows of {longest} coordinates, Shannon's bound $4^{{-b}}$, and rows that one core codes "
+        f"in a second of CPU time. {facts['cpu']}; {versions(facts)}.",
+    ]
+
+
+def trellis_table(result: dict[str, Any] | None) -> list[str]:
+    """R10@10 of EDEN's and of trellis codes, and how long searches take."""
+    if result is None:
+        return [NOT_YET.format("trellis")]
+    rows = []
+    for data in result["sets"]:
+        head = f"{data['set']}, {data['rows']:,} × {data['dim']}, {data['metric']}"
+        full = data["times"]["eden 4"]
+        for cell in data["cells"]:
+            found = [f"{cell[f'{name}_recall']:.3f} ({cell[f'{name}_bytes']})" for name in ("eden", "trellis")]
+            times = data["times"][f"trellis {cell['bits']}"]
+            ratios = [f"{times[way] / full[way]:.2f}" for way in ("batch", "single")]
+            rows.append([head, str(cell["bits"]), *found, *ratios])
+            head = ""
+        chosen = data["times"]["eden 4 chosen"]
+        ratios = [f"{chosen[way] / full[way]:.2f}" for way in ("batch", "single")]
+        rows.append(["", "4, first pass", "", "", *ratios])
+    facts = result["environment"]
+    return [
+        *markdown(["", "bits", "EDEN", "trellis", "batch", "query"], rows),
+        "",
+        f"R10@10 (bytes a vector, all stored) of flat indexes, {result['sets'][0]['queries']:,} queries, means of "
+        f"{result['sets'][0]['seeds']} rotations. The last columns are the CPU time of a batch of 64 queries and of "
+        "queries alone, divided by that of EDEN's full scan at 4 bits; the last line of a set is EDEN's scan that an "
+        f"index chooses by itself. {facts['cpu']}; {versions(facts)}. Reproduce: `python -m {result['command']}`",
+    ]
+
+
 def storage_table(result: dict[str, Any] | None) -> list[str]:
     """Milliseconds of what is done with files: acts and libraries down, indexes across."""
     if result is None:
@@ -334,6 +383,10 @@ def made(name: str) -> list[str]:
             return lists_table(newest("lists-recall"))
         case "spectral-lists":
             return spectral_lists_table(newest("spectral-lists"))
+        case "trellis-errors":
+            return trellis_errors_table(newest("trellis"))
+        case "trellis":
+            return trellis_table(newest("trellis"))
         case "storage":
             return storage_table(newest("storage"))
         case "out-of-core":
@@ -370,7 +423,7 @@ def filled(text: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    shown = "benchmarks", "claims", "comparison", "gpu", "guide/choosing", "how/spectral", "scale"
+    shown = "benchmarks", "claims", "comparison", "gpu", "guide/choosing", "how/spectral", "how/trellis", "scale"
     names = ("README.md", *(f"docs/{page}.md" for page in shown))
     return {ROOT / name: (ROOT / name).read_text() for name in names}
 

@@ -5,13 +5,16 @@ Laws of v: N(0, 1), the d -> infinity limit (EDEN, arXiv:2108.08842, section 4);
            point on the sphere (TurboQuant, arXiv:2504.19874, Lemma 1: a Beta law); PolarQuant's angles
            (arXiv:2502.02617, Lemma 2).
 How:       computed to 1e-12 by Newton's method on the centroid condition, cells integrated by Gauss-Legendre.
+Trellis:   levels of trellis codes are learned once and shipped (trellis.json, benchmarks/trellis_levels.py).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -240,6 +243,32 @@ def _uniform_grid() -> IntegerCodebook:
         low, high = (low, right) if error(left) < error(right) else (left, high)
     unit = (low + high) / 2
     return IntegerCodebook(table, np.concatenate([[-np.inf], steps * unit]), unit, error(unit))
+
+
+@dataclass(frozen=True)
+class TrellisCodebook:
+    """Levels by window of a trellis code, int8 multiples of `unit`.
+
+    Attributes
+    ----------
+    table : (256,) int8 in -127 .. 127
+    unit : float
+        In standard deviations.
+    distortion : float
+        E (v - unit * level)^2 of N(0, 1), of long rows.
+    """
+
+    table: NDArray[np.int8]
+    unit: float
+    distortion: float
+
+
+@lru_cache(maxsize=4)
+def trellis_codebook(bits: int) -> TrellisCodebook:
+    """The shipped levels at 1 to 4 bits."""
+    books = json.loads(Path(__file__).with_name("trellis.json").read_text(encoding="utf-8"))["books"]
+    book = books[bits - 1]
+    return TrellisCodebook(np.array(book["levels"], np.int8), book["unit"], book["distortion"])
 
 
 def longest_levels(table: NDArray[np.int8], thresholds: Array, dims: int) -> float:

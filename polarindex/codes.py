@@ -6,7 +6,7 @@ costs what it says and its first planes are a coarser code (levels ascend: the f
     word g of a plane:  bit 8 t + s is that of coordinate 32 g + 4 s + t,  t = 0..3, s = 0..7
 
 so that one mask gives the bits of four coordinates, a byte each. At 8 bits a word is the codes of four coordinates.
-Codes of unlike widths (PolarQuant) are a stream of bits.
+Codes of unlike widths (PolarQuant) are a stream of bits, and trellis codes a ring of bits.
 
 An index keeps the planes that every search reads, up to two, as *lines* of 64 bytes: word g of 16 vectors side by
 side, which is what SIMD registers want; the lines of 16 vectors are a *panel*. The planes after them are read for few
@@ -117,6 +117,33 @@ class StreamLayout:
         return codes
 
 
+@dataclass(frozen=True)
+class RingLayout:
+    """A ring of bits, of whole words, and for each of `dims` coordinates a window of 8, `bits` further on each time.
+
+    Bit t of a row's ring is bit t % 32 of its word t // 32; the window of coordinate j is the 8 bits from `bits` j on,
+    the first lowest, and the last windows may reach over the end of the ring to its beginning.
+    """
+
+    dims: int
+    bits: int
+
+    @cached_property
+    def words(self) -> int:
+        return -(-self.dims * self.bits // 32)
+
+    @cached_property
+    def padded(self) -> int:
+        """Coordinates that `unpack` returns: eight at a time are unpacked; those beyond dims are of any bits."""
+        return -(-self.dims // 8) * 8
+
+    def unpack(self, words: Words) -> NDArray[np.uint8]:
+        """Windows (n, padded) uint8 of rows of words (n, words)."""
+        windows = np.empty((len(words), self.padded), np.uint8)
+        kernels.unpack_ring(np.ascontiguousarray(words), self.bits, windows)
+        return windows
+
+
 def upper_halves(scales: NDArray[np.floating]) -> NDArray[np.uint16]:
     """The upper halves of finite float32 >= 0, rounded to nearest: 8 significant bits."""
     words = np.ascontiguousarray(scales, np.float32).view(np.uint32)
@@ -145,18 +172,23 @@ class Part(NamedTuple):
     lined: bool
 
 
-def parts(layouts: Sequence[LineLayout | StreamLayout]) -> tuple[Part, ...]:
+Layout = LineLayout | StreamLayout | RingLayout
+
+
+def parts(layouts: Sequence[Layout]) -> tuple[Part, ...]:
     """How an index keeps rows that are the words of these layouts, one after the other.
 
     The planes that are lines have an array each, so that a scan that reads only the first runs through memory
-    without gaps (single queries at d = 384: 3 times as fast as with all planes of a panel together). What is not
-    lines is one array of rows.
+    without gaps (single queries at d = 384: 3 times as fast as with all planes of a panel together). A ring has no
+    planes and is lines as a whole. What is not lines is one array of rows.
     """
     found: list[Part] = []
     first = 0
     for layout in layouts:
         if isinstance(layout, LineLayout) and len(layouts) == 1:
             found += [Part(plane.first, plane.words, True) for plane in layout.planes[:_LINED_PLANES]]
+        if isinstance(layout, RingLayout) and len(layouts) == 1:
+            found.append(Part(0, layout.words, True))
         first += layout.words
     lined = sum(part.words for part in found)
     return (*found, Part(lined, first - lined, False)) if lined < first else tuple(found)

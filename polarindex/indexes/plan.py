@@ -8,7 +8,8 @@ Costs:     nanoseconds on one Zen 4 core; only their ratios matter.
 Sample:    2,048 rows spread over the first 2^m, taken again when m grows. Some of them, decoded, are taken as
            queries, for queries mostly resemble what they look for; the share of rows whose bound reaches the k-th
            best key (extrapolated from the sample's) is what a first pass leaves.
-Segments:  of spectral codes a head is scanned, and the bound of the rest is true: answers are the full scan's."""
+Segments:  of spectral codes a head is scanned, and the bound of the rest is true: answers are the full scan's.
+Rings:     a trellis code has no planes and so no first pass: all of it is scanned."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from polarindex.codes import PANEL, float_scales
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.coding import Coding
 from polarindex.indexes.lines import TILE_FROM, LineCode, line_code
+from polarindex.indexes.rings import RingCode, ring_code
 from polarindex.indexes.segments import SegmentCode, segment_code
 from polarindex.quantizers.base import TableStage
 from polarindex.vectors import squared_norms
@@ -43,6 +45,7 @@ _EARLY = 4  # times the share of rows that are wanted: what the k-th best so far
 _RAMP = 0.5  # times log(n / k): rows read in full for each that would be, were the k-th rank known from the start
 
 Floats = NDArray[np.float32]
+_Code = LineCode | SegmentCode | RingCode | None
 
 
 class Plan(NamedTuple):
@@ -54,7 +57,7 @@ class Plan(NamedTuple):
     pruned : of segments: whether what is behind the head is read only of rows that may still be among the best
     """
 
-    code: LineCode | SegmentCode | None
+    code: _Code
     first: FirstPlanes | None = None
     survivors: float = 1.0
     pruned: bool = False
@@ -82,7 +85,7 @@ class Planner:
 
     def __init__(self, coding: Coding) -> None:
         self._coding = coding
-        self._codes: dict[str, LineCode | SegmentCode | None] = {}  # instruction set -> how it sees the code
+        self._codes: dict[str, _Code] = {}  # instruction set -> how it sees the code
         self._firsts: dict[int, FirstPlanes] = {}  # planes -> what they say
         self._plans: dict[tuple[str, int, int, int, bool], Plan] = {}
         self._sample: _Sample | None = None
@@ -103,11 +106,11 @@ class Planner:
         """Of the sample."""
         return self._sample.nbytes if self._sample else 0
 
-    def _made(self, code: LineCode | SegmentCode | None, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
+    def _made(self, code: _Code, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
         n = arena.n
         if isinstance(code, SegmentCode):
             return self._of_segments(code, arena, nq, k, exact)
-        if code is None or not code.tables or n * code.dims < _STAGED_FROM:
+        if code is None or isinstance(code, RingCode) or not code.tables or n * code.dims < _STAGED_FROM:
             return Plan(code)
         best, lowest = Plan(code), self._full_cost(code, nq)
         sample = self._sampled(arena)
@@ -133,10 +136,11 @@ class Planner:
             saved, cost = (code.dims - code.head_dims) * _DECODED, hits * _HIT_ALONE
         return Plan(code, None, survivors, True) if cost < saved else Plan(code)
 
-    def _code(self, isa: str) -> LineCode | SegmentCode | None:
+    def _code(self, isa: str) -> _Code:
         if isa not in self._codes:
             quantizer = self._coding.quantizer
-            self._codes[isa] = line_code(quantizer, isa) or segment_code(quantizer, isa)
+            seen = line_code(quantizer, isa) or segment_code(quantizer, isa)
+            self._codes[isa] = seen or ring_code(quantizer, isa)
         return self._codes[isa]
 
     def _first(self, code: LineCode, planes: int) -> FirstPlanes:

@@ -22,6 +22,7 @@ from polarindex.indexes.arena import Arena, Span
 from polarindex.indexes.filters import Allowed
 from polarindex.indexes.lines import TILE_FROM, LineScan, StageQueries, best_by_lines, prepared_scan
 from polarindex.indexes.plan import Plan
+from polarindex.indexes.rings import RingCode, RingScan
 from polarindex.indexes.segments import SegmentCode, SegmentScan, level_table, segment_words
 from polarindex.indexes.threads import available_cores, go_on, run_all
 from polarindex.kernels.limits import EMPTY_ID
@@ -233,6 +234,8 @@ def _prepared(plan: Plan, queries: list[list[StageQueries]]) -> LineScan:
     """The scan of a plan in registers, for 8-bit queries."""
     if isinstance(plan.code, SegmentCode):
         return SegmentScan(plan.code, plan.pruned, [pieces[0] for pieces in queries])
+    if isinstance(plan.code, RingCode):
+        return RingScan(plan.code, queries[0][0])
     if plan.code is None:
         raise ValueError("codes that no register kernel reads")
     return prepared_scan(plan.code, plan.first, queries[0][0])

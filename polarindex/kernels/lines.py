@@ -95,6 +95,26 @@ def any_allowed(allowed, first, stop):
     return False
 
 
+@inlined
+def offer_keys(isa, acc, first, v, stop, per_query, per_vector, names, allowed, best):
+    """Offer the keys of vectors v, v + 1, ... below stop to the k best of queries first, first + 1, ....
+
+    per_query = (sums, gains, limits: the k-th best keys), per_vector = (scales, shifts, room for keys), best = (keys,
+    ids, k) of heaps: addresses; acc is a tile of the queries' products.
+    """
+    lanes, (_, gains, limits), (scales, shifts, out), (keys, ids, k) = lanes_of(isa), per_query, per_vector, best
+    hits = tile_keys(acc, gains, limits, first, scales, shifts, v, out)
+    while hits:
+        r = lowest_bit(hits)
+        hits &= hits - np.uint64(1)
+        q = first + r
+        for lane in range(min(lanes, stop - v)):
+            key = out[r * lanes + lane]
+            if key >= limits[q] and (allowed.size == 0 or allowed[v + lane]):
+                push(key, ident_of(names, v + lane), keys, ids, q * k, k)
+                limits[q] = keys[q * k]
+
+
 @kernel
 def scan_lines(isa, planes, count, words, table, queries, factors, names, allowed, heaps):
     """Offer the key of every vector to the k best of each query.
@@ -113,14 +133,13 @@ def scan_lines(isa, planes, count, words, table, queries, factors, names, allowe
     tiles, m = quads.shape[:2]
     keys = np.empty((rows, lanes), np.float32)
     thresholds, k = heaps[0][:, 0].copy(), heaps[0].shape[1]
-    best, limits = (start(heaps[0]), start(heaps[1])), start(thresholds)
+    best = start(heaps[0]), start(heaps[1]), k
     register = load_table(isa, start(table))
     codes = (start(planes[0]), start(planes[1]), start(planes[2]))
     row_room, level_room = np.empty(128 + 16, np.uint32), np.empty(m * PANEL + 16 if rows > 1 else 16, np.uint32)
     asked, lines, held = start(quads), on_line(level_room), on_line(row_room)
-    per_query = start(sums), start(gains), limits
-    per_vector = start(scales), start(shifts)
-    out = start(keys)
+    per_query = start(sums), start(gains), start(thresholds)
+    per_vector = start(scales), start(shifts), start(keys)
     ahead = 1 + AHEAD // (words * PANEL)
     for p in range(planes[0].shape[0]):
         first = p * PANEL
@@ -139,18 +158,7 @@ def scan_lines(isa, planes, count, words, table, queries, factors, names, allowe
                     acc = dot_levels(isa, acc, lines, v - first, m, asked, t * m * rows)
                 else:
                     acc = dot_panel(isa, acc, codes, p, ahead, words, register, held, v - first, asked, t * m)
-                hits = tile_keys(
-                    acc, per_query[1], per_query[2], t * rows, per_vector[0], per_vector[1], v, out
-                )
-                while hits:
-                    r = lowest_bit(hits)
-                    hits &= hits - np.uint64(1)
-                    q = t * rows + r
-                    for lane in range(min(lanes, stop - v)):
-                        key = out[r * lanes + lane]
-                        if key >= limits[q] and (allowed.size == 0 or allowed[v + lane]):
-                            push(key, ident_of(names, v + lane), best[0], best[1], q * k, k)
-                            limits[q] = best[0][q * k]
+                offer_keys(isa, acc, t * rows, v, stop, per_query, per_vector, names, allowed, best)
     keep(keys)
     keep(thresholds)
     keep(row_room)

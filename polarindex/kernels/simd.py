@@ -1,4 +1,4 @@
-"""SIMD registers for kernels, chosen by a tag: with weave.py, nibbles.py and neon.py the only files that name LLVM.
+"""SIMD registers for kernels, chosen by a tag: with weave.py, ring.py, nibbles.py and neon.py those that name LLVM's.
 
 An `Isa` value is a kernel's first argument. Its Numba *type* names the instruction set, so one kernel text compiles
 for every set, several can run in one process, and Numba's disk cache keeps them apart.

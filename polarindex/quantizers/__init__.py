@@ -2,7 +2,8 @@
 
 Credit: random rotation, sign code and both scales: DRIVE 2021. Lloyd-Max levels at b bits: EDEN 2022. Centring, error
 bound, quantized queries: RaBitQ 2024, its multi-bit grid 2025. Sign sketch for inner products: QJL 2024. Recursive
-polar codes: PolarQuant 2025. Unscaled Lloyd-Max code and its QJL residual: TurboQuant 2025.
+polar codes: PolarQuant 2025. Unscaled Lloyd-Max code and its QJL residual: TurboQuant 2025. Trellis-coded quantization:
+Marcellin and Fischer 1990, its trellis of shifted bits QTIP 2024.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from polarindex.quantizers.drive import DRIVE
 from polarindex.quantizers.eden import EDEN
 from polarindex.quantizers.polarquant import PUBLISHED, PolarQuant
 from polarindex.quantizers.qjl import QJL
+from polarindex.quantizers.trellis import Trellis
 from polarindex.quantizers.turboquant import TurboQuant
 
 _ONE_TO_EIGHT = tuple(range(1, 9))
@@ -33,6 +35,7 @@ _REGISTRY: dict[str, tuple[Callable[..., Quantizer], tuple[int, ...]]] = {
     "polarquant": (PolarQuant, _ONE_TO_EIGHT),
     "polarquant-published": (partial(PolarQuant, bits_per_level=PUBLISHED, radius="block"), (4,)),
     "qjl": (QJL, _ONE_TO_EIGHT),
+    "trellis": (Trellis, (1, 2, 3, 4)),
 }
 
 CELLS: dict[str, tuple[int, ...]] = {name: bits for name, (_, bits) in _REGISTRY.items()}
@@ -73,6 +76,7 @@ __all__ = [
     "ErrorLaw",
     "PolarQuant",
     "Quantizer",
+    "Trellis",
     "TurboQuant",
     "make_quantizer",
 ]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import checks, kernels
-from polarindex.codes import Codes, LineLayout, Part, StreamLayout, Words, parts
+from polarindex.codes import Codes, Layout, LineLayout, Part, Words, parts
 from polarindex.rotations import LinearMap
 from polarindex.vectors import bounded_rows, squared_norms
 
@@ -35,7 +35,7 @@ class Stage(Protocol):
     def map(self) -> LinearMap: ...
 
     @property
-    def layout(self) -> LineLayout | StreamLayout: ...
+    def layout(self) -> Layout: ...
 
     def values(self, words: Words) -> Floats:
         """Float levels (n, map.dims) float32 of this stage's words (n, layout.words)."""

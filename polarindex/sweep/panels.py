@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from polarindex.sweep.results import Bound, Measurement, Results, Row
 
-_BLUE, _RED, _ORANGE, _GREEN, _PURPLE = "#0072b2", "#c8401e", "#d99000", "#00875f", "#8e4a9e"
+_BLUE, _RED, _ORANGE, _GREEN, _PURPLE, _BROWN = "#0072b2", "#c8401e", "#d99000", "#00875f", "#8e4a9e", "#7a4a1f"
 GREY, DARK = "#8c8c8c", "#4d4d4d"
 
 Measured = tuple[Row, Measurement]
@@ -32,6 +32,7 @@ STYLES = {
     "polarquant": Style(_GREEN, "^"),
     "polarquant-published": Style(_GREEN, "v", "", True),
     "qjl": Style(_PURPLE, "D"),
+    "trellis": Style(_BROWN, "h"),
     "spectral": Style(_BLUE, "P", "--"),
     "faiss-pq": Style(GREY, "x", "--"),
     "faiss-pq-rotated": Style(DARK, "+", "-."),

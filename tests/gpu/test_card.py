@@ -344,7 +344,10 @@ def test_threads_search_while_rows_are_added(rng):
     check(gpu.to_cpu(), gpu, q, 10)
 
 
-@pytest.mark.parametrize(("quantizer", "bits"), [("polarquant", 4), ("turboquant", 2), ("qjl", 1), ("eden", 6)])
+AS_LEVELS = [("polarquant", 4), ("turboquant", 2), ("qjl", 1), ("eden", 6), ("trellis", 2)]
+
+
+@pytest.mark.parametrize(("quantizer", "bits"), AS_LEVELS)
 def test_other_quantizers_are_scanned_as_levels(quantizer, bits, rng):
     cpu, gpu = pair(rng, 3000, 96, quantizer=quantizer, bits=bits)
     check(cpu, gpu, rng.standard_normal((20, 96)).astype(np.float32), 10)

@@ -68,6 +68,8 @@ def oracle_keys(index, q, bits=8):
 
 CELLS = [("eden", 1), ("eden", 3), ("eden", 4), ("eden", 8), ("eden-biased", 2), ("drive", 1), ("turboquant", 4)]
 CELLS += [("turboquant-prod", 1), ("turboquant-prod", 3), ("polarquant", 3), ("polarquant-published", 4), ("qjl", 2)]
+CELLS += [("trellis", 1), ("trellis", 3)]
+FINE_CELLS = [("eden", 4), ("eden", 8), ("turboquant-prod", 3), ("polarquant", 3), ("trellis", 3)]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -92,7 +94,7 @@ def assert_score_law(index, q, keys, answers):
 
 @pytest.mark.parametrize("isa", [kernels.available()[0], "generic"])
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("quantizer", "bits"), [("eden", 4), ("eden", 8), ("turboquant-prod", 3), ("polarquant", 3)])
+@pytest.mark.parametrize(("quantizer", "bits"), FINE_CELLS)
 def test_queries_of_16_bits_obey_the_score_law(monkeypatch, quantizer, bits, metric, isa):
     monkeypatch.setattr(dispatch, "_chosen", isa)
     index = pi.FlatIndex(DIM, metric, bits, quantizer)

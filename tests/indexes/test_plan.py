@@ -70,7 +70,10 @@ def test_a_small_index_is_scanned_in_full(bits):
         assert plan_of(index, nq).first is None
 
 
-@pytest.mark.parametrize(("quantizer", "bits"), [("eden", 8), ("eden", 6), ("turboquant-prod", 3), ("polarquant", 4)])
+UNPLANED = [("eden", 8), ("eden", 6), ("turboquant-prod", 3), ("polarquant", 4), ("trellis", 2)]
+
+
+@pytest.mark.parametrize(("quantizer", "bits"), UNPLANED)
 def test_codes_without_nibble_tables_are_scanned_in_full(quantizer, bits):
     index = pi.FlatIndex(256, bits=bits, quantizer=quantizer)
     index.add(clusters(17_000, 1, 256))

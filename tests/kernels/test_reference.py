@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from polarindex import kernels
 from polarindex.kernels import reference
 
-NO_FORMULA = ("compile", "dispatch", "simd", "pages")  # the last is tested against lists of rows
+NO_FORMULA = ("compile", "dispatch", "simd", "costs", "pages")  # the last is tested against lists of rows
 # Of the formulas of its parts: test_search.py, indexes/test_halves.py for those that divide a search, and
 # indexes/test_spectral_lists.py
 COMPOSED = {"answer", "answer_by_planes", "answer_by_segments", "asked_lists", "candidates_of"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polarindex.quantizers import CELLS, DRIVE, EDEN, QJL, PolarQuant, TurboQuant, make_quantizer
+from polarindex.quantizers import CELLS, DRIVE, EDEN, QJL, PolarQuant, Trellis, TurboQuant, make_quantizer
 from polarindex.quantizers.base import ErrorLaw, Quantizer
 
 ALL_CELLS = [(name, bits) for name, cells in CELLS.items() for bits in cells]
@@ -19,6 +19,7 @@ EXPECTED = {
     "polarquant": PolarQuant(20, 3, 7),
     "polarquant-published": PolarQuant(20, 4, 7, bits_per_level=(4, 2, 2, 2), radius="block"),
     "qjl": QJL(20, 3, 7),
+    "trellis": Trellis(20, 3, 7),
 }
 
 
@@ -34,6 +35,7 @@ def test_the_table_names_every_published_quantizer_and_its_bits():
         "polarquant": eight,
         "polarquant-published": (4,),
         "qjl": eight,
+        "trellis": (1, 2, 3, 4),
     }
 
 
@@ -73,7 +75,7 @@ def test_options_reach_the_class():
         (
             ("edn", 8),
             ValueError,
-            ["quantizer must be one of 'eden', 'eden-biased', 'drive',", "'qjl'; got 'edn'"],
+            ["quantizer must be one of 'eden', 'eden-biased', 'drive',", "'trellis'; got 'edn'"],
         ),
         ((None, 8), TypeError, ["quantizer must be one of", "got None"]),
         (

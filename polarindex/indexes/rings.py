@@ -1,0 +1,65 @@
+"""The scan of trellis codes in registers: what the kernel is told of a code, and what it wants of queries.
+
+Read:      codes of one stage that are rings of bits, where the machine has one of kernels.simd's sets."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex import kernels
+from polarindex.indexes.lines import NO_SHIFTS, TILE_FROM, StageQueries, filled, rows_of_a_call
+from polarindex.quantizers import Quantizer, Trellis
+
+_TILE = 8  # queries that share a tile of registers
+
+
+class RingCode(NamedTuple):
+    """How the register kernel sees a trellis code.
+
+    isa : the instruction set
+    bits : of a coordinate
+    dims : coordinates that are decoded
+    table : (256,) int8, levels by window
+    """
+
+    isa: str
+    bits: int
+    dims: int
+    table: NDArray[np.int8]
+
+
+def ring_code(quantizer: Quantizer, isa: str) -> RingCode | None:
+    """How an instruction set scans the quantizer's codes, or None where that cannot be."""
+    if isa == kernels.GENERIC or not isinstance(quantizer, Trellis):
+        return None
+    stage = quantizer.stage
+    return RingCode(isa, stage.layout.bits, stage.layout.padded, stage.table)
+
+
+class RingScan:
+    """kernels.scan_ring with its queries."""
+
+    def __init__(self, code: RingCode, queries: StageQueries) -> None:
+        self.nq = len(queries.levels)
+        rows = 1 if self.nq < TILE_FROM else _TILE
+        tiles = -(-self.nq // rows)
+        self.held = tiles * rows
+        self._code = code
+        self._isa = kernels.Isa(code.isa, rows, 8)
+        quads, sums = np.empty((tiles, code.dims // 4, rows), np.int32), np.empty(self.held, np.int32)
+        kernels.tile_queries(queries.levels, rows, quads, sums)
+        self._queries = quads, sums, filled(queries.gains, self.held)
+
+    @property
+    def rows_at_once(self) -> int:
+        return rows_of_a_call(self.held * self._code.dims)
+
+    def __call__(self, arrays: Any, count: int, names: Any, allowed: Any, best: Any) -> None:
+        code = self._code
+        factors = arrays["scales"].reshape(-1), arrays.get("shifts", NO_SHIFTS)
+        kernels.scan_ring(
+            self._isa, arrays["codes0"], count, code.bits, code.table, self._queries, factors, names, allowed, best
+        )
