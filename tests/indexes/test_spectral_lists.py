@@ -145,6 +145,18 @@ def test_search_is_the_score_law_bit_for_bit(rows, bits, metric):
         np.testing.assert_array_equal(distances, np.take_along_axis(wanted, order, 1)[queries])
 
 
+@pytest.mark.isa
+@pytest.mark.parametrize("isa", kernels.available()[1:])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_every_instruction_set_answers_the_same(rows, bits, isa):
+    """Segments of 6 and 2 bits, and of 8 and 4."""
+    index, q = filled(rows, bits=bits), decaying(9, seed=1)
+    wanted = [index.search(q[:nq], 20, nprobe=nprobe) for nq in (1, 9) for nprobe in (3, NLIST)]
+    with kernels.using(isa):
+        for nq, nprobe in ((1, 3), (1, NLIST), (9, 3), (9, NLIST)):
+            same(index.search(q[:nq], 20, nprobe=nprobe), wanted.pop(0))
+
+
 SEGMENTS = [[(32, b)] for b in range(1, 9)] + [[(64, 3), (32, 1)], [(32, 8), (32, 6), (32, 4), (4, 1)]]
 
 
