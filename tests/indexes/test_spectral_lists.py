@@ -20,6 +20,7 @@ from polarindex.quantizers.spectral import Spectral
 
 METRICS = ("l2", "ip", "cosine")
 DIM, NLIST = 100, 20  # no multiple of 32
+BITS = (1, pytest.param(2, marks=pytest.mark.slow), 4)  # of plain codes too, whose search compiles for every width
 
 
 def decaying(n, dim=DIM, seed=0, power=1.0):
@@ -70,7 +71,7 @@ def rows():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("bits", BITS)
 def test_decaying_residuals_are_found_much_better_in_no_more_bytes(rows, bits, metric):
     q = decaying(100, seed=1)
     plain, spectral = filled(rows, metric, bits, codes="plain"), filled(rows, metric, bits)
@@ -79,7 +80,7 @@ def test_decaying_residuals_are_found_much_better_in_no_more_bytes(rows, bits, m
     assert recall(spectral, rows, q) > recall(plain, rows, q) + (0.01 if bits == 4 else 0.06)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("bits", BITS)
 def test_residuals_without_structure_get_the_plain_code_itself(bits):
     x, q = isotropic(2000, 64), isotropic(20, 64, 1)
     plain, spectral = filled(x, bits=bits, codes="plain"), filled(x, bits=bits)
@@ -295,7 +296,7 @@ def test_indexes_merge_by_their_axes(rows):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("store", ["float32", "int8"])
+@pytest.mark.parametrize("store", ["float32", pytest.param("int8", marks=pytest.mark.slow)])
 def test_refit_makes_the_index_that_new_rows_would_have(rows, metric, store):
     index = made(isotropic(2000), metric, 1, store=store)
     index.add(rows, ids=np.arange(len(rows))[::-1])
