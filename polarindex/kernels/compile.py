@@ -24,12 +24,14 @@ from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
 
 _LOG = logging.getLogger("polarindex")
-_OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
-_KERNELS_ALONE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 class _Part(CPUDispatcher):
-    """What only kernels call compiled: to compile how Python and C would call it took a twelfth of all compilation."""
+    """What only kernels call: how Python would call it is not compiled, with how C would a twelfth of a compilation.
+
+    From Python it runs as Python; called like a kernel it would end the process.
+    """
 
     def __call__(self, *arguments: Any) -> Any:
         return self.py_func(*arguments)
@@ -37,7 +39,8 @@ class _Part(CPUDispatcher):
 
 def inlined(function: Callable[..., Any]) -> Any:
     """A part of kernels, compiled into each of them: a call with registers or arrays costs 50 cycles and more."""
-    return _Part(function, targetoptions={**_OPTIONS, **_KERNELS_ALONE, "nopython": True, "forceinline": True})
+    alone = {"nopython": True, "forceinline": True, "no_cpython_wrapper": True}
+    return _Part(function, targetoptions={**_OPTIONS, **alone})
 
 
 def spliced(function: Callable[..., Any]) -> Any:
@@ -47,7 +50,7 @@ def spliced(function: Callable[..., Any]) -> Any:
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` at its first call; cached on disk where that can be."""
-    dispatcher = numba.njit(**_OPTIONS, no_cfunc_wrapper=True)(function)
+    dispatcher = numba.njit(**_OPTIONS)(function)
     try:
         dispatcher.enable_caching()
     except RuntimeError as error:  # "no locator available": neither the package folder nor the user's cache is writable
