@@ -7,8 +7,8 @@ import os
 import pytest
 from hypothesis import settings
 
-# Several BLAS threads in each of several processes wait by spinning, six times as long as they work. It is read when
-# NumPy is loaded, here and in the processes that tests start; tests/indexes/test_kmeans.py has a process with more.
+# Several BLAS threads in each of several processes wait by spinning: on two busy cores, six times as long as they work.
+# This is read when NumPy is loaded, here and in processes that tests start; one of indexes/test_kmeans.py has more.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 

@@ -1,6 +1,6 @@
 """The index tests again, in a process that is told to use none of our instruction sets: indexes then search in steps.
 
-Those that search in registers have a test of their own in each of these files, under every set that can run here."""
+Searches in registers have tests of their own, one a kind of index, under every set that can run here."""
 
 import os
 import subprocess

@@ -191,7 +191,7 @@ def test_registers_and_plain_loops_agree_bit_for_bit(store, metric, center):
             same(found, everything(index, q, 15, **options))
 
 
-UNDER = [(4, isa) for isa in kernels.available()]  # the scan itself is tested under each at every width
+UNDER = [(4, isa) for isa in kernels.available()]  # other widths of the scan: kernels/test_probe.py
 UNDER += [(bits, isa) for bits in (1, 2, 3, 8) for isa in kernels.available() if isa in ("avx2", "generic")]
 
 
