@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+import os
+
 import pytest
 from hypothesis import settings
+
+# Several BLAS threads in each of several processes wait by spinning: on two busy cores, six times as long as they work.
+# This is read when NumPy is loaded, here and in processes that tests start; one of indexes/test_kmeans.py has more.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import numpy as np  # noqa: E402
 
 # A property sees the same examples in every run; `--hypothesis-profile=explore` looks for new ones. A first call
 # may compile a kernel, so there is no deadline.

@@ -349,7 +349,7 @@ def coarse_side(about, d):
     return (store, code, chains, sizes, groups, about[GROUP_PAGES], looks), centres, constants
 
 
-@kernel
+@spliced
 def _centred(about, given, rows, constants):
     """rows = the queries, of unit length in a cosine index, less the centre; constants = <q, mu> but for L2.
 
@@ -387,7 +387,7 @@ def _centred(about, given, rows, constants):
     return True
 
 
-@kernel
+@spliced
 def _rotated(about, rows, y):
     """y = R rows."""
     nq, d = rows.shape
@@ -418,7 +418,7 @@ def _prepared(about, given, rows, constants, quads, sums, gains):
     return True
 
 
-@inlined
+@spliced
 def prepared(about, given):
     """Whether all queries can be answered, the queries as probing_jobs takes them, and their constants (nq,)."""
     nq, d = given.shape
@@ -428,7 +428,7 @@ def prepared(about, given):
     return able, (rows, quads, sums, gains), constants
 
 
-@inlined
+@spliced
 def best_found(about, kind, store, found, keep_count, exact, given, constants, out_distances, out_ids):
     """The k best of the candidates, by their originals where `exact`, else by their codes."""
     metric = about[METRIC]

@@ -103,7 +103,8 @@ def test_the_configuration_has_what_the_runner_reads():
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("distance", ["euclidean", pytest.param("angular", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("distance", ["euclidean", "angular"])
 def test_every_setting_runs_and_the_widest_finds_what_is_near(module, data, distance):
     train, test = data
     metric = {"euclidean": "l2", "angular": "cosine"}[distance]

@@ -83,7 +83,8 @@ def test_ids_that_are_strings_are_refused(call, file, tmp_path):
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(process, tmp_path, rng):
     np.save(tmp_path / "large.npy", rng.standard_normal((300_000, 32), np.float32))
-    command = ["build", tmp_path / "large.npy", "-o", tmp_path / "out", "--shards", "2", "--index", "ivf"]
+    how = ["--shards", "2", "--index", "ivf", "--nlist", "200"]
+    command = ["build", tmp_path / "large.npy", "-o", tmp_path / "out", *how]
     with subprocess.Popen([*COMMAND, *map(str, command)], stderr=subprocess.PIPE, text=True) as child:
         while not (tmp_path / "out" / "frame" / "manifest.json").exists():
             assert child.poll() is None

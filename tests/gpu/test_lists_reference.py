@@ -150,7 +150,7 @@ def found_by_twin(index, q, k, nprobe, gap, allowed=None):
 def test_the_twin_finds_what_the_cpu_finds(metric, nlist, rng):
     dim = 40
     x = (rng.normal(size=(2500, dim)) + 3 * rng.normal(size=(20, dim))[rng.integers(20, size=2500)]).astype(np.float32)
-    index = pi.IVFIndex(dim, metric=metric, nlist=nlist, bits=3).fit(x[:1500])
+    index = pi.IVFIndex(dim, metric=metric, nlist=nlist).fit(x[:1500])
     if nlist == 90:
         looks = np.array([2, 2, 2, 2, 2, 3, 5, 6], np.int32)
         index._take(index._held.centroids, Groups(rng.permutation(nlist).astype(np.int32), 16, looks))

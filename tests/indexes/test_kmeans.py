@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+import polarindex
 from polarindex.indexes import assign, kmeans
 from polarindex.indexes.kmeans import FEWEST, OVERSIZE, PER_CENTROID, nearest, sample_rows
 from polarindex.kernels.lanes import LANES
@@ -322,6 +328,25 @@ def test_a_seed_decides_everything_and_threads_nothing(cells, monkeypatch, rng):
     assert_array_equal(first.sizes, again.sizes)
     assert first.objective == again.objective
     assert (first.centroids != other.centroids).any()
+
+
+CLUSTERED = """
+import sys
+import numpy as np
+from polarindex.indexes.kmeans import kmeans
+made = kmeans(np.random.default_rng(0).standard_normal((5_000, 48), np.float32), 60, seed=1)
+sys.stdout.write(made.centroids.tobytes().hex())
+"""
+
+
+def test_threads_of_blas_change_no_bit():
+    def clustered(threads):
+        told = {"OPENBLAS_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(polarindex.__file__).parents[1])}
+        command = [sys.executable, "-c", CLUSTERED]
+        return subprocess.run(command, env=os.environ | told, capture_output=True, text=True, check=True).stdout
+
+    one, several = clustered(1), clustered(2)
+    assert len(one) == 2 * 4 * 48 * 60 and one == several
 
 
 def test_blocks_and_tiles_change_no_bit(monkeypatch, rng):

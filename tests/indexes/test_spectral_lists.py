@@ -20,6 +20,7 @@ from polarindex.quantizers.spectral import Spectral
 
 METRICS = ("l2", "ip", "cosine")
 DIM, NLIST = 100, 20  # no multiple of 32
+BITS = (1, pytest.param(2, marks=pytest.mark.slow), 4)  # of plain codes too, whose search compiles for every width
 
 
 def decaying(n, dim=DIM, seed=0, power=1.0):
@@ -70,7 +71,7 @@ def rows():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("bits", BITS)
 def test_decaying_residuals_are_found_much_better_in_no_more_bytes(rows, bits, metric):
     q = decaying(100, seed=1)
     plain, spectral = filled(rows, metric, bits, codes="plain"), filled(rows, metric, bits)
@@ -79,7 +80,7 @@ def test_decaying_residuals_are_found_much_better_in_no_more_bytes(rows, bits, m
     assert recall(spectral, rows, q) > recall(plain, rows, q) + (0.01 if bits == 4 else 0.06)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("bits", BITS)
 def test_residuals_without_structure_get_the_plain_code_itself(bits):
     x, q = isotropic(2000, 64), isotropic(20, 64, 1)
     plain, spectral = filled(x, bits=bits, codes="plain"), filled(x, bits=bits)
@@ -143,6 +144,18 @@ def test_search_is_the_score_law_bit_for_bit(rows, bits, metric):
         distances, ids = index.search(q[queries], 20, nprobe=NLIST)
         np.testing.assert_array_equal(ids, order[queries])
         np.testing.assert_array_equal(distances, np.take_along_axis(wanted, order, 1)[queries])
+
+
+@pytest.mark.isa
+@pytest.mark.parametrize("isa", kernels.available()[1:])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_every_instruction_set_answers_the_same(rows, bits, isa):
+    """Segments of 6 and 2 bits, and of 8 and 4."""
+    index, q = filled(rows, bits=bits), decaying(9, seed=1)
+    wanted = [index.search(q[:nq], 20, nprobe=nprobe) for nq in (1, 9) for nprobe in (3, NLIST)]
+    with kernels.using(isa):
+        for nq, nprobe in ((1, 3), (1, NLIST), (9, 3), (9, NLIST)):
+            same(index.search(q[:nq], 20, nprobe=nprobe), wanted.pop(0))
 
 
 SEGMENTS = [[(32, b)] for b in range(1, 9)] + [[(64, 3), (32, 1)], [(32, 8), (32, 6), (32, 4), (4, 1)]]
@@ -283,7 +296,7 @@ def test_indexes_merge_by_their_axes(rows):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("store", ["float32", "int8"])
+@pytest.mark.parametrize("store", ["float32", pytest.param("int8", marks=pytest.mark.slow)])
 def test_refit_makes_the_index_that_new_rows_would_have(rows, metric, store):
     index = made(isotropic(2000), metric, 1, store=store)
     index.add(rows, ids=np.arange(len(rows))[::-1])

@@ -19,6 +19,7 @@ import pytest
 
 import polarindex
 from polarindex import kernels
+from polarindex.kernels.compile import inlined
 
 # Loads all kernels, runs one, and reports what was logged and what Numba's cache did.
 PROGRAM = """
@@ -236,3 +237,8 @@ def test_an_entry_is_the_kernel_and_before_a_call_its_dispatcher():
     np.testing.assert_array_equal(found, norms2)
     never = np.empty((1, 2, 3), np.float32)  # of no type that the kernel takes
     assert kernels.entry(kernels.normalise, never, never, found) is kernels.normalise
+
+
+def test_a_part_of_kernels_runs_as_python_where_python_calls_it():
+    part = inlined(lambda x: [x, {"neither": x}][1])  # which no kernel could hold
+    assert part(3) == {"neither": 3}
