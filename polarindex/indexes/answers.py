@@ -46,7 +46,7 @@ class Seen(NamedTuple):
     """What a search's arguments came to, one by one: a look into a tuple in a tuple takes .03 us."""
 
     version: int
-    answer: Callable[..., Any]  # kernels.answer, or answer_by_planes, for just such arguments
+    answer: Callable[..., Any]  # kernels.answer, answer_by_planes or answer_by_segments, for just such arguments
     tag: Any  # its first two
     kind: Any
     about: Ids
@@ -69,7 +69,7 @@ class Task(NamedTuple):
     k: int
     keep: int
     exact: bool  # whether the best `keep` are scored again
-    first: bool  # whether these are the best by the first planes of their codes
+    first: bool  # whether these are the best by the first planes of their codes, or found by their first segments
     allowed: NDArray[np.uint8] | None
     bits: int
 
@@ -152,7 +152,8 @@ def answered(
     threads: int | None,
     bits: int,
 ) -> tuple[Floats, Ids]:
-    """Distances and ids (nq, k) of `queries`, codable, which were `given` so; `first`: scan the first planes only."""
+    """Distances and ids (nq, k) of `queries`, codable, which were `given` so; `first`: scan a first part of the codes,
+    planes or segments, of most rows only."""
     nq = len(queries)
     require_results(nq, k)
     distances, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)

@@ -669,8 +669,9 @@ class IVFIndex(Index):
             codes; 0 for none. Default: what `tune` found, else 4 where originals are stored, or with scan_bits as the
             Notes say.
         exact_scan : bool
-            Score the rows of the lists that are probed by their whole codes, as is always done without scan_bits;
-            nothing is then scored again by codes.
+            Score the rows of the lists that are probed by their whole codes, as is always done without scan_bits but
+            for spectral codes; nothing is then scored again by codes. Of spectral codes it reads what bounds would
+            leave out, and finds the same.
 
         Returns
         -------

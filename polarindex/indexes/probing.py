@@ -8,7 +8,8 @@ First planes: where an index has a prefix (residuals.py), a search may choose ca
 In registers: one call of kernels.answer, answer_by_planes or answer_by_segments for a batch, whose queries are grouped
            by list.
 In steps:  codes of no register kernel (PolarQuant, two stages, 5-7 bits), 16-bit queries, machines without a set; and
-           of spectral codes all that is not `answer`: ranges, and queries that are prepared elsewhere."""
+           of spectral codes all that is not `answer`: ranges, and queries that are prepared elsewhere. They read all
+           segments of all rows."""
 
 from __future__ import annotations
 
@@ -134,7 +135,8 @@ class ListScan:
     ) -> bool:
         """The best of queries (nq, dim) as given, into out = distances and ids (nq, k); see kernels.answer.
 
-        first : by the first planes of the codes, see kernels.answer_by_planes
+        first : by the first planes of the codes, see kernels.answer_by_planes, or of spectral codes by the first
+            segments where others cannot matter; without, all segments are read
         False where it cannot be: not in registers, or for a query that is an error.
         """
         told = self.told()

@@ -9,8 +9,8 @@ Layout:    a page has the words of all segments, then scales, two of 16 bits in 
 How:       a page's segments are decoded one after the other into one buffer in the first-level cache. Tiles of queries
            pass over those of the head; the others are decoded while there is a query that they may matter to, a hit,
            and multiplied for hits alone. A query's bytes are those of all segments in a row, whole lines each.
-Bound:     cascade.py's, of scales alone: the length of what follows is stored with no row. It would leave out a third
-           more of what is left, and rows of lists have no room for it.
+Bound:     cascade.py's, of scales alone: the length of what follows is stored with no row. With 256 lists and 4 bits
+           a stored one would leave .5 to .8 of the hits after the first segment, for 2 bytes of 76 to 412.
 Head:      one segment for a query alone. For several it is what counts of hits say is cheapest, all segments where
            bounds leave out too little; a page now and then is scanned with the least head to see.
 All:       with all segments in the head it is the full scan, in one pass."""
@@ -64,8 +64,8 @@ BITS, FIRST_WORD, PLANE_WORDS, FIRST_LINE, LINES, BASIS, GROUPS = range(PART)
 TABLES = 8  # of 16 levels, what a code of 7 bits needs
 # Behind the side of second lists. HEAD: how many segments are multiplied for all rows of a list, at least.
 SEGMENTS, PLAN, LEVEL_TABLES, LONGEST_LEVELS, SCALES, HEAD = range(ABOUT + SIDE, ABOUT + SIDE + 6)
-_HIT = 60  # lines of levels that a query alone takes as long for as to be followed through a segment of none
-_LOOK, _LOOK_SELDOM = 8, 32  # pages after which hits are counted again; where no head pays
+_HIT = 60  # lines of levels a query of a tile passes over in the time that a hit takes for a segment, beside its lines
+_LOOK, _LOOK_SELDOM = 8, 32  # pages after which hits are counted again; and where all segments are best for all
 # Queries a list, and lists a query, from which lists are scanned twice, first for those whose nearest they are. With
 # fewer, to decode them again costs more than what good limits leave out from the start.
 _TWICE_FROM, _TWICE_LISTS = 32, 16
@@ -376,8 +376,8 @@ def answer_by_segments(isa, kind, about, given, nprobe, gap, keep_count, exact, 
     """`search.answer` for codes in segments; whether all queries could be answered.
 
     about : behind the side of second lists, which is zeros where there are none: how many segments, the addresses of
-        plan and tables, see scan_segment_lists, and the word where scales are. plan[t, BASIS] is the address of the
-        segment's (GROUPS, d, 16) of dense.project.
+        plan, tables and longest, see scan_segment_lists, the word where scales are, and the least head: 1, or all
+        segments for a full scan. plan[t, BASIS] is the address of the segment's (GROUPS, d, 16) of dense.project.
     """
     nq, d = given.shape
     metric = about[METRIC]
