@@ -11,8 +11,8 @@ How:       a page's segments are decoded one after the other into one buffer in 
            and multiplied for hits alone. A query's bytes are those of all segments in a row, whole lines each.
 Bound:     cascade.py's, of scales alone: the length of what follows is stored with no row. With 256 lists and 4 bits
            a stored one would leave .5 to .8 of the hits after the first segment, for 2 bytes of 76 to 412.
-Head:      one segment for a query alone. For several it is what counts of hits say is cheapest, all segments where
-           bounds leave out too little; a page now and then is scanned with the least head to see.
+Head:      what counts of hits say is cheapest, all segments where bounds leave out too little; a page now and then is
+           scanned with the least head to count them.
 All:       with all segments in the head it is the full scan, in one pass."""
 
 from __future__ import annotations
@@ -64,8 +64,10 @@ BITS, FIRST_WORD, PLANE_WORDS, FIRST_LINE, LINES, BASIS, GROUPS = range(PART)
 TABLES = 8  # of 16 levels, what a code of 7 bits needs
 # Behind the side of second lists. HEAD: how many segments are multiplied for all rows of a list, at least.
 SEGMENTS, PLAN, LEVEL_TABLES, LONGEST_LEVELS, SCALES, HEAD = range(ABOUT + SIDE, ABOUT + SIDE + 6)
-_HIT = 60  # lines of levels a query of a tile passes over in the time that a hit takes for a segment, beside its lines
-_LOOK, _LOOK_SELDOM = 8, 32  # pages after which hits are counted again; and where all segments are best for all
+# What follows is for queries of a list that are taken one at a time, and for those in tiles.
+_HIT = 20, 60  # lines of levels that a query passes over in the time that a hit takes for a segment, beside its lines
+_COUNTED = 4, 1  # pages whose hits are counted, with the least head, before a head is chosen
+_LOOK, _LOOK_SELDOM = 8, 32  # pages for which it is: more where that is costly to find out, or where no head pays
 # Queries a list, and lists a query, from which lists are scanned twice, first for those whose nearest they are. With
 # fewer, to decode them again costs more than what good limits leave out from the start.
 _TWICE_FROM, _TWICE_LISTS = 32, 16
@@ -169,14 +171,14 @@ def _still_near(alone, t, page, queries, bounds, slots, hits, found):
 
 
 @kernel
-def best_head(plan, shares):
+def best_head(plan, shares, hit):
     """How many segments it is cheapest to multiply for all queries of a list, where of queries and halves of pages
-    shares[t] are hits after segment t."""
+    shares[t] are hits after segment t; hit: of _HIT."""
     parts, best, lowest = plan.shape[0], plan.shape[0], np.inf
     for head in range(1, parts + 1):
         cost = 0.0
         for t in range(parts):
-            cost += plan[t, LINES] if t < head else shares[t - 1] * (plan[t, LINES] + _HIT)
+            cost += plan[t, LINES] if t < head else shares[t - 1] * (plan[t, LINES] + hit)
         if cost < lowest:
             best, lowest = head, cost
     return best
@@ -241,7 +243,7 @@ def scan_segment_lists(isa, alone, store, code, chains, jobs, queries, allowed, 
         enough = min(enough, keep_count + keep_count // 4 + 4 + 2 * PANEL)
     where = blocks, page_bits, width, (0, 0), (scale_word, shift_word)
 
-    shares, chosen, unseen = np.ones(parts, np.float32), least_head, 0
+    tally, heads_now, ahead = np.zeros((2, parts), np.float32), np.full(2, least_head), np.array(_COUNTED)
     first_page, read = 0, _end_of(plan, scale_word, least_head - 1)
     for i in range(lists.size):
         count, size = starts[i + 1] - starts[i], sizes[lists[i]]
@@ -258,7 +260,8 @@ def scan_segment_lists(isa, alone, store, code, chains, jobs, queries, allowed, 
             else:
                 firsts[s], limits[s], least[s] = 0, np.nan, np.nan  # that no key reaches
                 cursors[s], stops[s] = spare, spare
-        choosing = pruned and count > ALONE_UP_TO
+        tiled = np.int64(count > ALONE_UP_TO)
+        hit, counted = _HIT[tiled], _COUNTED[tiled]
         for j in range(first_page, ends[i]):
             filled = (size - 1) % PANEL + 1 if j == first_page else PANEL
             block, _, at, _, shift_at, first, valid = page_at(where, pages[j], filled, allowed, everyone)
@@ -268,8 +271,8 @@ def scan_segment_lists(isa, alone, store, code, chains, jobs, queries, allowed, 
             _factors(block, at, scale_word, shift_at, words)
             squares_after(factors, far, 0, parts, squares)
             page = start(plan), lines, factors, length, valid
-            looks = choosing and unseen == 0
-            head, held, last = chosen if choosing and not looks else least_head, 0, 0
+            counting = pruned and ahead[tiled] <= counted
+            head, held, last = least_head if counting else heads_now[tiled], 0, 0
             for t in range(parts):
                 word, line = at + plan[t, FIRST_WORD] * PANEL, moved(lines, plan[t, FIRST_LINE] * PANEL)
                 own = moved(levels, t * TABLES * LANES)
@@ -282,18 +285,20 @@ def scan_segment_lists(isa, alone, store, code, chains, jobs, queries, allowed, 
                 else:
                     held = _still_near(alone, t, page, asking, bounds, slots, hits, held)
                 last = t
-                if looks:
-                    pairs = np.float32(count * ((filled + lanes - 1) // lanes))
-                    shares[t] += np.float32(0.5) * (np.float32(held) / pairs - shares[t])
+                if counting:
+                    tally[tiled, t] += np.float32(held) / np.float32(count * ((filled + lanes - 1) // lanes) * counted)
                 if held == 0:
                     break
             read = _end_of(plan, scale_word, last)
-            if looks:
-                for t in range(last + 1, parts):
-                    shares[t] *= np.float32(0.5)
-                chosen = best_head(plan, shares)
-                unseen = _LOOK if chosen < parts else _LOOK_SELDOM
-            unseen -= choosing
+            ahead[tiled] -= 1
+            if pruned and ahead[tiled] == 0:
+                heads_now[tiled] = best_head(plan, tally[tiled], hit)
+                tally[tiled] = 0
+                ahead[tiled] = counted
+                if heads_now[tiled] > least_head:
+                    ahead[tiled] += _LOOK if tiled and heads_now[tiled] < parts else _LOOK_SELDOM
+                elif tiled:
+                    ahead[tiled] += _LOOK
             for h in range(held):
                 s, half = hit_slots[h], hit_halves[h]
                 keys = keys_start(alone, heads, h * lanes)

@@ -37,7 +37,7 @@ def test_the_head_is_what_hits_make_cheapest():
     plan[:, LINES] = 8, 24, 40, 16
 
     def head(*shares):
-        return best_head.py_func(plan, np.array([*shares, 0], np.float32))
+        return best_head.py_func(plan, np.array([*shares, 0], np.float32), 60)
 
     assert head(1, 1, 1) == 4
     assert head(0, 0, 0) == 1
