@@ -4,15 +4,21 @@
 
 Writes spectral-lists.json of this machine. Both indexes have the same centroids and no originals; the seed is 0, and
 neighbours are exact among the rows that are used. Times are ratios, spectral to plain, of CPU seconds on one thread, in
-one process and in turn: of all queries in a batch with every list probed, and of single ones with the default nprobe.
+one process and in turn: of all queries in a batch with every list probed, and of single ones with the default nprobe;
+and of spectral codes a search whose bounds leave rows out to the full scan, of single queries, of batches of 64 and of
+all, with the default nprobe, four times as many lists, and every list. That both find the same is checked.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import polarindex as pi
 from benchmarks.kept import keep
@@ -41,6 +47,7 @@ def rows(data: Dataset, nlist: int, all_bits: list[float]) -> list[dict[str, Any
         row["segments"] = made["spectral"].info()["spectral"]["segments"]
         if len(made) == 2:
             row |= ratios(made, data, nlist)
+        row["pruned"] = pruned(made["spectral"], data)
         print(row, flush=True)
         found.append(row)
     return found
@@ -61,6 +68,34 @@ def ratios(made: dict[str, Any], data: Dataset, nlist: int) -> dict[str, float]:
         times = alternating({codes: lambda i=index, f=work: f(i) for codes, index in made.items()}, _REPEATS)
         medians = {codes: statistics.median(mine) for codes, mine in times.items()}
         found[name] = round(medians["spectral"] / medians["plain"], 2)
+    return found
+
+
+def pruned(index: pi.IVFIndex, data: Dataset) -> list[dict[str, float]]:
+    """CPU seconds to those of the full scan of the same codes, by lists that are probed and queries at a time."""
+    found, default = [], index.info()["nprobe"]
+    for nprobe in (default, 4 * default, index.nlist):
+
+        def search(exact: bool, size: int, count: int, nprobe: int = nprobe) -> list[Any]:
+            parts = (data.test[at : min(at + size, count)] for at in range(0, count, size))
+            how: dict[str, Any] = {"nprobe": nprobe, "num_threads": 1, "exact_scan": exact}
+            return [index.search(part, 10, **how) for part in parts]
+
+        row: dict[str, float] = {"nprobe": nprobe}
+        for name, size, most in (("single", 1, _SINGLES), ("batch_of_64", 64, 192), ("batch", len(data.test), 10**6)):
+            count = min(most, len(data.test))
+            one, other = (
+                [array for part in search(exact, size, count) for array in part] for exact in (False, True)
+            )
+            if not all(map(np.array_equal, one, other)):
+                raise SystemExit(f"nprobe={nprobe}, {name}: the full scan finds something else")
+            ways: dict[str, Callable[[], object]] = {
+                str(exact): lambda e=exact, s=size, c=count: search(e, s, c)  # type: ignore[misc]
+                for exact in (False, True)
+            }
+            times = alternating(ways, _REPEATS, time.thread_time)
+            row[name] = round(statistics.median(times["False"]) / statistics.median(times["True"]), 3)
+        found.append(row)
     return found
 
 

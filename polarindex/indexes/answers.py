@@ -46,7 +46,7 @@ class Seen(NamedTuple):
     """What a search's arguments came to, one by one: a look into a tuple in a tuple takes .03 us."""
 
     version: int
-    answer: Callable[..., Any]  # kernels.answer, or answer_by_planes, for just such arguments
+    answer: Callable[..., Any]  # kernels.answer, answer_by_planes or answer_by_segments, for just such arguments
     tag: Any  # its first two
     kind: Any
     about: Ids
@@ -69,7 +69,7 @@ class Task(NamedTuple):
     k: int
     keep: int
     exact: bool  # whether the best `keep` are scored again
-    first: bool  # whether these are the best by the first planes of their codes
+    first: bool  # whether these are the best by the first planes of their codes, or found by their first segments
     allowed: NDArray[np.uint8] | None
     bits: int
 
@@ -152,7 +152,8 @@ def answered(
     threads: int | None,
     bits: int,
 ) -> tuple[Floats, Ids]:
-    """Distances and ids (nq, k) of `queries`, codable, which were `given` so; `first`: scan the first planes only."""
+    """Distances and ids (nq, k) of `queries`, codable, which were `given` so; `first`: scan a first part of the codes,
+    planes or segments, of most rows only."""
     nq = len(queries)
     require_results(nq, k)
     distances, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
@@ -198,12 +199,12 @@ def _remember(
     if told is None:
         return
     some, out = np.empty((1, index.dim), np.float32), (np.empty((1, 1), np.float32), np.empty((1, 1), np.int64))
-    kernel, *tags = told.way(first)
-    answer = kernels.entry(kernel, *tags, told.about, some, *probes, keep, exact, _EVERYONE, *out)
+    kernel, tag, kind, about = told.way(first)
+    answer = kernels.entry(kernel, tag, kind, about, some, *probes, keep, exact, _EVERYONE, *out)
     most, isa = most_queries(index, keep, probes.nprobe), kernels.selected()
     nprobe, gap = probes
     index._seen[arguments] = Seen(
-        index._version, answer, tags[0], tags[1], told.about, nprobe, gap, keep, exact, most, isa, told
+        index._version, answer, tag, kind, about, nprobe, gap, keep, exact, most, isa, told
     )
 
 
@@ -215,14 +216,14 @@ def _in_registers(index: IVFIndex, task: Task) -> tuple[Floats, Ids]:
 
 
 def _in_steps(index: IVFIndex, task: Task) -> tuple[Floats, Ids]:
-    held = index._held
+    held, planes = index._held, task.first and index.scan_bits is not None
     centred = task.queries - held.centroids.mu
-    keys, ids = held.scan.best_in_steps(centred, task.probes, task.keep, task.allowed, task.bits, task.first)
+    keys, ids = held.scan.best_in_steps(centred, task.probes, task.keep, task.allowed, task.bits, planes)
     sign = np.float32(-1 if index.metric == "l2" else 1)
     with np.errstate(over="ignore", invalid="ignore"):  # rows of a damaged file that is mapped may be any bits
         if task.exact:
             places = np.where(ids == EMPTY_ID, -1, held.ids.positions(ids.ravel()).reshape(ids.shape))
-        if task.exact and not task.first:
+        if task.exact and not planes:
             keys = sign * exact_scores(held.rows.arena, places, task.given, index.metric).astype(np.float32)
         else:
             if task.exact:

@@ -669,8 +669,9 @@ class IVFIndex(Index):
             codes; 0 for none. Default: what `tune` found, else 4 where originals are stored, or with scan_bits as the
             Notes say.
         exact_scan : bool
-            Score the rows of the lists that are probed by their whole codes, as is always done without scan_bits;
-            nothing is then scored again by codes.
+            Score the rows of the lists that are probed by their whole codes, as is always done without scan_bits but
+            for spectral codes; nothing is then scored again by codes. Of spectral codes it reads what bounds would
+            leave out, and finds the same.
 
         Returns
         -------
@@ -690,7 +691,7 @@ class IVFIndex(Index):
         Rows that lie together, away from the query, are harder to find (of the 1 % around some word: .85; .34): give
         nprobe where filters are like that.
         """
-        first = self.scan_bits is not None and exact_scan is False
+        first = self._coding.partly and exact_scan is False
         if filter is None and return_error is False and query_bits == 8 and (exact_scan is True or exact_scan is False):
             quick = answered_at_once(self, q, k, nprobe, gap, rerank, num_threads, first)
             if quick is not None:
@@ -716,7 +717,7 @@ class IVFIndex(Index):
         k = checked_k(k)
         probes, factor = self._probes(nprobe, gap), self._rerank_factor(rerank)
         threads = checked_threads(num_threads)
-        first = not checks.flag(exact_scan, "exact_scan") and self.scan_bits is not None
+        first = not checks.flag(exact_scan, "exact_scan") and self._coding.partly
         checks.flag(return_error, "return_error")
         bits = checked_query_bits(query_bits)
         given = source.array()

@@ -8,7 +8,8 @@ First planes: where an index has a prefix (residuals.py), a search may choose ca
 In registers: one call of kernels.answer, answer_by_planes or answer_by_segments for a batch, whose queries are grouped
            by list.
 In steps:  codes of no register kernel (PolarQuant, two stages, 5-7 bits), 16-bit queries, machines without a set; and
-           of spectral codes all that is not `answer`: ranges, and queries that are prepared elsewhere."""
+           of spectral codes all that is not `answer`: ranges, and queries that are prepared elsewhere. They read all
+           segments of all rows."""
 
 from __future__ import annotations
 
@@ -134,7 +135,8 @@ class ListScan:
     ) -> bool:
         """The best of queries (nq, dim) as given, into out = distances and ids (nq, k); see kernels.answer.
 
-        first : by the first planes of the codes, see kernels.answer_by_planes
+        first : by the first planes of the codes, see kernels.answer_by_planes, or of spectral codes by the first
+            segments where others cannot matter; without, all segments are read
         False where it cannot be: not in registers, or for a query that is an error.
         """
         told = self.told()
@@ -142,8 +144,8 @@ class ListScan:
             return False
         given = np.require(given, requirements=["C", "A", "W"])  # for others the kernel would be compiled anew
         seen = _EVERYONE if allowed is None else allowed
-        kernel, *tags = told.way(first)
-        return bool(kernel(*tags, told.about, given, *probes, keep, exact, seen, *out))
+        kernel, *told_first = told.way(first)
+        return bool(kernel(*told_first, given, *probes, keep, exact, seen, *out))
 
     def within(
         self, given: Floats, probes: Probes, radius: np.float64, together: int, allowed: NDArray[np.uint8] | None
@@ -229,11 +231,14 @@ class ListScan:
         if isinstance(self._coding.quantizer, Spectral):
             segments = ListSegments(self._coding.quantizer)
             none = [0] * len(mine) if self._copies is None else []
-            held += [*none, len(segments.plan), segments.plan, segments.tables, self._coding.scale_word]
+            held += [*none, len(segments.plan), segments.plan, segments.tables, segments.longest]
+            held += [self._coding.scale_word, len(segments.plan)]  # all are the head
         about = [part.__array_interface__["data"][0] if isinstance(part, np.ndarray) else int(part) for part in held]
         isa, first = kernels.Isa(code.isa, 8, code.bits), kernels.Isa(code.isa, 8, (prefix or code).bits)
         addresses = np.array(about, np.int64)
-        return Told(reading, store, copies_store, isa, first, kind, addresses, [*made, *held], probing, segments)
+        pruned = np.array([*about[:-1], 1], np.int64) if segments else None
+        kept = [*made, *held, segments]
+        return Told(reading, store, copies_store, isa, first, kind, addresses, kept, probing, pruned)
 
     # --- in steps
 
@@ -374,7 +379,7 @@ class Told(NamedTuple):
 
     isa, first : tags for all planes of the codes, and for those that are scanned
     probing : whether the centroids are among it; without, it is for kernels.candidates_of
-    segments : of spectral codes
+    pruned : of spectral codes, `about` with one segment as the head
     """
 
     reading: _Reading
@@ -386,14 +391,15 @@ class Told(NamedTuple):
     about: NDArray[np.int64]
     held: list[Any]
     probing: bool
-    segments: ListSegments | None
+    pruned: NDArray[np.int64] | None
 
-    def way(self, first: bool) -> tuple[Any, Any, Any]:
-        """The kernel for a search by whole codes or by the `first` planes, and its first two arguments."""
+    def way(self, first: bool) -> tuple[Any, Any, Any, NDArray[np.int64]]:
+        """The kernel for a search by whole codes or by their `first` part, and its first three arguments."""
+        if self.pruned is not None:
+            return kernels.answer_by_segments, self.isa, self.kind, self.pruned if first else self.about
         if first:
-            return kernels.answer_by_planes, self.first, self.isa
-        whole = kernels.answer if self.segments is None else kernels.answer_by_segments
-        return whole, self.isa, self.kind
+            return kernels.answer_by_planes, self.first, self.isa, self.about
+        return kernels.answer, self.isa, self.kind, self.about
 
 
 class KeyBlock(NamedTuple):

@@ -91,6 +91,7 @@ class ResidualCoding:
     scale_word : the first word after the code, where scales are
     words : of a row before its factors: head, code and scales of 16 bits
     stages : scales that are factors, each a float32
+    partly : whether a scan may read a first part of the codes for most rows: first planes, or first segments
     """
 
     def __init__(self, quantizer: Quantizer, metric: str, scan_bits: int | None = None) -> None:
@@ -110,6 +111,7 @@ class ResidualCoding:
             )
         self.scale_word = self.head + quantizer.words
         self.words = self.scale_word + -(-halves // 2)
+        self.partly = scan_bits is not None or quantizer.short_scales
 
     @property
     def factor(self) -> float:

@@ -76,10 +76,9 @@ def segment_code(quantizer: Quantizer, isa: str) -> SegmentCode | None:
         return None
     stages = [stage for stage in quantizer.stages if isinstance(stage, TableStage)]
     parts = _parts(stages, [first for part in segment_words(quantizer) for first in part])
-    longest = [longest_levels(stage.table, stage.thresholds, stage.map.dims) for stage in stages]
     tables = np.stack([level_table(stage) for stage in stages])
     lines = int(parts[-1, 3] + parts[-1, 4])
-    return SegmentCode(isa, quantizer.head, parts, tables, np.array(longest, np.float32), lines)
+    return SegmentCode(isa, quantizer.head, parts, tables, _longest(stages), lines)
 
 
 def _parts(stages: Sequence[TableStage], firsts: Sequence[int]) -> NDArray[np.int64]:
@@ -97,6 +96,7 @@ class ListSegments:
 
     plan : (s, 7) int64: bits, first word, words of a plane, first line of levels, lines, address and size of the basis
     tables : (s, 8, 16) int8, as of kernels.dot_segment
+    longest : (s,) float32, at least |levels| of any row
     """
 
     def __init__(self, quantizer: Spectral) -> None:
@@ -105,6 +105,12 @@ class ListSegments:
         bases = [(own.groups.__array_interface__["data"][0], len(own.groups)) for own in quantizer.maps]
         self.plan = np.concatenate([_parts(quantizer.stages, list(firsts)), np.array(bases, np.int64)], axis=1)
         self.tables = np.stack([level_table(stage) for stage in quantizer.stages])
+        self.longest = _longest(quantizer.stages)
+
+
+def _longest(stages: Sequence[TableStage]) -> Floats:
+    """At least |levels| of any row, in each segment."""
+    return np.array([longest_levels(stage.table, stage.thresholds, stage.map.dims) for stage in stages], np.float32)
 
 
 def level_table(stage: TableStage) -> NDArray[np.int8]:

@@ -56,7 +56,7 @@ _SAMPLED = 8  # one of so many says which these are
 
 
 @inlined
-def _dot_alone(isa, acc, levels, half, m, quads, q):
+def dot_alone(isa, acc, levels, half, m, quads, q):
     """dot_levels for a tile of one query: four accumulators, for the dot instruction's result is ready after four."""
     second, third, fourth = tile_zero(isa), tile_zero(isa), tile_zero(isa)
     for i in range(0, m - 3, 4):
@@ -78,13 +78,22 @@ def _widened(halves, first, count, floats):
 
 
 @inlined
-def _lengths(scales, longest, head, count, lengths):
-    """What rows' segments after each behind the head have at most, lengths[s * PANEL + v]; 0 after the last."""
+def squares_after(scales, longest, first, count, squares):
+    """At least what rows have of |x|^2 in all segments after each from `first` on, squares[s * PANEL + v]; what is at
+    the last is left as it is: 0."""
     sums = splat(np.float32(0))
-    for s in range(count - 2, head - 1, -1):
+    for s in range(count - 2, first - 1, -1):
         own = floats_at(scales, (s + 1) * PANEL) * splat(longest[s + 1])
         sums = sums + (own * own + splat(_LEAST))
-        put_at(lengths, s * PANEL, root(sums))
+        put_at(squares, s * PANEL, sums)
+
+
+@inlined
+def _lengths(scales, longest, head, count, lengths):
+    """What rows' segments after each behind the head have at most, lengths[s * PANEL + v]; 0 after the last."""
+    squares_after(scales, longest, head, count, lengths)
+    for s in range(head, count - 1):
+        put_at(lengths, s * PANEL, root(floats_at(lengths, s * PANEL)))
 
 
 @inlined
@@ -187,7 +196,7 @@ def _heads(isa, alone, codes, rows, layout, tables, queries, factors, ends, allo
                     q = s * held + t * lines
                     acc, quads = tile_start(isa, per_query[0], q), (t * m + line) * lines
                     if lines == 1:
-                        acc = _dot_alone(isa, acc, own, half, count, tile_quads, quads)
+                        acc = dot_alone(isa, acc, own, half, count, tile_quads, quads)
                     else:
                         acc = dot_levels(isa, acc, own, half, count, tile_quads, quads)
                     own_keys = moved(keys, (t * PANEL + half) * lines)
@@ -271,7 +280,7 @@ def _one_by_one(alone, own, place, s, queries, parts, factors, limits, hits, min
         i = mine[j]
         q, found = hit_queries[i], moved(hit_keys, i * lanes)
         acc = tile_start(alone, per_query[0], s * nq + q)
-        acc = _dot_alone(alone, acc, own, half, parts[s, 4], asked, q * m + parts[s, 3])
+        acc = dot_alone(alone, acc, own, half, parts[s, 4], asked, q * m + parts[s, 3])
         tile_scores(acc, per_query[1], s * nq + q, scale, at, found, 0, 0, found)
         mine[kept] = i
         kept += rows_reaching(alone, found, moved(per_query[2], s * nq), start(limits), q, length, at) != np.uint64(0)

@@ -164,6 +164,39 @@ def keys_add(typing, keys, tile, gains, slot, factors, scale):
 
 
 @intrinsic
+def keys_reaching(typing, keys, slots, slot, lengths, lane, valid, out, at):
+    """A bit for each row with a key that may reach what it must, of lanes that count; if any has, out[at ..] are the
+    keys, a register a row.
+
+    slots = (offsets, reaches, least) float32, addresses: (key + offset_row) + reach_row * lengths[lane ..] >= least_row
+    """
+    lanes = keys.lanes
+
+    def code(context, builder, sig, args):
+        total, slots_, first, lengths_, lane_, valid_, out_, at_ = args
+        floats, bits = vector(F32, lanes), ir.IntType(lanes)
+        offsets, reaches, least = (builder.extract_value(slots_, i) for i in range(3))
+        length = builder.load(pointer(builder, lengths_, lane_, floats), align=4)
+        counted, hits, own = builder.trunc(valid_, bits), ir.Constant(I64, 0), []
+        for r in range(keys.rows):
+            key = builder.bitcast(builder.extract_value(total, r), floats)
+            own.append(key)
+            offset, reach, limit = (_of_row(builder, part, first, r, lanes) for part in (offsets, reaches, least))
+            bound = builder.fadd(builder.fadd(key, offset), builder.fmul(reach, length))
+            above = builder.and_(builder.bitcast(builder.fcmp_ordered(">=", bound, limit), bits), counted)
+            hit = builder.icmp_unsigned("!=", above, ir.Constant(bits, 0))
+            hits = builder.or_(hits, builder.shl(builder.zext(hit, I64), ir.Constant(I64, r)))
+        with builder.if_then(builder.icmp_unsigned("!=", hits, ir.Constant(I64, 0)), likely=False):
+            for r, key in enumerate(own):
+                place = builder.add(at_, ir.Constant(I64, r * lanes))
+                builder.store(key, pointer(builder, out_, place, floats), align=4)
+        return hits
+
+    signature = types.uint64(keys, slots, types.intp, lengths, types.intp, types.uint64, out, types.intp)
+    return signature, code
+
+
+@intrinsic
 def keys_collect(typing, keys, slots, slot, valid, place, found):
     """tile_collect of keys, to which the rows' offsets are added last; slots without gains."""
 

@@ -164,7 +164,7 @@ SEGMENTS = [[(32, b)] for b in range(1, 9)] + [[(64, 3), (32, 1)], [(32, 8), (32
 @pytest.mark.parametrize("segments", SEGMENTS)
 @pytest.mark.parametrize("options", [{}, pytest.param({"store": "float32", "spill": 0.3}, marks=pytest.mark.slow)])
 def test_one_call_and_steps_find_the_same_bits(monkeypatch, rows, segments, options):
-    """Single queries and batches, some of the lists, filters, second lists, and lists of a row or none."""
+    """Alone and in batches, by some of the lists, filters, second lists, lists of a row or none; with bounds or not."""
     axes = np.linalg.qr(isotropic(DIM))[0]
     coded = sum(m for m, _ in segments)
     quantizer = Spectral(DIM, 4, 0, axes[:coded], segments, [1 / len(segments)] * len(segments) + [0])
@@ -175,18 +175,70 @@ def test_one_call_and_steps_find_the_same_bits(monkeypatch, rows, segments, opti
     index.remove(np.arange(100))
     asked = [(decaying(nq, seed=nq), nprobe, ids) for nq in (1, 2, 9, 30) for nprobe in (1, 7, 40) for ids in (None, 3)]
 
-    def found():
+    def found(**how):
         return [
-            index.search(q, 30, nprobe=nprobe, filter=None if ids is None else np.arange(100, 500, ids))
+            index.search(q, 30, nprobe=nprobe, filter=None if ids is None else np.arange(100, 500, ids), **how)
             for q, nprobe, ids in asked
         ]
 
-    first = found()
+    first, full = found(), found(exact_scan=True)
     assert index._held.scan.in_one_call(8) is (kernels.selected() != kernels.GENERIC)
     monkeypatch.setattr(ListScan, "in_one_call", lambda *_: False)
     index._seen.clear()
-    for one, other in zip(first, found(), strict=True):
+    for one, other, third in zip(first, full, found(), strict=True):
         same(one, other)
+        same(one, third)
+
+
+FLATTER = {"power": 0.5}  # energies whose tails matter
+
+
+def all_searches(index, **how):
+    """Alone and in batches, for few rows and for more than there are, and by some rows."""
+    n, some = len(index), index.ids[::3]
+    return [
+        index.search(decaying(nq, seed=nq, **FLATTER), k, nprobe=nprobe, filter=ids, **how)
+        for nq in (1, 2, 70)
+        for k, nprobe, ids in ((1, NLIST, None), (10, NLIST, None), (10, 3, None), (10, NLIST, some), (n + 3, 9, None))
+    ]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("bits", [2, 4])
+def test_what_bounds_leave_out_is_in_no_answer(bits, metric):
+    """Rows are there twice, so that many keys are equal; some were removed."""
+    x = decaying(3000, **FLATTER)
+    index = filled(x, metric, bits)
+    index.add(x[:1500])
+    index.remove(index.ids[::5])
+    for one, other in zip(all_searches(index), all_searches(index, exact_scan=True), strict=True):
+        same(one, other)
+
+
+@pytest.mark.skipif(kernels.selected() == kernels.GENERIC, reason="steps read all segments of all rows")
+def test_bounds_are_what_keeps_answers_right():
+    """If what follows the head is taken for nothing, answers are lost, but by the full scan."""
+    index, q = filled(decaying(3000, **FLATTER)), decaying(70, seed=1, **FLATTER)
+
+    def found(**how):
+        return index.search(q, nprobe=NLIST, **how)[1], np.array([index.search(v, nprobe=NLIST, **how)[1] for v in q])
+
+    full = found(exact_scan=True)
+    index._held.scan.told().held[-1].longest[:] = 0
+    same(found(exact_scan=True), full)
+    assert all((one != other).any() for one, other in zip(found(), full, strict=True))
+
+
+@pytest.mark.isa
+def test_instruction_sets_find_the_same_bits():
+    index = filled(decaying(3000, **FLATTER))
+    wanted = all_searches(index)
+    for name in kernels.available()[1:]:
+        if name in ("avx2", kernels.GENERIC):
+            with kernels.using(name):
+                for how in ({}, {"exact_scan": True}):
+                    for one, other in zip(all_searches(index, **how), wanted, strict=True):
+                        same(one, other)
 
 
 @pytest.mark.parametrize("metric", METRICS)

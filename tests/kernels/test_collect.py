@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from polarindex import kernels
-from polarindex.kernels.collect import allowed_lanes, tile_collect
-from polarindex.kernels.simd import start, tile_from
+from polarindex.kernels.collect import allowed_lanes, keys_reaching, keys_start, tile_collect
+from polarindex.kernels.simd import lanes_of, start, tile_from
 
 SETS = [name for name in kernels.available() if name != "generic"]
 EVERYDAY = [name for name in SETS if name in (SETS[0], "avx2")]
@@ -97,6 +97,39 @@ def test_limits_are_reached_by_equal_keys_and_by_no_nan(rng, name):
                 )
                 hits = checked(isa, np.ones(8, np.int32), slots, 0, factors, 0, 16, 1 << lane, 0)
                 assert hits == 8 * (kind >= limit)
+
+
+@numba.njit(error_model="numpy")
+def reaching(isa, keys, slots, slot, lengths, valid, out):
+    offsets, reaches, least = slots
+    own = start(offsets), start(reaches), start(least)
+    return keys_reaching(
+        keys_start(isa, start(keys), 0), own, slot, start(lengths), 0, np.uint64(valid), start(out), lanes_of(isa)
+    )
+
+
+@needs_registers
+@pytest.mark.parametrize("name", NAMED)
+def test_rows_are_told_that_may_reach_what_they_must(rng, name):
+    isa = kernels.Isa(name, 8, 8)
+    seen = set()
+    for turn in range(200):
+        keys, lengths = rng.normal(size=(2, isa.lanes)).astype(np.float32)
+        offsets, reaches = rng.normal(size=24).astype(np.float32), rng.random(24).astype(np.float32)
+        least = rng.normal(size=24).astype(np.float32) + np.float32(turn % 4)
+        least[5], keys[3] = np.nan, np.nan if turn % 5 == 0 else keys[3]
+        valid, slot = int(rng.integers(0, 2**isa.lanes)), int(rng.integers(0, 17))
+        out = np.full(isa.lanes * 10, POISON)
+        found = reaching(isa, keys, (offsets, reaches, least), slot, np.abs(lengths), valid, out)
+        bounds = (keys + offsets[:, None]) + reaches[:, None] * np.abs(lengths)
+        near = (bounds >= least[:, None]) & (valid >> np.arange(isa.lanes) & 1 > 0)
+        wanted = near[slot : slot + 8].any(axis=1)
+        assert found == sum(1 << r for r in np.flatnonzero(wanted))
+        if found:
+            assert_array_equal(out[isa.lanes : 9 * isa.lanes].reshape(8, -1), np.tile(keys, (8, 1)))
+        assert (out[: isa.lanes] == POISON).all() and (out[9 * isa.lanes :] == POISON).all()
+        seen.add(int(wanted.sum()))
+    assert 0 in seen and max(seen) > 4
 
 
 @numba.njit
