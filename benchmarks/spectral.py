@@ -1,5 +1,8 @@
 """Spectral beside plain codes of flat indexes: recall, bytes, and what fitting, adding and searching take.
 
+`batch_slower` and `single_slower` are what the chosen scan of spectral codes takes, as a multiple of the faster scan of
+plain ones of as many bits; of the second `indexes/planning.py` has the largest of each width.
+
     python -m benchmarks.spectral --data FOLDER [--bits 1,2,4] [--rows 60000] [--repeats 7] FILE.hdf5 ...
 
 Files in FOLDER have train, test and the attribute distance, as ann-benchmarks' have. Writes spectral.json of this
@@ -56,7 +59,11 @@ def search_times(indexes: dict[str, pi.FlatIndex], q: Floats, repeats: int) -> d
                 alone = seconds(lambda: [search(q[i : i + 1]) for i in range(SINGLES)]) / SINGLES  # noqa: B023
                 found.setdefault(f"{kind}_{name}_batch_ms", []).append(1e3 * batch)
                 found.setdefault(f"{kind}_{name}_single_ms", []).append(1e3 * alone)
-    return {name: float(np.median(values[1:])) for name, values in found.items()}
+    times = {name: float(np.median(values[1:])) for name, values in found.items()}
+    for way in ("batch", "single"):
+        plain = min(times[f"plain_{name}_{way}_ms"] for name in ("full", "chosen"))
+        times[f"{way}_slower"] = times[f"spectral_chosen_{way}_ms"] / plain
+    return times
 
 
 def measured(path: Path, bits: float, rows: int, repeats: int) -> dict[str, Any]:

@@ -40,8 +40,8 @@ _READ = 1 / 20  # a byte of code from memory, which is what a query alone waits 
 _ROW, _ROW_DIM, _ROW_ALONE = 45.0, 0.01, 10.0  # the whole code of one row: fixed, a coordinate, for one query
 _HIT, _HIT_DIM, _HIT_ALONE = 30.0, 0.03, 150.0  # a panel and query behind the head: fixed, a coordinate, for one query
 _SEGMENT = 0.1  # of a segment of each row in a batch: its scale and sum
-_DECODED = 1 / 34  # a coordinate of segments for one query
-_EARLY = 4  # times the share of rows that are wanted: what the k-th best so far is among, on the average of a search
+_DECODED = 1 / 50  # a coordinate of segments for one query
+_EARLY, _EARLY_ALONE = 4, 1.5  # times the share of rows that are wanted: what the k-th best so far is among, on average
 _RAMP = 0.5  # times log(n / k): rows read in full for each that would be, were the k-th rank known from the start
 
 Floats = NDArray[np.float32]
@@ -127,7 +127,8 @@ class Planner:
     def _of_segments(self, code: SegmentCode, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
         if exact or code.head == code.stages or arena.n * code.dims < _STAGED_FROM:
             return Plan(code)
-        survivors = self._sampled(arena).near(min(0.5, _EARLY * k / arena.n))
+        early = _EARLY if nq >= TILE_FROM else _EARLY_ALONE
+        survivors = self._sampled(arena).near(min(0.5, early * k / arena.n))
         hits = (1 - (1 - survivors) ** PANEL) / PANEL
         if nq >= TILE_FROM:
             saved = (code.dims - code.head_dims) * _FULL + (code.stages - code.head) * _SEGMENT

@@ -42,7 +42,9 @@ SCANNED = 1 << 25  # coordinates: a full scan takes a query alone about 1 ms, an
 LISTED = 10_000  # rows, fewer are not worth lists
 _UNPROBED = 0.2  # of what a target allows to miss, what is left for lists that are not probed
 _BITS = (0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 6, 8)  # of spectral codes
-_SLOWER = 4  # times as long as of plain codes a full scan of spectral ones takes for a query alone; of lists 1.3
+# bits -> times as long as of plain codes a scan of spectral ones takes for a query alone: the most of MiniLM, SIFT,
+# GloVe and, at 4 bits, Fashion-MNIST, 60,000 rows each (`single_slower` of benchmarks/spectral.py); of lists 1.3
+_SLOWER = {1: 1.25, 2: 1.43, 4: 1.83}
 _ROWS_A_LIST = 32  # of a sample, to learn what residuals are like
 
 
@@ -117,8 +119,8 @@ def plan(
         Results a query; where it is more than n, all rows are found.
     sample : (m, dim) array-like, optional
         Vectors like those to come, at least 1,024 and 4 dim; up to 20,000 are used. With it spectral codes are
-        considered too, which may need fewer bits: where every code is scanned only for a quarter of the coordinates,
-        for their scan takes longer. That takes seconds.
+        considered too, which may need fewer bits: where every code is scanned only as far as their scan, which may
+        take longer, takes no longer than that of plain codes may. That takes seconds.
 
     Returns
     -------
@@ -211,8 +213,9 @@ def _options(kind: str, n: int, dim: int, metric: str, target: float, rows: Floa
     nlist = auto_nlist(n) if kind == "ivf" else None
     needed = target + (1 - target) * (_UNPROBED if kind == "ivf" else 0)
     codes = [_Codes("plain", bits, bits, None) for bits in CODES[kind]]
-    if rows is not None and (kind == "ivf" or n < LISTED or _SLOWER * n * dim <= SCANNED):
-        codes += _spectral(rows, nlist)
+    if rows is not None:
+        most = np.inf if kind == "ivf" or n < LISTED else SCANNED / (n * dim)
+        codes += [one for one in _spectral(rows, nlist) if _slower(one.bits) <= most]
     found = []
     for name, bits, equal, segments, tails in codes:
         for store in STORES:
@@ -254,6 +257,11 @@ def _spectral(rows: Floats, nlist: int | None) -> list[_Codes]:
             head = head_of(rows.shape[1], bits, best.shares(found.energies)[:-1])
             codes.append(_Codes("spectral", bits, equal, best.segments, head < len(best.segments)))
     return codes
+
+
+def _slower(bits: float) -> float:
+    """_SLOWER, in between along a line, and beyond its ends as there."""
+    return float(np.interp(bits, list(_SLOWER), list(_SLOWER.values())))
 
 
 def _known(recalls: dict[int, float], bits: float) -> float:

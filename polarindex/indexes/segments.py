@@ -34,12 +34,14 @@ class SegmentCode(NamedTuple):
     isa : the instruction set
     head : segments that are multiplied for all rows
     parts : (s, 5) int64, tables (s, 8, 16) int8, longest (s,) float32, as scan_segments wants them
+    sizes : (s,) int64, coordinates
     lines : of all segments
     """
 
     isa: str
     head: int
     parts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     tables: NDArray[np.int8]
     longest: Floats
     lines: int
@@ -78,7 +80,8 @@ def segment_code(quantizer: Quantizer, isa: str) -> SegmentCode | None:
     parts = _parts(stages, [first for part in segment_words(quantizer) for first in part])
     tables = np.stack([level_table(stage) for stage in stages])
     lines = int(parts[-1, 3] + parts[-1, 4])
-    return SegmentCode(isa, quantizer.head, parts, tables, _longest(stages), lines)
+    sizes = np.array([stage.map.dims for stage in stages], np.int64)
+    return SegmentCode(isa, quantizer.head, parts, sizes, tables, _longest(stages), lines)
 
 
 def _parts(stages: Sequence[TableStage], firsts: Sequence[int]) -> NDArray[np.int64]:
@@ -132,14 +135,13 @@ class SegmentScan:
         self._code = code
         self._head = code.head if pruned else code.stages
         self._isa, self._alone = kernels.Isa(code.isa, rows, 8), kernels.Isa(code.isa, 1, 8)
-        asked = np.zeros((self.held, code.lines), np.int32)
-        sums, gains = np.zeros((code.stages, self.held), np.int32), np.zeros((code.stages, self.held), np.float32)
-        energies = np.zeros((code.stages, self.held))
+        gains = np.zeros((code.stages, self.held), np.float32)
         for s, piece in enumerate(queries):
             gains[s, : self.nq] = piece.gains
-            kernels.ask_segments(piece.levels, piece.gains, code.parts[s], asked, sums[s], energies[s])
+        levels = np.concatenate([piece.levels.reshape(-1) for piece in queries])
+        asked, sums = np.empty((self.held, code.lines), np.int32), np.empty(gains.shape, np.int32)
         reaches = np.empty_like(gains)
-        kernels.reach_after(energies, reaches)
+        kernels.ask_segments(levels, code.sizes, gains, code.parts, asked, sums, reaches)
         quads = np.ascontiguousarray(asked.reshape(tiles, rows, code.lines).transpose(0, 2, 1))
         self._queries = quads, asked, sums, gains, reaches
 

@@ -52,7 +52,6 @@ _FILES = {
     "dot_segment": "segments",
     "scan_segments": "cascade",
     "ask_segments": "cascade",
-    "reach_after": "cascade",
     "scan_staged": "staged",
     "nibble_tables": "staged",
     "stage_queries": "staged",

@@ -8,8 +8,9 @@ Law:       a key is shift + sum over segments, in their order, of (dot * gain) *
 Bound:     what segments after s add is <x, q> of what a row and a query have there, at most |x| |q| (Cauchy-Schwarz).
            |q| is `reach`; |x| of all segments after the head is stored with the row, rounded up, and after others it
            is at most the root of the sum of (scale * longest levels)^2. `SLACK` is for what float32 rounds.
-First:     where nothing is known yet, the hits with the best keys so far are finished before all others: from then on
-           the limit is nearly the last one. In their order, a query alone would finish 1.8 to 3 times as many rows.
+First:     where nothing is known yet, and for a query alone always, the hits with the best keys so far are finished
+           before all others: from then on the limit is nearly the last one. In their order, a query alone would finish
+           1.8 to 3 times as many rows. Of many queries, hits in their order share the levels of their panels.
 All:       with all segments in the head it is the full scan, in one pass.
 Not here:  what the bounds leave, and whether they pay (indexes/plan.py)."""
 
@@ -30,12 +31,14 @@ from polarindex.kernels.simd import (
     lowest_bit,
     most_of,
     on_line,
+    planes_of,
     prefetch,
     row_starts,
     rows_of,
     rows_reaching,
     start,
     store,
+    tag_with,
     tile_add,
     tile_dot4,
     tile_dot4_of,
@@ -45,12 +48,14 @@ from polarindex.kernels.simd import (
     tile_zero,
 )
 from polarindex.kernels.topk import ident_of, push
-from polarindex.kernels.weave import PANEL
+from polarindex.kernels.weave import PANEL, dot_page, dot_wide, load_table
 
 SLACK = 2.0**-21  # of a limit and of what the rest can add, for each segment: twice what sums of float32 lose
 _LEAST = np.float32(1e-36)  # added to squared lengths: what squares of less than 1e-19 lose to 0
 _AHEAD = 2048  # words of codes
-_LOOK = 3  # panels with hits
+_RUN = 32  # panels that a query alone passes over before the next segment
+_LOOK, _LOOK_ALONE = 3, 6  # panels with hits
+_FRESH = 256  # panels that a query alone takes all hits from to have a limit for the others
 _BEST = 3  # times k: hits that are finished before the others where nothing is known yet
 _SAMPLED = 8  # one of so many says which these are
 
@@ -132,35 +137,141 @@ def _offer(found, v, lanes, q, limits, slack, names, allowed, best, k):
             limits[q] = worst - slack * abs(worst)
 
 
-@kernel
-def ask_segments(levels, gains, part, asked, sums, energies):
-    """Queries of one segment as scan_segments takes them; lines and rows beyond are as they were.
-
-    levels (nq, d) int8, gains (nq,) float32; part (5,) int64, its lines; asked (held, m) int32, a quad a line; sums
-    (held,) int32, of a query's bytes; energies (held,) float64, (gain |levels|)^2.
-    """
-    nq, d = levels.shape
-    width = 4 * asked.shape[1]
-    quads = asked.view(np.int8).reshape(-1)
-    for q in range(nq):
-        at, total, square = q * width + 4 * part[3], 0, 0
-        for j in range(d):
-            level = np.int32(levels[q, j])
-            quads[at + j] = levels[q, j]
-            total += level
-            square += level * level
-        sums[q], energies[q] = total, np.float64(square) * np.float64(gains[q]) * np.float64(gains[q])
-
-
-@kernel
+@inlined
 def reach_after(energies, reaches):
     """reaches[s, q] float32 >= the root of what energies (s, nq) float64 have after s; 0 after the last."""
     stages, nq = energies.shape
     for q in range(nq):
-        total = 0.0
+        after = 0.0
         for s in range(stages - 1, -1, -1):
-            reaches[s, q] = np.sqrt(total) * (1 + 4 * stages * SLACK)
-            total += energies[s, q]
+            reaches[s, q] = np.sqrt(after) * (1 + 4 * stages * SLACK)
+            after += energies[s, q]
+
+
+@kernel
+def ask_segments(levels, sizes, gains, parts, asked, sums, reaches):
+    """Queries as scan_segments takes them; those that fill up the last tile are zeros.
+
+    levels (nq sum(sizes),) int8, segment after segment (nq, size); gains (s, held) float32; parts as in scan_segments.
+    asked (held, m) int32, a quad a line; sums (s, held) int32, of a query's bytes; reaches (s, held) float32, at least
+        the root of the sum of (gain |levels|)^2 of all segments after s; 0 after the last.
+    """
+    stages, held = gains.shape
+    width, first, total_size = 4 * asked.shape[1], 0, 0
+    for s in range(stages):
+        total_size += sizes[s]
+    nq = levels.size // total_size
+    quads, energies = asked.view(np.int8).reshape(-1), np.zeros((stages, held))
+    quads[:] = 0
+    sums[:] = 0
+    for s in range(stages):
+        for q in range(nq):
+            at, total, square = q * width + 4 * parts[s, 3], 0, 0
+            for j in range(sizes[s]):
+                level = np.int32(levels[first + j])
+                quads[at + j] = levels[first + j]
+                total += level
+                square += level * level
+            sums[s, q] = total
+            energies[s, q] = np.float64(square) * np.float64(gains[s, q]) * np.float64(gains[s, q])
+            first += sizes[s]
+    reach_after(energies, reaches)
+
+
+@inlined
+def _score_panels(tag, source, part, tables, query, stored, base, panels, keys):
+    """_score_alone for a width that is known."""
+    codes, at, size, ahead = source
+    count = part[1]
+    quads, q, per_query, own = query
+    scale, lines = stored[2], count if planes_of(tag) == 8 else count * planes_of(tag)
+    for p in range(panels[0]):
+        for line in range(lines if ahead else 0):
+            prefetch(codes, at + ahead + line * PANEL)
+        put_at(scale, 0, upper_halves_at(stored[0], p * stored[1]))
+        for half in range(panels[1], panels[2], lanes_of(tag)):
+            acc = tile_start(tag, per_query[0], own)
+            if 4 < planes_of(tag) < 8:
+                acc = dot_wide(tag, acc, codes, at, count, tables, half, quads, q)
+            else:
+                acc = dot_page(tag, acc, codes, at, count, load_table(tag, tables), half, quads, q)
+            v = p * PANEL + half
+            tile_scores(acc, per_query[1], own, scale, half, base, v, 0, moved(keys, v))
+        at += size
+
+
+@kernel
+def _score_alone(alone, source, part, tables, query, stored, base, panels, keys):
+    """Keys with one segment more than those of `base`, of panels and one query: levels stay in registers.
+
+    source = (codes; where the segment begins in the first panel; words from panel to panel, and to one that is asked
+        for ahead, 0: none); part = (bits, words of a plane); tables: the segment's.
+    query = (quads, the first of the query's in the segment, what is known of queries, the query's place in that)
+    stored = (scales of the first panel, upper halves; how many from panel to panel; room for 16)
+    panels = (how many; the parts of their 16 vectors from and to)
+    """
+    bits, rest = part[0], (source, part, tables, query, stored, base, panels, keys)
+    if bits == 8:
+        _score_panels(tag_with(alone, 0, 8), *rest)
+    elif bits == 7:
+        _score_panels(tag_with(alone, 0, 7), *rest)
+    elif bits == 6:
+        _score_panels(tag_with(alone, 0, 6), *rest)
+    elif bits == 5:
+        _score_panels(tag_with(alone, 0, 5), *rest)
+    elif bits == 4:
+        _score_panels(tag_with(alone, 0, 4), *rest)
+    elif bits == 3:
+        _score_panels(tag_with(alone, 0, 3), *rest)
+    elif bits == 2:
+        _score_panels(tag_with(alone, 0, 2), *rest)
+    else:
+        _score_panels(tag_with(alone, 0, 1), *rest)
+
+
+@kernel
+def _heads_alone(alone, codes, rows, layout, tables, queries, factors, ends, allowed, limits, hits):
+    """_heads for tiles of one query: segment by segment over some panels, whose keys lie in between."""
+    head, whole, parts, sizes = layout
+    quads, _, per_query, _, m = queries
+    stored, shift, tail = factors
+    hit_keys, hit_places, hit_queries = hits
+    lanes, stages, held, found = lanes_of(alone), parts.shape[0], limits.size, 0
+    names, best, k, slack = ends
+    room, tail_room = np.empty((_RUN + 1) * PANEL, np.float32), np.zeros(PANEL, np.float32)
+    keys, length, worsts, reaches = start(room), start(tail_room), start(limits), moved(per_query[2], (head - 1) * held)
+    for block in range(rows[0], rows[1], _RUN):
+        count, v0 = min(_RUN, rows[1] - block), block * PANEL
+        panels, stop = (count, np.int64(0), np.int64(PANEL)), min(v0 + count * PANEL, rows[2])
+        if allowed.size and not any_allowed(allowed, v0, stop):
+            continue
+        for q in range(held):
+            for s in range(head):
+                own, size = (codes[0], sizes[0]) if s < whole else (codes[1], sizes[1])
+                source = own, block * size + parts[s, 1] * PANEL, size, (1 + _AHEAD // size) * size
+                query = quads, q * m + parts[s, 3], per_query, s * held + q
+                scales = moved(stored, (block * stages + s) * PANEL), stages * PANEL, moved(keys, _RUN * PANEL)
+                part, table, base = (parts[s, 0], parts[s, 2]), moved(tables, s * 8 * PANEL), keys
+                if s == 0:
+                    base = moved(shift, v0)
+                _score_alone(alone, source, part, table, query, scales, base, panels, keys)
+            for v in range(v0, stop, lanes):
+                if head < stages and v % PANEL == 0:
+                    put_at(length, 0, upper_halves_at(tail, v))
+                own_keys = moved(keys, v - v0)
+                if rows_reaching(alone, own_keys, reaches, worsts, q, length, v % PANEL) == np.uint64(0):
+                    continue
+                if allowed.size and not any_allowed(allowed, v, min(v + lanes, stop)):
+                    continue
+                if head == stages:
+                    _offer(own_keys, v, min(lanes, stop - v), q, limits, slack, names, allowed, best, k)
+                else:
+                    store(load(alone, own_keys, 0), hit_keys, found * lanes)
+                    hit_places[found], hit_queries[found] = v, q
+                    found += 1
+    keep(room)
+    keep(tail_room)
+    return found
 
 
 @kernel
@@ -169,6 +280,8 @@ def _heads(isa, alone, codes, rows, layout, tables, queries, factors, ends, allo
 
     ends = (names, best, k, slack): where the head is all there is, keys are offered to the heaps, and no hit is left.
     """
+    if rows_of(isa) == 1:
+        return _heads_alone(alone, codes, rows, layout, tables, queries, factors, ends, allowed, limits, hits)
     head, _, parts, sizes = layout
     tile_quads, _, per_query, tiles, m = queries
     stored, shift, tail = factors
@@ -195,10 +308,7 @@ def _heads(isa, alone, codes, rows, layout, tables, queries, factors, ends, allo
                 for half in range(0, stop - first, lanes):
                     q = s * held + t * lines
                     acc, quads = tile_start(isa, per_query[0], q), (t * m + line) * lines
-                    if lines == 1:
-                        acc = dot_alone(isa, acc, own, half, count, tile_quads, quads)
-                    else:
-                        acc = dot_levels(isa, acc, own, half, count, tile_quads, quads)
+                    acc = dot_levels(isa, acc, own, half, count, tile_quads, quads)
                     own_keys = moved(keys, (t * PANEL + half) * lines)
                     if s == 0:
                         tile_scores(acc, per_query[1], q, scale, half, shift, first + half, 0, own_keys)
@@ -288,6 +398,29 @@ def _one_by_one(alone, own, place, s, queries, parts, factors, limits, hits, min
 
 
 @inlined
+def _unshared(alone, codes, layout, tables, place, s, queries, stored, factors, limits, hits, mine):
+    """The same of all hits of a place, of which there is mostly one: no levels are kept for others."""
+    _, whole, parts, sizes = layout
+    _, asked, per_query, _, m = queries
+    hit_keys, _, hit_queries = hits
+    half, lanes, nq, kept = place % PANEL, lanes_of(alone), limits.size, 0
+    scale, length = factors
+    own, size = (codes[0], sizes[0]) if s < whole else (codes[1], sizes[1])
+    p, zero = place // PANEL, np.int64(0)
+    source = own, p * size + parts[s, 1] * PANEL, size, zero
+    part, table = (parts[s, 0], parts[s, 2]), moved(tables, s * 8 * PANEL)
+    scales = moved(stored, (p * parts.shape[0] + s) * PANEL), zero, moved(scale, s * PANEL)
+    for i in mine:
+        q, found = hit_queries[i], moved(hit_keys, i * lanes)
+        query, keys = (asked, q * m + parts[s, 3], per_query, s * nq + q), moved(found, -half)
+        _score_alone(alone, source, part, table, query, scales, keys, (np.int64(1), half, half + lanes), keys)
+        mine[kept] = i
+        at = s * PANEL + half
+        kept += rows_reaching(alone, found, moved(per_query[2], s * nq), start(limits), q, length, at) != np.uint64(0)
+    return kept
+
+
+@inlined
 def _together(isa, own, place, s, queries, parts, factors, limits, hits, mine, first, kept, room):
     """The same of mine[first : first + rows of a tile], or as many as there are: levels are loaded once for all."""
     _, asked, per_query, _, m = queries
@@ -337,9 +470,10 @@ def _finish(
     scale, length = start(room), moved(start(room), stages * PANEL)
     tile_room = np.empty(rows * (PANEL + 3), np.float32), np.empty(rows, np.int64), np.empty(rows, np.int32)
     done, ahead, waiting, current, decoded = 0, 0, 0, -1, head
+    look = _LOOK_ALONE if rows == 1 else _LOOK
     while done < todo.size:
         place, held = hit_places[todo[done]], 0
-        while ahead < todo.size and waiting < _LOOK:
+        while ahead < todo.size and waiting < look:
             p = hit_places[todo[ahead]] // PANEL
             if ahead == 0 or p != hit_places[todo[ahead - 1]] // PANEL:
                 waiting += 1
@@ -357,8 +491,17 @@ def _finish(
         while held and s < stages:
             if s >= decoded:
                 _fetch(codes, layout, p, s + 1)
+            mine, first, kept = group[:held], 0, 0
+            if rows == 1:
+                decoded = max(decoded, s + 1)
+                held = _unshared(
+                    alone, codes, layout, tables, np.int64(place), s, queries, factors[0], (scale, length), limits,
+                    hits, mine,
+                )
+                s += 1
+                continue
             own = _levels_of(alone, codes, layout, tables, levels, p, s, s < decoded)
-            decoded, mine, first, kept = max(decoded, s + 1), group[:held], 0, 0
+            decoded = max(decoded, s + 1)
             while held - first > 2 and rows > 2:
                 kept = _together(
                     isa, own, place, s, queries, parts, (scale, length), limits, hits, mine, first, kept, tile_room
@@ -410,15 +553,18 @@ def scan_segments(isa, alone, panels, count, segments, tables, longest, queries,
     known = start(scales), start(shifts), start(tails)
     ends = names, (start(heaps[0]), start(heaps[1])), k, slack
     hits, levels, table = (start(hit_room), hit_places, hit_queries), on_line(level_room), start(tables)
-    for block in range(0, all_panels, together):
-        fresh, end = limits[0] == -np.inf, min(block + together, all_panels)
+    block = 0
+    while block < all_panels:
+        fresh = limits[0] == -np.inf
+        run = min(together, _FRESH) if fresh and head < stages and rows_of(isa) == 1 else together
+        begun, block = block, min(block + run, all_panels)
         found = _heads(
-            isa, alone, codes, (block, end, count), layout, table, asking, known, ends, allowed, limits, levels, hits
+            isa, alone, codes, (begun, block, count), layout, table, asking, known, ends, allowed, limits, levels, hits
         )
         if found == 0:
             continue
         best = 0
-        if fresh:
+        if fresh or rows_of(isa) == 1:
             tops = np.full((held, 1 + _BEST * k // _SAMPLED), -np.inf, np.float32)
             best = _best_first(alone, hits, found, tops, todo)
             _finish(

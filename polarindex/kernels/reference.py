@@ -625,23 +625,21 @@ def _segment_levels(bits: int, panels: Array, first: int, count: int, table: Arr
 # --- cascade.py
 
 
-def ask_segments(
-    levels: Array, gains: Array, part: Array, asked: Array, sums: Array, energies: Array
-) -> tuple[Array, Array, Array]:
-    """The queries' levels put into their lines of asked, four a word; their sums, and (gain |levels|)^2."""
-    nq, d = levels.shape
-    quads, sums, energies = asked.copy().view(np.int8), sums.copy(), energies.copy()
-    quads[:nq, 4 * part[3] : 4 * part[3] + d] = levels
-    sums[:nq] = levels.sum(axis=1, dtype=np.int32)
-    energies[:nq] = np.square(levels, dtype=np.float64).sum(axis=1) * gains.astype(np.float64) * gains
-    return quads.view(np.int32), sums, energies
-
-
-def reach_after(energies: Array) -> Array:
-    """The root of the sum of what comes after each segment, longer by 2^-19 for each segment; float32."""
-    after = np.concatenate([np.cumsum(energies[::-1], axis=0)[::-1][1:], np.zeros((1, energies.shape[1]))])
-    reaches: Array = (np.sqrt(after) * (1 + len(energies) * 2.0**-19)).astype(np.float32)
-    return reaches
+def ask_segments(levels: Array, sizes: Array, gains: Array, parts: Array, m: int) -> tuple[Array, Array, Array]:
+    """The levels in their lines (held, m), four a word, zeros elsewhere; their sums; and the root of the sum of
+    (gain |levels|)^2 of what comes after each segment, longer by 2^-19 for each segment, float32."""
+    stages, held = gains.shape
+    nq = len(levels) // int(sizes.sum())
+    quads, sums, energies = np.zeros((held, 4 * m), np.int8), np.zeros((stages, held), np.int32), np.zeros(gains.shape)
+    for s, own in enumerate(np.split(levels, np.cumsum(nq * sizes)[:-1])):
+        rows = own.reshape(nq, sizes[s])
+        quads[:nq, 4 * parts[s, 3] : 4 * parts[s, 3] + sizes[s]] = rows
+        sums[s, :nq] = rows.sum(axis=1, dtype=np.int32)
+        energies[s, :nq] = np.square(rows, dtype=np.float64).sum(axis=1)
+    energies *= gains.astype(np.float64) * gains
+    after = np.concatenate([np.cumsum(energies[::-1], axis=0)[::-1][1:], np.zeros((1, held))])
+    reaches: Array = (np.sqrt(after) * (1 + stages * 2.0**-19)).astype(np.float32)
+    return quads.view(np.int32), sums, reaches
 
 
 def scan_segments(

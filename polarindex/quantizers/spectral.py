@@ -151,9 +151,11 @@ class Spectral(Quantizer):
 
     def mapped(self, x: Floats) -> list[Floats]:
         """By one product."""
-        y, ends = self._whole.padded(x), np.cumsum([segment.dims for segment in self.segments])
-        parts = zip(self.segments, ends, strict=True)
-        return [np.ascontiguousarray(y[:, end - part.dims : end]) for part, end in parts]
+        y, parts, first = self._whole.padded(x), [], 0
+        for part in self.segments:
+            parts.append(np.ascontiguousarray(y[:, first : first + part.dims]))
+            first += part.dims
+        return parts
 
     def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
         encoded = self.encode_rows(r, integer, start)

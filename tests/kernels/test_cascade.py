@@ -58,13 +58,15 @@ def scene(widths, n, nq, k, head, seed, rows, decay=8.0):
         levels.append((rng.standard_normal((nq, dims)) * 40).clip(-127, 127).astype(np.int8))
     tiles = -(-nq // rows)
     held = tiles * rows
-    asked, gains = np.zeros((held, line), np.int32), np.zeros((stages, held), np.float32)
-    sums, energies = np.zeros((stages, held), np.int32), np.zeros((stages, held))
+    gains = np.zeros((stages, held), np.float32)
     gains[:, :nq] = (rng.random(nq) * 1e-3).astype(np.float32)
-    for s, part in enumerate(parts):
-        asked, sums[s], energies[s] = reference.ask_segments(
-            levels[s], gains[s, :nq], np.array(part), asked, sums[s], energies[s]
-        )
+    asked, sums, reaches = reference.ask_segments(
+        np.concatenate([own.reshape(-1) for own in levels]),
+        np.array([dims for dims, _ in widths]),
+        gains,
+        np.array(parts),
+        line,
+    )
     quads = np.ascontiguousarray(asked.reshape(tiles, rows, line).transpose(0, 2, 1))
     lanes = np.full((-(-n // 16) * 16, stages), 0x7FC0, np.uint16)  # NaN
     lanes[:n] = np.stack(scales, axis=1)
@@ -83,7 +85,7 @@ def scene(widths, n, nq, k, head, seed, rows, decay=8.0):
         "segments": (head, whole, np.array(parts)),
         "tables": tables,
         "longest": np.array(longest, np.float32),
-        "queries": (quads, asked, sums, gains, reference.reach_after(energies)),
+        "queries": (quads, asked, sums, gains, reaches),
         "factors": factors,
         "names": (COUNTED, 7),
         "allowed": ALL,
@@ -152,15 +154,13 @@ def test_rows_are_left_out_that_their_tails_length_rules_out(rows):
 
 def test_queries_are_asked_as_the_reference_says():
     rng = np.random.default_rng(0)
-    for nq, d, held in ((1, 5, 1), (9, 32, 16)):
-        levels, gains = rng.integers(-127, 128, (nq, d)).astype(np.int8), rng.random(nq, np.float32)
-        asked, sums, energies = np.zeros((held, 20), np.int32), np.full(held, 3, np.int32), np.full(held, 2.0)
-        part = np.array((2, 0, 1, 4, 8))
-        right = reference.ask_segments(levels, gains, part, asked, sums, energies)
-        kernels.ask_segments(levels, gains, part, asked, sums, energies)
-        for got, one in zip((asked, sums, energies), right, strict=True):
+    sizes, parts = np.array((32, 64, 5)), np.array([(2, 0, 1, 0, 8), (3, 2, 2, 8, 16), (1, 8, 1, 24, 8)])
+    for nq, held in ((1, 1), (9, 16)):
+        levels, gains = rng.integers(-127, 128, nq * 101).astype(np.int8), np.zeros((3, held), np.float32)
+        gains[:, :nq] = rng.random((3, nq))
+        asked, sums = np.full((held, 32), 7, np.int32), np.full((3, held), 7, np.int32)
+        reaches = np.full((3, held), np.nan, np.float32)
+        kernels.ask_segments(levels, sizes, gains, parts, asked, sums, reaches)
+        right = reference.ask_segments(levels, sizes, gains, parts, 32)
+        for got, one in zip((asked, sums, reaches), right, strict=True):
             assert_array_equal(got, one)
-    energies = rng.random((5, 7))
-    reaches = np.empty((5, 7), np.float32)
-    kernels.reach_after(energies, reaches)
-    assert_array_equal(reaches, reference.reach_after(energies))
