@@ -156,21 +156,30 @@ def changed(index: Any) -> None:
 
 def loaded(path: Path, size: int, **how: bool) -> Any:
     """The index at a path, None where it is refused; Broken for any other error, and where it takes too much memory."""
+    most = 2 * size + SLACK + A_DIM * _dim(path)
+    index, took = _load(path, how)
+    if took > most:  # once in a process Python's table of interned strings grows by 4 MB, and whoever meets that has it
+        index, took = _load(path, how)
+    if took > most:
+        raise Broken(f"{took:,} bytes were taken for files of {size:,}")
+    return index
+
+
+def _load(path: Path, how: dict[str, bool]) -> tuple[Any, int]:
+    """The index, None where it is refused, and how many bytes were taken at the most."""
     tracemalloc.start()
+    index, before = None, tracemalloc.get_traced_memory()[0]
     try:
-        before = tracemalloc.get_traced_memory()[0]
-        return pi.load(path, **how)
+        index = pi.load(path, **how)
     except (FileNotFoundError, PermissionError):
-        return None
+        pass
     except pi.FormatError as error:
         if "\n" in str(error) or str(path.parent) not in str(error):
             raise Broken(f"the message names no file, or has many lines: {error}") from error
-        return None
     finally:
         took = tracemalloc.get_traced_memory()[1] - before
         tracemalloc.stop()
-        if took > 2 * size + SLACK + A_DIM * _dim(path):
-            raise Broken(f"{took:,} bytes were taken for files of {size:,}")
+    return index, took
 
 
 def opened(path: Path, draw: Draw, wanted: list[np.ndarray] | None) -> None:
