@@ -163,19 +163,24 @@ def filled(gains: Floats, held: int) -> Floats:
     return gains if len(gains) == held else np.concatenate([gains, np.zeros(held - len(gains), np.float32)])
 
 
+def tiled(queries: StageQueries, dims: int, rows: int) -> tuple[NDArray[np.int32], NDArray[np.int32], Floats]:
+    """Quads (tiles, dims / 4, rows), sums and gains (tiles rows,) of queries, as scan_lines and scan_ring take them."""
+    tiles = -(-len(queries.levels) // rows)
+    quads, sums = np.empty((tiles, dims // 4, rows), np.int32), np.empty(tiles * rows, np.int32)
+    kernels.tile_queries(queries.levels, rows, quads, sums)
+    return quads, sums, filled(queries.gains, len(sums))
+
+
 class _FullScan:
     """kernels.scan_lines with its queries."""
 
     def __init__(self, code: LineCode, queries: StageQueries) -> None:
         rows = 1 if len(queries.levels) < TILE_FROM else _GROUP if len(queries.levels) <= _GROUP else _TILE
         self.nq = len(queries.levels)
-        tiles = -(-self.nq // rows)
-        self.held = tiles * rows
         self._code = code
         self._isa = kernels.Isa(code.isa, rows, code.bits)
-        quads, sums = np.empty((tiles, code.dims // 4, rows), np.int32), np.empty(self.held, np.int32)
-        kernels.tile_queries(queries.levels, rows, quads, sums)
-        self._queries = quads, sums, filled(queries.gains, self.held)
+        self._queries = tiled(queries, code.dims, rows)
+        self.held = len(self._queries[1])
 
     @property
     def rows_at_once(self) -> int:

@@ -12,6 +12,7 @@ Not here:  readers, who need no lock: files that a manifest names do not change,
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import platform
 import sys
@@ -126,10 +127,19 @@ class WriterLock:
             reading.check_regular(path)
         # no marker files where the file system has no locks: they would outlive a process that is killed
         self._lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+        mine = f"process {os.getpid()} on {platform.node()}"
         try:
-            self._lock.acquire()
+            try:
+                self._lock.acquire()
+            except Timeout:
+                if _holder(folder) != mine:
+                    raise
+                # An index that was dropped and not closed may wait for the collector, and its lock with it: where its
+                # call compiled a kernel, Numba's exceptions hold the call's frames in cycles.
+                gc.collect()
+                self._lock.acquire()
             with suppress(OSError):
-                _tell(folder / _HOLDER, f"process {os.getpid()} on {platform.node()}")
+                _tell(folder / _HOLDER, mine)
         except Timeout:
             who = _holder(folder)
             raise LockedError(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
-from polarindex.indexes.lines import NO_SHIFTS, TILE_FROM, StageQueries, filled, rows_of_a_call
+from polarindex.indexes.lines import NO_SHIFTS, TILE_FROM, StageQueries, rows_of_a_call, tiled
 from polarindex.quantizers import Quantizer, Trellis
 
 _TILE = 8  # queries that share a tile of registers
@@ -45,13 +45,10 @@ class RingScan:
     def __init__(self, code: RingCode, queries: StageQueries) -> None:
         self.nq = len(queries.levels)
         rows = 1 if self.nq < TILE_FROM else _TILE
-        tiles = -(-self.nq // rows)
-        self.held = tiles * rows
         self._code = code
         self._isa = kernels.Isa(code.isa, rows, 8)
-        quads, sums = np.empty((tiles, code.dims // 4, rows), np.int32), np.empty(self.held, np.int32)
-        kernels.tile_queries(queries.levels, rows, quads, sums)
-        self._queries = quads, sums, filled(queries.gains, self.held)
+        self._queries = tiled(queries, code.dims, rows)
+        self.held = len(self._queries[1])
 
     @property
     def rows_at_once(self) -> int:

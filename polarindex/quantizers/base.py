@@ -65,10 +65,14 @@ class TableStage:
         return self._values[self.layout.unpack(words)[:, : self.map.dims]]
 
     def levels(self, words: Words) -> NDArray[np.int8]:
-        codes = self.layout.unpack(words)
-        levels = np.empty(codes.shape, np.int8)
-        kernels.codes_to_levels(codes, self._table, levels)
-        return levels
+        return looked_up(self.layout.unpack(words), self._table)
+
+
+def looked_up(codes: NDArray[np.uint8], table: NDArray[np.int8]) -> NDArray[np.int8]:
+    """table[codes]."""
+    levels = np.empty(codes.shape, np.int8)
+    kernels.codes_to_levels(codes, table, levels)
+    return levels
 
 
 class ErrorLaw(NamedTuple):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from polarindex import checks, kernels
 from polarindex.codebooks import TrellisCodebook, trellis_codebook
 from polarindex.codes import RingLayout, Words
-from polarindex.quantizers.base import Doubles, ErrorLaw, Floats, Quantizer, ratio
+from polarindex.quantizers.base import Doubles, ErrorLaw, Floats, Quantizer, looked_up, ratio
 from polarindex.rotations import ROTATIONS, LinearMap
 from polarindex.vectors import squared_norms
 
@@ -36,10 +36,7 @@ class TrellisStage:
         return self.levels(words)[:, : self.map.dims].astype(np.float32)
 
     def levels(self, words: Words) -> NDArray[np.int8]:
-        windows = self.layout.unpack(words)
-        levels = np.empty(windows.shape, np.int8)
-        kernels.codes_to_levels(windows, self.table, levels)
-        return levels
+        return looked_up(self.layout.unpack(words), self.table)
 
 
 class Trellis(Quantizer):

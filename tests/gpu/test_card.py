@@ -159,7 +159,7 @@ def test_random_indexes_that_are_streamed_or_on_several_devices_answer_as_on_the
             raise AssertionError(f"case {case}: {what}") from error
         held = gpu.info()["device"]
         streamed += any(one["streamed"] for one in (held if isinstance(held, list) else [held]))
-    assert streamed > len(CASES) // 3
+    assert streamed > len(CASES) // 2
 
 
 @pytest.mark.parametrize("kind", ["equal", "sorted", "plain"])

@@ -1,6 +1,7 @@
 """Opened indexes: what was synced is there, whole, whatever fails; readers see what was synced and no more."""
 
 import copy
+import gc
 import itertools
 import json
 import os
@@ -662,6 +663,19 @@ def test_a_second_writer_is_refused_by_name_until_the_first_closes(saved, kind):
         same(second, first)
         pi.open(saved)
     made(kind).save(saved)
+
+
+@kinds
+def test_a_writer_that_only_waits_for_the_collector_keeps_nobody_out(saved, kind):
+    gc.collect()
+    gc.disable()
+    try:
+        circle: list[object] = [pi.open(saved)]
+        circle.append(circle)
+        del circle
+        pi.open(saved).close()
+    finally:
+        gc.enable()
 
 
 def test_a_writer_that_was_killed_holds_no_lock(tmp_path):

@@ -1,6 +1,5 @@
 """An opened index against a model, two dicts of vectors: what is in memory, and what a crash must leave."""
 
-import gc
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -134,11 +133,7 @@ class Model(RuleBasedStateMachine):
         if remain:
             shutil.copytree(next(self.path.glob("segment-*")), self.path / "segment-000000000000", dirs_exist_ok=True)
         self.rows = self.durable.copy()
-        try:
-            self.writer = pi.open(self.path, mmap=mmap)
-        except pi.LockedError:  # a call that compiled a kernel leaves its frames, and the index, to the collector
-            gc.collect()
-            self.writer = pi.open(self.path, mmap=mmap)
+        self.writer = pi.open(self.path, mmap=mmap)
         self.holds(self.writer, self.durable)
         assert self.writer.add(self.vectors(1)) == self.writer._id_map.next_id - 1
         self.took(self.writer.ids[self.writer.ids == self.writer._id_map.next_id - 1], self.writer)
