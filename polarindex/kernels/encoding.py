@@ -92,7 +92,8 @@ def encode(x, mu, plan, book, words, sums):
 
     x (n, d) float32; mu (d,) float32; plan = (order, signs, starts, size, norm) of hadamard.rotate;
     book = (bits, multiples, thresholds, levels) of scalar.quantize, for gains sqrt(d) / |r|; words (n, w) uint32,
-    planes one bit wide, most significant first, or bytes if bits is 8; sums (4, n) float64, added in the order of sums.py.
+    planes one bit wide, most significant first, or bytes if bits is 8; sums (4, n) float64, added in the order of
+    sums.py.
     """
     n, d = x.shape
     order, signs, starts, size, norm = plan
