@@ -80,12 +80,24 @@ def _transform_window(y: Array, first: int, size: int, norm: np.float32) -> None
 # --- scalar.py
 
 
-def quantize(y: Array, gains: Array, thresholds: Array, levels: Array) -> tuple[Array, Array, Array]:
+def quantize(
+    y: Array, gains: Array, multiples: Array, thresholds: Array, levels: Array
+) -> tuple[Array, Array, Array]:
     """codes_ij = #{t : thresholds_t <= gains_i y_ij}, dots_i = sum_j y_ij l_ij, energies_i = sum_j l_ij^2,
 
-    l = levels[codes]; the sums as in sums.py.
+    l = levels[codes]; the sums as in sums.py. Gains are first taken times the last of the multiples for which
+    dots^2 / energies is largest.
     """
-    z = gains[:, None] * y
+    best, largest, most = gains, np.zeros(len(y)), np.finfo(np.float32).max
+    for multiple in multiples:
+        with np.errstate(over="ignore"):
+            tried = np.minimum(gains * multiple, most)
+        _, dots, energies = quantize(y, tried, multiples[:0], thresholds, levels)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cosine = dots * dots / energies
+        better = cosine >= largest
+        best, largest = np.where(better, tried, best), np.where(better, cosine, largest)
+    z = best[:, None] * y
     codes = (thresholds <= z[:, :, None]).sum(axis=2).astype(np.uint8)
     chosen = levels[codes].astype(np.float64)
     return codes, _in_parts(y * chosen), _in_parts(chosen * chosen)
@@ -110,7 +122,7 @@ def _in_parts(terms: Array) -> Array:
 
 
 def encode(
-    x: Array, mu: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array]
+    x: Array, mu: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array, Array]
 ) -> tuple[Array, Array]:
     """Words and sums of r = x - mu: y = R r, codes of (sqrt(d) / |r|) y, then planes or, for 8 bits, bytes."""
     r = x - mu
@@ -123,7 +135,7 @@ def encode_residuals(
     centres: Array,
     rotated: Array,
     plan: tuple[Array, Array, Array, int, np.float32],
-    book: tuple[int, Array, Array],
+    book: tuple[int, Array, Array, Array],
     coarse: Array,
 ) -> tuple[Array, Array]:
     """As encode, of r_i = x_i - c_i, c = centres; after the sums with c_i one more, <rotated_i, levels_i>.
@@ -133,18 +145,18 @@ def encode_residuals(
     r = x - centres
     words, (norms2, dots, energies), codes = _encode_rows(r, plan, book)
     others = rotated.astype(np.float64)
-    sums = [norms2, _in_parts(r.astype(np.float64) * centres), dots, energies, _in_parts(book[2][codes] * others)]
+    sums = [norms2, _in_parts(r.astype(np.float64) * centres), dots, energies, _in_parts(book[3][codes] * others)]
     if len(coarse):
         sums += [_in_parts(coarse[codes] * vectors) for vectors in (rotate(r, *plan).astype(np.float64), others)]
     return words, np.stack(sums)
 
 
 def _encode_rows(
-    r: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array]
+    r: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array, Array]
 ) -> tuple[Array, tuple[Array, Array, Array], Array]:
     """Words, then |r|^2, <R r, levels> and |levels|^2, and the codes (n, d)."""
     norms2 = _in_parts(r.astype(np.float64) ** 2)
-    codes, dots, energies = quantize(rotate(r, *plan), _gains(norms2, r.shape[1]), book[1], book[2])
+    codes, dots, energies = quantize(rotate(r, *plan), _gains(norms2, r.shape[1]), *book[1:])
     return _packed(codes, book[0]), (norms2, dots, energies), codes
 
 
@@ -155,7 +167,7 @@ def centre_rows(x: Array, mu: Array) -> tuple[Array, Array]:
     return r, np.stack([_in_parts(exact**2), _in_parts(exact * mu)])
 
 
-def encode_rotated(y: Array, d: int, limit: float, book: tuple[int, Array, Array]) -> tuple[Array, Array]:
+def encode_rotated(y: Array, d: int, limit: float, book: tuple[int, Array, Array, Array]) -> tuple[Array, Array]:
     """Words and sums |y|^2, <y, levels>, |levels|^2 of the first d coordinates, by gains of at most limit / max |y|."""
     rows = y[:, :d]
     norms2 = _in_order(rows.astype(np.float64) ** 2)
@@ -163,7 +175,7 @@ def encode_rotated(y: Array, d: int, limit: float, book: tuple[int, Array, Array
     if limit:
         with np.errstate(divide="ignore"):
             gains = np.minimum(gains, np.float32(limit) / np.abs(rows).max(axis=1))
-    codes, dots, energies = quantize(rows, gains, book[1], book[2])
+    codes, dots, energies = quantize(rows, gains, *book[1:])
     return _packed(codes, book[0]), np.stack([norms2, dots, energies])
 
 

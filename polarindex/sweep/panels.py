@@ -25,6 +25,7 @@ class Style(NamedTuple):
 STYLES = {
     "eden": Style(_BLUE, "o"),
     "eden-biased": Style(_BLUE, "o", ":", True),
+    "eden-refined": Style(_BLUE, "s", "-.", True),
     "drive": Style("#000000", "*", ""),
     "drive-biased": Style("#000000", "*", "", True),
     "turboquant": Style(_RED, "s"),

@@ -12,6 +12,7 @@ ALL_CELLS = [(name, bits) for name, cells in CELLS.items() for bits in cells]
 EXPECTED = {
     "eden": EDEN(20, 3, 7),
     "eden-biased": EDEN(20, 3, 7, unbiased=False),
+    "eden-refined": EDEN(20, 3, 7, refined=True),
     "drive": DRIVE(20, 1, 7),
     "drive-biased": DRIVE(20, 1, 7, unbiased=False),
     "turboquant": TurboQuant(20, 3, 7),
@@ -28,6 +29,7 @@ def test_the_table_names_every_published_quantizer_and_its_bits():
     assert CELLS == {
         "eden": eight,
         "eden-biased": eight,
+        "eden-refined": eight[2:],
         "drive": (1,),
         "drive-biased": (1,),
         "turboquant": eight,
@@ -75,7 +77,7 @@ def test_options_reach_the_class():
         (
             ("edn", 8),
             ValueError,
-            ["quantizer must be one of 'eden', 'eden-biased', 'drive',", "'trellis'; got 'edn'"],
+            ["quantizer must be one of 'eden', 'eden-biased', 'eden-refined',", "'trellis'; got 'edn'"],
         ),
         ((None, 8), TypeError, ["quantizer must be one of", "got None"]),
         (
