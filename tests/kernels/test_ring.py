@@ -18,7 +18,7 @@ SETS = [name for name in kernels.available() if name != kernels.GENERIC]
 EVERYDAY = [name for name in SETS if name in (SETS[0], "avx2")]
 NAMED = [pytest.param(name, marks=[] if name in EVERYDAY else pytest.mark.isa) for name in SETS]
 needs_registers = pytest.mark.skipif(not SETS, reason="only plain loops can run here")
-ALL = np.empty(0, np.uint8)
+ALL = NONE = np.empty(0, np.uint8)
 COUNTED = np.empty(0, np.int64), 0
 
 
@@ -27,7 +27,7 @@ COUNTED = np.empty(0, np.int64), 0
 def test_windows_are_those_of_the_formula(bits, dims, n, seed):
     layout = RingLayout(dims, bits)
     words = np.random.default_rng(seed).integers(0, 2**32, (n, layout.words), dtype=np.uint32)
-    assert (layout.unpack(words) == reference.unpack_ring(words, bits, layout.padded)).all()
+    assert (layout.unpack(words) == reference.unpack_ring(words, bits, NONE, layout.padded)).all()
 
 
 def test_a_ring_lies_as_drawn():
@@ -52,7 +52,7 @@ def scan(padded_factors, empty_heaps):
         kernels.to_panels(words, 0, panels)
         best = empty_heaps(len(sums), 7)
         best[0][nq:] = np.inf
-        case = isa, panels, n, bits, table, (quads, sums, gains), padded_factors(*factors), names, allowed, best
+        case = isa, panels, n, bits, (table, None), (quads, sums, gains), padded_factors(*factors), names, allowed, best
         if oracle:
             best = reference.scan_ring(*case)
         else:
@@ -98,7 +98,7 @@ def test_each_coordinate_meets_its_own_query_byte(scan, name, rows):
         rng = np.random.default_rng(bits)
         table = rng.permutation(np.arange(-127, 128).repeat(2)[:256]).astype(np.int8)
         words = rng.integers(0, 2**32, (n, RingLayout(dims, bits).words), dtype=np.uint32)
-        levels = table[reference.unpack_ring(words, bits, dims)]
+        levels = table[reference.unpack_ring(words, bits, NONE, dims)]
         factors = np.ones(n, np.float32), np.zeros(n, np.float32)
         keys, _ = scan(kernels.Isa(name, rows, 8), bits, table, words, np.eye(dims, dtype=np.int8), factors)
         best = np.sort(levels, axis=0)[::-1][:7].T.astype(np.float32)

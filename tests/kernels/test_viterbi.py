@@ -13,6 +13,7 @@ from polarindex.kernels import reference
 
 BITS = (1, 2, 3, 4)
 # no seam, one of some bits, one of all; fewer coordinates than are tried around it, and more
+NONE = np.empty(0, np.uint8)
 DIMS = (1, 2, 7, 9, 28, 30, 31, 32, 33, 64, 100, 160)
 
 
@@ -53,7 +54,7 @@ def test_no_ring_is_nearer(bits, d):
     levels, y = random_levels(rng), (60 * rng.standard_normal((20, d))).astype(np.float32)
     words, dots = encoded(bits, y, np.ones(20), levels)
     every = np.arange(2 ** (bits * (d - 1) + 8), dtype=np.uint32)[:, None]
-    decoded = levels[reference.unpack_ring(every, bits, d)].astype(np.float64)
+    decoded = levels[reference.unpack_ring(every, bits, NONE, d)].astype(np.float64)
     for row, word, dot in zip(y, words, dots, strict=True):
         errors = ((row - decoded) ** 2).sum(axis=1)
         assert errors[word[0]] <= errors.min() * (1 + 1e-6)
@@ -72,7 +73,7 @@ def test_no_other_ring_with_the_same_seam_is_nearer(bits):
         others = np.unpackbits(np.tile(ring.view(np.uint8), (len(flips), 1)), axis=1, bitorder="little")
         np.put_along_axis(others, np.array(flips), 1 - np.take_along_axis(others, np.array(flips), 1), 1)
         rings = np.packbits(others, axis=1, bitorder="little").view(np.uint32)
-        errors = [((row - levels[reference.unpack_ring(r, bits, d)]) ** 2).sum(axis=1) for r in (ring[None], rings)]
+        errors = [((row - levels[reference.unpack_ring(r, bits, NONE, d)]) ** 2).sum(axis=1) for r in (ring[None], rings)]
         assert errors[0].min() <= errors[1].min() * (1 + 1e-6)
 
 
