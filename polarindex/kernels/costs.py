@@ -1,4 +1,4 @@
-"""Costs of a trellis' states, which the encoder (viterbi.py) hands from step to step, and a tag that says what they are.
+"""Costs of a trellis' states, which the encoder (viterbi.py) hands from step to step, and a tag that tells the trellis.
 
 Of windows of 8 bits they are 16 registers of 16 float32; of longer ones two rooms in memory that take turns. Like
 lanes.py, nothing here names an instruction: every operation is rounded as IEEE says, on every machine.

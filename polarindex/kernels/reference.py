@@ -384,8 +384,10 @@ def unpack_fields(words: Array, widths: Array) -> Array:
 
 
 def unpack_ring(words: Array, bits: int, mix: Array, columns: int) -> Array:
-    """The bytes (n, columns) uint8 of windows: 2^t bit(bits j + t) for t < 8, bits being numbered around the ring, and of
-    windows of 12 bits, which have a mix (64,), XOR that byte of it which the bits from 6 on number."""
+    """The bytes (n, columns) uint8 of windows: 2^t bit(bits j + t) for t < 8, bits being numbered around the ring.
+
+    With a mix (64,) windows have 12 bits: XOR that byte of it which the highest 6 number.
+    """
     stream = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
     places = (bits * np.arange(columns)[:, None] + np.arange(12)) % stream.shape[1]
     windows = (stream[:, places].astype(np.int64) << np.arange(12)).sum(axis=2)

@@ -161,10 +161,10 @@ def _two_lines(isa, panels, at, count, bits, table, step):
 
 
 @inlined
-def _ring_panel(isa, panels, at, count, bits, table, pairs, pairs_count, m, lines):
+def _ring_panel(isa, panels, at, count, bits, table, pairs, mask, m, lines):
     """m lines of levels of a panel of `count` words a row, m even, as dot_levels wants them.
 
-    panels, pairs, lines: addresses; table: from load_levels; pairs: pairs_count of them, from _pairs_of.
+    panels, pairs, lines: addresses; table: from load_levels; pairs: from _pairs_of; mask: of their number.
     """
     if wide_tables(isa):
         for step in range(m // 2):
@@ -172,7 +172,7 @@ def _ring_panel(isa, panels, at, count, bits, table, pairs, pairs_count, m, line
             store(low, lines, 2 * step * PANEL)
             store(high, lines, (2 * step + 1) * PANEL)
         return
-    mask, step = np.uint64(pairs_count - 1), np.uint64(2 * bits)
+    step = np.uint64(2 * bits)
     for line in range(m):
         word, shift = 4 * line * bits // 32, np.uint64(4 * line * bits % 32)
         after = word + 1 if word + 1 < count else 0
@@ -235,6 +235,7 @@ def scan_ring(isa, panels, count, bits, book, queries, factors, names, allowed, 
     room = np.empty(m * PANEL + 16, np.uint32)
     lines, asked, codes = on_line(room), start(quads), start(panels)
     table, pairs = load_levels(isa, start(levels), mix), _pairs_of(isa, levels, mix, bits)
+    mask = np.uint64(pairs.size - 1)
     per_query = start(sums), start(gains), start(thresholds)
     per_vector = start(scales), start(shifts), start(keys)
     best = start(heaps[0]), start(heaps[1]), k
@@ -245,7 +246,7 @@ def scan_ring(isa, panels, count, bits, book, queries, factors, names, allowed, 
             continue
         alone = rows == 1 and wide_tables(isa)
         if not alone:
-            _ring_panel(isa, codes, at, words, bits, table, start(pairs), pairs.size, m, lines)
+            _ring_panel(isa, codes, at, words, bits, table, start(pairs), mask, m, lines)
         for t in range(tiles):
             for v in range(first, stop, lanes):
                 acc = tile_start(isa, per_query[0], t * rows)

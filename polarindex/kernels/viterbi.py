@@ -93,8 +93,8 @@ def encode_trellis(step, y, gains, levels, words, dots):
     for window in range(states):
         mirror[window] = _mirrored(window, length)
         opposite[mirror[window]] = levels[window]
-    z, room, costs_room = np.empty(d, np.float32), np.empty((2, 2 * states), np.float32), np.empty(2 * states, np.float32)
-    chosen = np.empty((d, width), np.uint16)
+    z, chosen = np.empty(d, np.float32), np.empty((d, width), np.uint16)
+    room, costs_room = np.empty((2, 2 * states), np.float32), np.empty(2 * states, np.float32)
     book, backwards, choices, held = start(levels), start(opposite), start(chosen), start(costs_room)
     for i in range(n):
         for j in range(d):

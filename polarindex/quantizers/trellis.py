@@ -50,7 +50,7 @@ class Trellis(Quantizer):
         1 to 4. vNMSE D / (1 - D) with D = .281, .0763, .0208, .0057; EDEN's D is .363, .117, .0345, .0095.
     seed : int
     window : {8, 12}
-        Bits by which a level is picked. With 12, D = XXX, and coding takes 16 times as long.
+        Bits by which a level is picked. With 12, D = .272, .0716, .0187, .0049, and coding takes 15 to 25 times as long.
     rotation : {"hadamard", "haar"}
     """
 
