@@ -142,7 +142,9 @@ def first_costs(typing, step, room, value, levels):
                 found = builder.insert_value(found, cost, r)
             return found
         with _every(builder, step.registers) as r:
-            builder.store(_with_error(builder, _load(builder, at, r), every, book, r), _register(builder, at, r), 4)
+            builder.store(
+                _with_error(builder, _load(builder, at, r), every, book, r), _register(builder, at, r), align=4
+            )
         found = builder.insert_value(found, at, 0)
         return builder.insert_value(found, builder.gep(at, [_number(1 << step.window)]), 1)
 
@@ -181,6 +183,16 @@ def _least(builder: ir.IRBuilder, step: StepType, followers: list[ir.Value], wor
     return followers[0]
 
 
+def _spread(
+    builder: ir.IRBuilder, step: StepType, least: ir.Value, place: ir.Value, every: ir.Value, levels: ir.Value
+) -> Iterator[ir.Value]:
+    """The costs of registers place .. place + 2^bits - 1: each of 16 is that of 2^bits windows, with their errors."""
+    for e in range(1 << step.bits):
+        order = [(LANES * e + lane) >> step.bits for lane in range(LANES)]
+        cost = builder.shuffle_vector(least, least, ir.Constant(ir.VectorType(I32, LANES), order))
+        yield _with_error(builder, cost, every, levels, builder.add(place, _number(e)))
+
+
 @intrinsic
 def next_costs(typing, step, costs, choices, at, value, levels):
     """Of each state, the least cost of the 2^bits states that may follow it, s of (s >> bits) + m (states >> bits), and
@@ -196,35 +208,21 @@ def next_costs(typing, step, costs, choices, at, value, levels):
     def code(context, builder, sig, args):
         _, given, words, first, one, book = args
         every = _splat(builder, one)
-
-        def spread(least: ir.Value, group: ir.Value, put: Callable[[int, ir.Value], None]) -> None:
-            """Each of 16 costs is that of 2^bits windows: as many registers, from group 2^bits on."""
-            start = builder.mul(group, _number(many))
-            for e in range(many):
-                order = [(LANES * e + lane) >> step.bits for lane in range(LANES)]
-                cost = builder.shuffle_vector(least, least, ir.Constant(ir.VectorType(I32, LANES), order))
-                put(e, _with_error(builder, cost, every, book, builder.add(start, _number(e))))
-
         found = ir.Constant(context.get_value_type(costs), ir.Undefined)
         if step.window <= _HELD:
-            registers: dict[int, ir.Value] = {}
             for g in range(apart):
                 followers = [builder.extract_value(given, m * apart + g) for m in range(many)]
                 least = _least(builder, step, followers, words, builder.add(first, _number(g)))
-                spread(least, _number(g), lambda e, cost, g=g: registers.__setitem__(g * many + e, cost))
-            for r, cost in registers.items():
-                found = builder.insert_value(found, cost, r)
+                for e, cost in enumerate(_spread(builder, step, least, _number(g * many), every, book)):
+                    found = builder.insert_value(found, cost, g * many + e)
             return found
         source, target = (builder.extract_value(given, part) for part in (0, 1))
         with _every(builder, apart) as g:
             followers = [_load(builder, source, builder.add(g, _number(m * apart))) for m in range(many)]
             least = _least(builder, step, followers, words, builder.add(first, g))
             place = builder.mul(g, _number(many))
-
-            def put(e: int, cost: ir.Value) -> None:
+            for e, cost in enumerate(_spread(builder, step, least, place, every, book)):
                 builder.store(cost, _register(builder, target, builder.add(place, _number(e))), align=4)
-
-            spread(least, g, put)
         found = builder.insert_value(found, target, 0)
         return builder.insert_value(found, source, 1)
 

@@ -50,7 +50,7 @@ class Trellis(Quantizer):
         1 to 4. vNMSE D / (1 - D) with D = .281, .0763, .0208, .0057; EDEN's D is .363, .117, .0345, .0095.
     seed : int
     window : {8, 12}
-        Bits by which a level is picked. With 12, D = .272, .0716, .0187, .0049, and coding takes 15 to 25 times as long.
+        Bits by which a level is picked. With 12, D = .272, .0716, .0187, .0049; coding takes 12 to 25 times as long.
     rotation : {"hadamard", "haar"}
     """
 
@@ -58,9 +58,7 @@ class Trellis(Quantizer):
     unbiased = True
     bits: int
 
-    def __init__(
-        self, dim: int, bits: int = 2, seed: int = 0, *, window: int = 8, rotation: str = "hadamard"
-    ) -> None:
+    def __init__(self, dim: int, bits: int = 2, seed: int = 0, *, window: int = 8, rotation: str = "hadamard") -> None:
         super().__init__(dim, checks.integer(bits, "bits", low=1, high=4), seed)
         self.window = checks.integer(window, "window")
         if self.window not in TRELLIS_FILES:
