@@ -395,11 +395,15 @@ def unpack_fields(words: Array, widths: Array) -> Array:
 # --- ring.py
 
 
-def unpack_ring(words: Array, bits: int, columns: int) -> Array:
-    """Windows (n, columns) uint8: 2^t bit(bits j + t) for t < 8, bits being numbered around the ring."""
+def unpack_ring(words: Array, bits: int, mix: Array, columns: int) -> Array:
+    """The bytes (n, columns) uint8 of windows: 2^t bit(bits j + t) for t < 8, bits being numbered around the ring.
+
+    With a mix (64,) windows have 12 bits: XOR that byte of it which the highest 6 number.
+    """
     stream = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
-    places = (bits * np.arange(columns)[:, None] + np.arange(8)) % stream.shape[1]
-    return np.packbits(stream[:, places], axis=2, bitorder="little")[:, :, 0]
+    places = (bits * np.arange(columns)[:, None] + np.arange(12)) % stream.shape[1]
+    windows = (stream[:, places].astype(np.int64) << np.arange(12)).sum(axis=2)
+    return (windows & 255 ^ (mix[windows >> 6] if len(mix) else 0)).astype(np.uint8)
 
 
 def scan_ring(
@@ -407,7 +411,7 @@ def scan_ring(
     panels: Array,
     count: int,
     bits: int,
-    levels: Array,
+    book: tuple[Array, Array | None],
     queries: tuple[Array, Array, Array],
     factors: tuple[Array, Array],
     names: tuple[Array, int],
@@ -417,7 +421,9 @@ def scan_ring(
     """Look up the windows' levels, multiply, score, select; whatever the instruction set."""
     quads, _, gains = queries
     rows = np.ascontiguousarray(panels.transpose(0, 2, 1)).reshape(-1, panels.shape[1])[:count]
-    keys = _keys(levels[unpack_ring(rows, bits, 4 * quads.shape[1])], _asked(quads), gains, factors)
+    mix = np.empty(0, np.uint8) if book[1] is None else book[1]
+    levels = book[0][unpack_ring(rows, bits, mix, 4 * quads.shape[1])]
+    keys = _keys(levels, _asked(quads), gains, factors)
     return select(keys, _ids(names, count), allowed, *best)
 
 
@@ -427,16 +433,18 @@ def scan_ring(
 def encode_trellis(bits: int, y: Array, gains: Array, levels: Array) -> tuple[Array, Array]:
     """Viterbi's algorithm, row after row, and <y, levels> in the order of coordinates; the kernel has a tag of bits.
 
-    The windows of a ring are its 8 bits from bits j on, so window s is followed by (s >> bits) + m 2^(8 - bits).
+    The windows of a ring are its L bits from bits j on, of which there are as many as levels, (2^L,), so window s is
+    followed by (s >> bits) + m 2^(L - bits).
     """
+    length = _length(levels)
     n, d = y.shape
     count = -(-d * bits // 32)
-    overlap = max(0, 8 - bits - (32 * count - d * bits))  # bits of the last window that are the first's too
-    every, words, dots = np.arange(256), np.zeros((n, count), np.uint32), np.zeros(n)
+    overlap = max(0, length - bits - (32 * count - d * bits))  # bits of the last window that are the first's too
+    every, words, dots = np.arange(1 << length), np.zeros((n, count), np.uint32), np.zeros(n)
     for i in range(n):
         z = (gains[i] * y[i].astype(np.float64)).astype(np.float32)
         shared = _agreed(bits, overlap, z, levels)
-        costs, steps = np.where(every >> (8 - overlap) == shared, np.float32(0), np.float32(1e30)), []
+        costs, steps = np.where(every >> (length - overlap) == shared, np.float32(0), np.float32(1e30)), []
         for j in reversed(range(d)):
             if j < d - 1:
                 costs, chosen = _shifted(bits, costs)
@@ -447,22 +455,27 @@ def encode_trellis(bits: int, y: Array, gains: Array, levels: Array) -> tuple[Ar
         for chosen in reversed(steps):
             windows.append(chosen[windows[-1]])
         for j, window in enumerate(windows):
-            for t in range(8):
+            for t in range(length):
                 at = (bits * j + t) % (32 * count)
                 words[i, at // 32] |= np.uint32(int(window) >> t & 1) << np.uint32(at % 32)
         dots[i] = np.cumsum(y[i].astype(np.float64) * levels[windows].astype(np.float64))[-1]
     return words, dots
 
 
+def _length(levels: Array) -> int:
+    """The bits of a window."""
+    return len(levels).bit_length() - 1
+
+
 def _shifted(bits: int, costs: Array) -> tuple[Array, Array]:
     """Of each window, the least cost of those that may follow it, and which that is; of equals the one that is in the
     lower half, in the last of `bits` rounds of halves, then in the one before."""
-    follows = np.arange(256)
+    follows = np.arange(len(costs))
     for _ in range(bits):
         half = len(follows) // 2
         less = costs[follows[half:]] < costs[follows[:half]]
         follows = np.where(less, follows[half:], follows[:half])
-    chosen = follows[np.arange(256) >> bits]
+    chosen = follows[np.arange(len(costs)) >> bits]
     return costs[chosen], chosen
 
 
@@ -470,15 +483,15 @@ def _agreed(bits: int, overlap: int, z: Array, levels: Array) -> int:
     """The bits that the last window and the first share: the best for 48 coordinates before and after the seam."""
     if not overlap:
         return 0
-    every = np.arange(256)
-    mirror = np.array([int(f"{window:08b}"[::-1], 2) for window in every])
-    after, before = (np.zeros(256, np.float32) for _ in range(2))
+    every, length = np.arange(len(levels)), _length(levels)
+    mirror = np.array([int(f"{window:0{length}b}"[::-1], 2) for window in every])
+    after, before = (np.zeros(len(levels), np.float32) for _ in range(2))
     for number, value in enumerate(z[:48][::-1]):
         after = (_shifted(bits, after)[0] if number else after) + (value - levels) ** 2
     for number, value in enumerate(z[-48:]):  # of the ring read backwards, whose windows are mirrored
         before = (_shifted(bits, before)[0] if number else before) + (value - levels[mirror]) ** 2
     sides = [
-        after[every % (1 << overlap) == shared].min() + before[mirror][every >> (8 - overlap) == shared].min()
+        after[every % (1 << overlap) == shared].min() + before[mirror][every >> (length - overlap) == shared].min()
         for shared in range(1 << overlap)
     ]
     return int(np.argmin(sides))

@@ -37,6 +37,7 @@ _REGISTRY: dict[str, tuple[Callable[..., Quantizer], tuple[int, ...]]] = {
     "polarquant-published": (partial(PolarQuant, bits_per_level=PUBLISHED, radius="block"), (4,)),
     "qjl": (QJL, _ONE_TO_EIGHT),
     "trellis": (Trellis, (1, 2, 3, 4)),
+    "trellis-12": (partial(Trellis, window=12), (1, 2, 3, 4)),
 }
 
 CELLS: dict[str, tuple[int, ...]] = {name: bits for name, (_, bits) in _REGISTRY.items()}

@@ -34,6 +34,7 @@ STYLES = {
     "polarquant-published": Style(_GREEN, "v", "", True),
     "qjl": Style(_PURPLE, "D"),
     "trellis": Style(_BROWN, "h"),
+    "trellis-12": Style(_BROWN, "H", ":", True),
     "spectral": Style(_BLUE, "P", "--"),
     "faiss-pq": Style(GREY, "x", "--"),
     "faiss-pq-rotated": Style(DARK, "+", "-."),
