@@ -130,6 +130,11 @@ class RingLayout:
     bits: int
     mix: tuple[int, ...] = ()
 
+    @property
+    def window(self) -> int:
+        """Bits of a window."""
+        return 12 if self.mix else 8
+
     @cached_property
     def words(self) -> int:
         return -(-self.dims * self.bits // 32)

@@ -7,7 +7,6 @@ lanes.py, nothing here names an instruction: every operation is rounded as IEEE 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +17,7 @@ from numba.core.datamodel import models, register_default
 from numba.extending import NativeValue, intrinsic, typeof_impl, unbox
 
 from polarindex.kernels.lanes import FLOATS, I32, I64, LANES
+from polarindex.kernels.simd import splat
 
 _HELD = 8  # bits of the longest window whose costs stay in registers
 
@@ -112,19 +112,6 @@ def _with_error(builder: ir.IRBuilder, cost: ir.Value, every: ir.Value, levels: 
     return builder.fadd(cost, builder.fmul(error, error))
 
 
-def _splat(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    undefined = ir.Constant(FLOATS.vector, ir.Undefined)
-    one = builder.insert_element(undefined, value, ir.Constant(I32, 0))
-    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
-
-
-@contextmanager
-def _every(builder: ir.IRBuilder, count: int) -> Iterator[ir.Value]:
-    """The body of a loop over 0 .. count - 1."""
-    with cgutils.for_range(builder, _number(count)) as loop:
-        yield loop.index
-
-
 @intrinsic
 def first_costs(typing, step, room, value, levels):
     """The costs at an address of float32, which are written there, with (value - levels)^2 added to each.
@@ -135,16 +122,16 @@ def first_costs(typing, step, room, value, levels):
 
     def code(context, builder, sig, args):
         _, at, one, book = args
-        every, found = _splat(builder, one), ir.Constant(context.get_value_type(costs), ir.Undefined)
+        every, found = splat(builder, one, LANES), ir.Constant(context.get_value_type(costs), ir.Undefined)
         if step.window <= _HELD:
             for r in range(step.registers):
                 cost = _with_error(builder, _load(builder, at, _number(r)), every, book, _number(r))
                 found = builder.insert_value(found, cost, r)
             return found
-        with _every(builder, step.registers) as r:
-            builder.store(
-                _with_error(builder, _load(builder, at, r), every, book, r), _register(builder, at, r), align=4
-            )
+        with cgutils.for_range(builder, _number(step.registers)) as loop:
+            r = loop.index
+            cost = _with_error(builder, _load(builder, at, r), every, book, r)
+            builder.store(cost, _register(builder, at, r), align=4)
         found = builder.insert_value(found, at, 0)
         return builder.insert_value(found, builder.gep(at, [_number(1 << step.window)]), 1)
 
@@ -162,8 +149,8 @@ def put_costs(typing, step, costs, room):
                 builder.store(builder.extract_value(given, r), _register(builder, at, _number(r)), align=4)
         else:
             source = builder.extract_value(given, 0)
-            with _every(builder, step.registers) as r:  # onto themselves, where the number of steps was even
-                builder.store(_load(builder, source, r), _register(builder, at, r), align=4)
+            with cgutils.for_range(builder, _number(step.registers)) as loop:  # onto themselves after an even number
+                builder.store(_load(builder, source, loop.index), _register(builder, at, loop.index), align=4)
         return context.get_dummy_value()
 
     return types.none(step, costs, room), code
@@ -207,7 +194,7 @@ def next_costs(typing, step, costs, choices, at, value, levels):
 
     def code(context, builder, sig, args):
         _, given, words, first, one, book = args
-        every = _splat(builder, one)
+        every = splat(builder, one, LANES)
         found = ir.Constant(context.get_value_type(costs), ir.Undefined)
         if step.window <= _HELD:
             for g in range(apart):
@@ -217,7 +204,8 @@ def next_costs(typing, step, costs, choices, at, value, levels):
                     found = builder.insert_value(found, cost, g * many + e)
             return found
         source, target = (builder.extract_value(given, part) for part in (0, 1))
-        with _every(builder, apart) as g:
+        with cgutils.for_range(builder, _number(apart)) as loop:
+            g = loop.index
             followers = [_load(builder, source, builder.add(g, _number(m * apart))) for m in range(many)]
             least = _least(builder, step, followers, words, builder.add(first, g))
             place = builder.mul(g, _number(many))

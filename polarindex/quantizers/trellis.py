@@ -32,6 +32,7 @@ class TrellisStage:
         self.map = map
         self.layout = RingLayout(map.dims, bits, book.mix)
         self.table = book.table
+        self.by_window = book.by_window.astype(np.float32)  # as the encoder wants the levels
 
     def values(self, words: Words) -> Floats:
         return self.levels(words)[:, : self.map.dims].astype(np.float32)
@@ -69,8 +70,7 @@ class Trellis(Quantizer):
         self.stages = (self.stage,)
 
     def parameters(self) -> dict[str, Any]:
-        common = {"dim": self.dim, "bits": self.bits, "seed": self.seed}
-        return {**common, "window": self.window, "rotation": self.rotation}
+        return {"dim": self.dim, "bits": self.bits, "seed": self.seed, "window": self.window, "rotation": self.rotation}
 
     def error_law(self, integer: bool = False) -> ErrorLaw:
         """Levels are integers in any case."""
@@ -80,6 +80,6 @@ class Trellis(Quantizer):
         y, norms2 = np.ascontiguousarray(self.stage.map.forward(r)), squared_norms(r)
         gains = ratio(np.full(len(r), np.sqrt(self.dim) / self._book.unit), np.sqrt(norms2))
         words, dots = np.empty((len(r), self.words), np.uint32), np.empty(len(r))
-        step = kernels.Step(self.bits, self.window)
-        kernels.encode_trellis(step, y, gains, self._book.by_window.astype(np.float32), words, dots)
+        step = kernels.Step(self.bits, self.stage.layout.window)
+        kernels.encode_trellis(step, y, gains, self.stage.by_window, words, dots)
         return words, ratio(norms2, dots).astype(np.float32)[:, None], norms2
