@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from polarindex.kernels.limits import RING
+
 Array = NDArray[Any]
 
 
@@ -612,6 +614,10 @@ def dot_segment(
 def _segment_levels(bits: int, panels: Array, first: int, count: int, table: Array) -> Array:
     """Levels (16 p, dims) int8 of a segment of panels."""
     rows = np.ascontiguousarray(panels.transpose(0, 2, 1)).reshape(-1, panels.shape[1])
+    if bits > RING:
+        ring = np.ascontiguousarray(rows[:, first : first + count])
+        found: Array = table[unpack_ring(ring, bits - RING, 8 * -(-4 * count // (bits - RING)))]
+        return found
     if bits == 8:
         codes = np.ascontiguousarray(rows[:, first : first + count]).view(np.uint8)
         return (codes.astype(np.int16) - 128).astype(np.int8)

@@ -31,12 +31,21 @@ class TrellisStage:
         self.map = map
         self.layout = RingLayout(map.dims, bits)
         self.table = book.table
+        self._unit = book.unit
 
     def values(self, words: Words) -> Floats:
         return self.levels(words)[:, : self.map.dims].astype(np.float32)
 
     def levels(self, words: Words) -> NDArray[np.int8]:
         return looked_up(self.layout.unpack(words), self.table)
+
+    def coded(self, y: Floats, norms2: Doubles) -> tuple[Words, Doubles]:
+        """The rings (n, layout.words) of rows y (n, dims) float32, contiguous, of squared lengths norms2, and
+        <y, levels> (n,)."""
+        gains = ratio(np.full(len(y), np.sqrt(self.map.dims) / self._unit), np.sqrt(norms2))
+        words, dots = np.empty((len(y), self.layout.words), np.uint32), np.empty(len(y))
+        kernels.encode_trellis(kernels.Step(self.layout.bits), y, gains, self.table.astype(np.float32), words, dots)
+        return words, dots
 
 
 class Trellis(Quantizer):
@@ -71,7 +80,5 @@ class Trellis(Quantizer):
 
     def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
         y, norms2 = np.ascontiguousarray(self.stage.map.forward(r)), squared_norms(r)
-        gains = ratio(np.full(len(r), np.sqrt(self.dim) / self._book.unit), np.sqrt(norms2))
-        words, dots = np.empty((len(r), self.words), np.uint32), np.empty(len(r))
-        kernels.encode_trellis(kernels.Step(self.bits), y, gains, self.stage.table.astype(np.float32), words, dots)
+        words, dots = self.stage.coded(y, norms2)
         return words, ratio(norms2, dots).astype(np.float32)[:, None], norms2

@@ -24,8 +24,8 @@ def decaying(n, power, tails, seed, dim=DIM):
     return (rows * (1 + np.abs(rng.standard_t(tails, (n, 1)))) + 0.1).astype(np.float32)
 
 
-def filled(x, metric="l2", bits=4.0):
-    index = pi.FlatIndex(x.shape[1], metric, bits, codes="spectral")
+def filled(x, metric="l2", bits=4.0, code="eden"):
+    index = pi.FlatIndex(x.shape[1], metric, bits, code, codes="spectral")
     index.add(x)
     return index
 
@@ -47,7 +47,7 @@ def assert_same(one, other):
 @needs_registers
 @given(
     metric=st.sampled_from(METRICS),
-    bits=st.sampled_from([3, 4, 5.5]),
+    coded=st.sampled_from([(3, "eden"), (4, "eden"), (5.5, "eden"), (3.5, "trellis"), (4, "trellis")]),
     power=st.floats(0.4, 2),
     tails=st.sampled_from([1, 3, 30]),
     nq=st.sampled_from([1, 2, 7, 20]),
@@ -57,14 +57,14 @@ def assert_same(one, other):
     scale=st.sampled_from([1e-15, 1.0, 1e12]),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=20)
-def test_what_is_left_out_is_in_no_answer(metric, bits, power, tails, nq, k, share, copies, scale, seed):
+@settings(max_examples=30)
+def test_what_is_left_out_is_in_no_answer(metric, coded, power, tails, nq, k, share, copies, scale, seed):
     """Any spectrum, rows far off, equal rows, filters, more asked for than there is, and any unit."""
     rng = np.random.default_rng(seed)
     x = decaying(1500 + seed % 17, power, tails, seed) * np.float32(scale)
     if copies:
         x[rng.integers(0, len(x), len(x) // 2)] = x[rng.integers(0, 20)]
-    index = filled(x, metric, bits)
+    index = filled(x, metric, *coded)
     if not index.quantizer.segmented:
         return
     allowed = None if share is None else rng.random(len(x)) < share
@@ -74,10 +74,10 @@ def test_what_is_left_out_is_in_no_answer(metric, bits, power, tails, nq, k, sha
 
 
 @needs_registers
-@pytest.mark.parametrize("metric", METRICS)
-def test_after_changes_and_from_files_too(tmp_path, metric):
+@pytest.mark.parametrize(("metric", "code"), [*((metric, "eden") for metric in METRICS), ("l2", "trellis")])
+def test_after_changes_and_from_files_too(tmp_path, metric, code):
     x, q = decaying(3000, 1.0, 3, 0), decaying(20, 1.0, 3, 1)
-    index = filled(x, metric)
+    index = filled(x, metric, code=code)
     assert index.quantizer.head < len(index.quantizer.stages)
     index.remove(np.arange(0, 3000, 7))
     index.update([1, 2, 3], q[:3])
@@ -87,9 +87,10 @@ def test_after_changes_and_from_files_too(tmp_path, metric):
         assert_same(planned(one, q, 30, True, num_threads=2), planned(index, q, 30, False))
 
 
-def test_a_tails_length_is_no_less_than_what_is_decoded():
+@pytest.mark.parametrize("code", ["eden", "trellis"])
+def test_a_tails_length_is_no_less_than_what_is_decoded(code):
     x = decaying(2000, 1.0, 1, 0)
-    index, every = filled(x), np.arange(2000)
+    index, every = filled(x, code=code), np.arange(2000)
     head, arena = index.quantizer.head, index._arena
     parts = index.quantizer.mapped(index._coding.decoded_at(arena, every))[head:]
     exact = np.sqrt(sum((part.astype(np.float64) ** 2).sum(axis=1) for part in parts))
@@ -125,9 +126,10 @@ def test_no_code_has_longer_levels_than_the_bound(bits, dims):
 
 
 @needs_registers
-def test_plans_leave_rows_out_where_that_pays_and_not_where_all_are_asked():
+@pytest.mark.parametrize("code", ["eden", "trellis"])
+def test_plans_leave_rows_out_where_that_pays_and_not_where_all_are_asked(code):
     x = decaying(30_000, 1.0, 30, 0, 320)
-    index = filled(x)
+    index = filled(x, code=code)
     for nq in (1, 64):
         plan = index._planner.plan(index._arena, nq, 10, False)
         assert plan.pruned and plan.survivors < 0.1 and "read further" in plan.describe()
