@@ -85,8 +85,8 @@ class FlatIndex(Index):
     codes : {"plain", "spectral"}
         "spectral": learn principal axes together with the centre, from `fit` or from the first 1,024 rows, at least 4
         dim, and give each the bits that it is worth; quantizer must be "eden" or "trellis". Where that would gain
-        little, codes are plain. `info()["spectral"]` says what was learned, and whether rows have changed since. Adding and querying
-        then take a product with a dim x dim matrix.
+        little, codes are plain. `info()["spectral"]` says what was learned, and whether rows have changed since. Adding
+        and querying then take a product with a dim x dim matrix.
 
     Notes
     -----
