@@ -151,8 +151,7 @@ class Spectral(Quantizer):
         if isinstance(stage, TrellisStage):
             y = own.forward(r)
             found[0] = squared_norms(y)
-            words, found[1] = stage.coded(y, found[0])
-            found[2] = squared_norms(stage.values(words))
+            words, found[1], found[2] = stage.bounded(y, found[0])
             return words, found
         words, (limit, books) = np.empty((len(r), stage.layout.words), np.uint32), self._books[s]
         kernels.encode_rotated(own.padded(r), own.dims, limit, books[integer], words, found)

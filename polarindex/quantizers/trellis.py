@@ -23,6 +23,8 @@ from polarindex.quantizers.base import Doubles, ErrorLaw, Floats, Quantizer, loo
 from polarindex.rotations import ROTATIONS, LinearMap
 from polarindex.vectors import squared_norms
 
+LONGEST = 1.25  # times the length of the row that is coded; of 6,000 normal rows of 32 none has levels over 1.15
+
 
 class TrellisStage:
     """Each coordinate's window of bits picks a level from one table of 256."""
@@ -39,10 +41,31 @@ class TrellisStage:
     def levels(self, words: Words) -> NDArray[np.int8]:
         return looked_up(self.layout.unpack(words), self.table)
 
+    @property
+    def longest(self) -> float:
+        """|levels| of `bounded` rings are no more."""
+        return LONGEST * float(np.sqrt(self.map.dims)) / self._unit
+
     def coded(self, y: Floats, norms2: Doubles) -> tuple[Words, Doubles]:
         """The rings (n, layout.words) of rows y (n, dims) float32, contiguous, of squared lengths norms2, and
         <y, levels> (n,)."""
-        gains = ratio(np.full(len(y), np.sqrt(self.map.dims) / self._unit), np.sqrt(norms2))
+        return self._nearest(y, self._gains(norms2))
+
+    def bounded(self, y: Floats, norms2: Doubles) -> tuple[Words, Doubles, Doubles]:
+        """The same, and |levels|^2 (n,): rows whose levels would be longer than `longest` are coded as shorter."""
+        gains = self._gains(norms2)
+        words, dots = self._nearest(y, gains)
+        energies = squared_norms(self.values(words))
+        while len(over := np.flatnonzero(energies > self.longest**2)):
+            gains[over] *= 0.9
+            words[over], dots[over] = self._nearest(y[over], gains[over])
+            energies[over] = squared_norms(self.values(words[over]))
+        return words, dots, energies
+
+    def _gains(self, norms2: Doubles) -> Doubles:
+        return ratio(np.full(len(norms2), np.sqrt(self.map.dims) / self._unit), np.sqrt(norms2))
+
+    def _nearest(self, y: Floats, gains: Doubles) -> tuple[Words, Doubles]:
         words, dots = np.empty((len(y), self.layout.words), np.uint32), np.empty(len(y))
         kernels.encode_trellis(kernels.Step(self.layout.bits), y, gains, self.table.astype(np.float32), words, dots)
         return words, dots

@@ -10,6 +10,8 @@ from polarindex import kernels
 from polarindex.codebooks import integer_codebook, longest_levels, normal_codebook
 from polarindex.codes import float_scales, upper_halves_above
 from polarindex.indexes.plan import IN_STEPS, Plan, Planner
+from polarindex.quantizers import trellis
+from polarindex.quantizers.spectral import Spectral
 
 needs_registers = pytest.mark.skipif(kernels.selected() == kernels.GENERIC, reason="only plain loops can run here")
 METRICS = ("l2", "ip", "cosine")
@@ -123,6 +125,24 @@ def test_no_code_has_longer_levels_than_the_bound(bits, dims):
     y *= np.minimum(1, np.sqrt(dims) / np.linalg.norm(y, axis=1))[:, None]
     levels = book.table[np.searchsorted(book.thresholds, y, side="right")].astype(np.float64)
     assert np.linalg.norm(levels, axis=1).max() <= longest_levels(book.table, book.thresholds, dims)
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+def test_no_ring_has_longer_levels_than_the_bound(monkeypatch, bits):
+    """Of a bound that bites, for a fifth of the rows and more, the scale is still that which is unbiased."""
+    rng, axes = np.random.default_rng(bits), np.linalg.qr(np.random.default_rng(0).standard_normal((40, 40)))[0]
+    x = rng.standard_normal((500, 40)).astype(np.float32)
+    for most, share in ((trellis.LONGEST, 0), (0.8, 0.2)):
+        monkeypatch.setattr(trellis, "LONGEST", most)
+        quantizer = Spectral(40, bits, 0, axes.astype(np.float32), [(40, bits)], [1, 0], "trellis")
+        (stage,) = quantizer.stages
+        y, norms2 = quantizer.mapped(x)[0], (x.astype(np.float64) ** 2).sum(axis=1)
+        free = np.linalg.norm(stage.values(stage.coded(y, norms2)[0]), axis=1)
+        encoded = quantizer.encode_rows(x, integer=True)
+        levels = stage.values(encoded.words).astype(np.float64)
+        assert (np.linalg.norm(levels, axis=1) <= stage.longest).all()
+        assert (free > stage.longest).mean() >= share
+        np.testing.assert_allclose(encoded.scales[:, 0] * (y * levels).sum(axis=1), norms2, rtol=2**-8)
 
 
 @needs_registers
