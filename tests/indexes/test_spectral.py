@@ -79,17 +79,18 @@ def test_decaying_spectra_are_found_much_better_in_no_more_bytes(rows, bits, met
     assert recall(spectral, rows, q) > recall(plain, rows, q) + (0.02 if bits == 4 else 0.08)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 2.5, 4])
-def test_segments_that_are_rings_find_more_than_others_and_than_a_plain_trellis(rows, bits):
-    q = decaying(100, seed=1)
+@pytest.mark.parametrize("bits", [2, 2.5, 4])
+def test_segments_that_are_rings_find_more_than_others_and_than_a_plain_trellis(bits):
+    """In dimensions where all take as many bytes, and a spectrum of which most is coded in few bits."""
+    rows, q = decaying(3000, 128, power=0.5), decaying(100, 128, seed=1, power=0.5)
     eden, rings = filled(rows, bits=bits), filled(rows, bits=bits, **TRELLIS)
-    plain = pi.FlatIndex(DIM, bits=int(bits), **TRELLIS)
+    plain = pi.FlatIndex(128, bits=int(bits), **TRELLIS)
     plain.add(rows)
     assert rings.bytes_per_vector <= eden.bytes_per_vector
     assert bits != int(bits) or rings.bytes_per_vector <= plain.bytes_per_vector
     widths = [part.bits for part in rings.quantizer.segments]
     assert [isinstance(stage, TrellisStage) for stage in rings.quantizer.stages] == [width <= 4 for width in widths]
-    assert recall(rings, rows, q) > max(recall(plain, rows, q) + 0.05, recall(eden, rows, q) + 0.005)
+    assert recall(rings, rows, q) > max(recall(plain, rows, q), recall(eden, rows, q)) + 0.01
 
 
 @pytest.mark.parametrize(("bits", "options"), [*((bits, {}) for bits in (1, 2, 3, 4, 8)), (1, TRELLIS), (4, TRELLIS)])
