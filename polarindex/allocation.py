@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +66,7 @@ def is_ring(code: str, bits: int) -> bool:
     return code == "trellis" and bits <= RING_BITS
 
 
+@lru_cache(maxsize=32)
 def inner_error(bits: int, code: str = "eden") -> float:
     """The relative squared error D / (1 - D) of unbiased estimates from integer levels; 1 without any bits.
 

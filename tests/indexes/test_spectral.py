@@ -136,7 +136,7 @@ def test_no_allocation_takes_more_bytes_than_plain_codes_of_so_many_bits(bits, d
 
 
 @given(bits=st.floats(0.5, 4), power=st.floats(0.2, 2), seed=st.integers(0, 99), code=CODES)
-@settings(max_examples=40)
+@settings(max_examples=30)
 def test_the_allocation_is_the_best_of_all(bits, power, seed, code):
     """Against every choice of widths that do not rise, in few blocks."""
     noise = np.exp(np.random.default_rng(seed).normal(0, 0.3, 100))
