@@ -104,6 +104,9 @@ def spectral_lists_table(result: dict[str, Any] | None) -> list[str]:
     ]
 
 
+_CODES = {"eden": "EDEN", "trellis": "trellis", "trellis-12": "trellis-12"}  # results may be older than the last
+
+
 def spectral_rings_table(result: dict[str, Any] | None) -> list[str]:
     """R10@10 of plain and spectral codes, EDEN's and trellis', and what rings take beside EDEN's segments."""
     if result is None:
@@ -134,13 +137,15 @@ def trellis_errors_table(result: dict[str, Any] | None) -> list[str]:
     if result is None:
         return [NOT_YET.format("trellis")]
     longest = max(row["dim"] for row in result["codes"])
+    names = [name for name in _CODES if f"{name}_distortion" in result["codes"][0]]
     rows = []
     for row in result["codes"]:
         if row["dim"] == longest:
-            errors = [number(row[f"{name}_distortion"]) for name in ("eden", "trellis")]
-            rates = [f"{row[f'{name}_coded_per_second']:,.0f}" for name in ("eden", "trellis")]
+            errors = [number(row[f"{name}_distortion"]) for name in names]
+            rates = [f"{row[f'{name}_coded_per_second']:,.0f}" for name in names]
             rows.append([str(row["bits"]), *errors, number(4.0 ** -row["bits"]), *rates])
-    head = ["bits", "EDEN", "trellis", "bound", "EDEN, vectors/s", "trellis, vectors/s"]
+    heads = [_CODES[name] for name in names]
+    head = ["bits", *heads, "bound", *(f"{one}, vectors/s" for one in heads)]
     facts = result["environment"]
     return [
         *markdown(head, rows),
@@ -154,22 +159,24 @@ def trellis_table(result: dict[str, Any] | None) -> list[str]:
     """R10@10 of EDEN's and of trellis codes, and how long searches take."""
     if result is None:
         return [NOT_YET.format("trellis")]
+    names = [name for name in _CODES if f"{name}_recall" in result["sets"][0]["cells"][0]]
     rows = []
     for data in result["sets"]:
         head = f"{data['set']}, {data['rows']:,} × {data['dim']}, {data['metric']}"
         full = data["times"]["eden 4"]
         for cell in data["cells"]:
-            found = [f"{cell[f'{name}_recall']:.3f} ({cell[f'{name}_bytes']})" for name in ("eden", "trellis")]
-            times = data["times"][f"trellis {cell['bits']}"]
-            ratios = [f"{times[way] / full[way]:.2f}" for way in ("batch", "single")]
+            found = [f"{cell[f'{name}_recall']:.3f} ({cell[f'{name}_bytes']})" for name in names]
+            times = [data["times"][f"{name} {cell['bits']}"] for name in names[1:]]
+            ratios = [f"{one[way] / full[way]:.2f}" for one in times for way in ("batch", "single")]
             rows.append([head, str(cell["bits"]), *found, *ratios])
             head = ""
         chosen = data["times"]["eden 4 chosen"]
         ratios = [f"{chosen[way] / full[way]:.2f}" for way in ("batch", "single")]
-        rows.append(["", "4, first pass", "", "", *ratios])
+        rows.append(["", "4, first pass", *("" for _ in names), *ratios, *("" for _ in names[2:] for _ in ratios)])
+    heads = [f"{way}{of}" for of in ("", ", 12")[: len(names) - 1] for way in ("batch", "query")]
     facts = result["environment"]
     return [
-        *markdown(["", "bits", "EDEN", "trellis", "batch", "query"], rows),
+        *markdown(["", "bits", *(_CODES[name] for name in names), *heads], rows),
         "",
         f"R10@10 (bytes a vector, all stored) of flat indexes, {result['sets'][0]['queries']:,} queries, means of "
         f"{result['sets'][0]['seeds']} rotations. The last columns are the CPU time of a batch of 64 queries and of "

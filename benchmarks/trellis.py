@@ -25,7 +25,7 @@ from polarindex.quantizers import make_quantizer
 from polarindex.sweep.results import environment
 
 METRICS = {"euclidean": "l2", "angular": "cosine"}
-BITS = (1, 2, 3, 4)
+BITS, NAMES = (1, 2, 3, 4), ("eden", "trellis", "trellis-12")
 BATCH, SINGLES, K = 64, 20, 10
 CODED = 4096  # rows by which the encoder's rate is known
 DIMS = (128, 384, 784)
@@ -36,7 +36,7 @@ def errors(bits: int, dim: int) -> dict[str, Any]:
     """vNMSE of normal rows with the scale of least error, which is the distortion, and vectors coded a second."""
     x = np.random.default_rng((bits, dim)).standard_normal((CODED, dim)).astype(np.float32)
     found: dict[str, Any] = {"bits": bits, "dim": dim}
-    for name in ("eden", "trellis"):
+    for name in NAMES:
         quantizer = make_quantizer(name, dim, bits)
         y = quantizer.decode(quantizer.encode(x)).astype(np.float64)
         along = np.einsum("ij,ij->i", x, y) ** 2 / (np.einsum("ij,ij->i", y, y) * np.einsum("ij,ij->i", x, x))
@@ -90,13 +90,13 @@ def measured(path: Path, rows: int, queries: int, seeds: int, repeats: int) -> d
     kept, cells = {}, []
     for bits in BITS:
         cell: dict[str, Any] = {"bits": bits}
-        for name in ("eden", "trellis"):
+        for name in NAMES:
             found = []
             for seed in range(seeds):
                 index = pi.FlatIndex(dim, metric, bits, name, seed)
                 index.add(x)
                 found.append(recall(index, q, truth))
-                if seed == 0 and (name == "trellis" or bits == 4):
+                if seed == 0 and (name != "eden" or bits == 4):
                     kept[f"{name} {bits}"] = index
             cell |= {f"{name}_recall": float(np.mean(found)), f"{name}_deviation": float(np.std(found, ddof=1))}
             cell[f"{name}_bytes"] = index.bytes_per_vector

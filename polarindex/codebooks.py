@@ -247,11 +247,13 @@ def _uniform_grid() -> IntegerCodebook:
 
 @dataclass(frozen=True)
 class TrellisCodebook:
-    """Levels by window of a trellis code, int8 multiples of `unit`.
+    """Levels of a trellis code by the byte of a window (codes.RingLayout), int8 multiples of `unit`.
 
     Attributes
     ----------
     table : (256,) int8 in -127 .. 127
+    mix : tuple of 64 int
+        Bytes by which windows of 12 bits are folded to one; empty where windows are of 8 bits.
     unit : float
         In standard deviations.
     distortion : float
@@ -259,16 +261,33 @@ class TrellisCodebook:
     """
 
     table: NDArray[np.int8]
+    mix: tuple[int, ...]
     unit: float
     distortion: float
 
+    @property
+    def by_window(self) -> NDArray[np.int8]:
+        """The levels (256,) or (4096,) of all windows."""
+        return self.table[folded(self.mix)] if self.mix else self.table
 
-@lru_cache(maxsize=4)
-def trellis_codebook(bits: int) -> TrellisCodebook:
-    """The shipped levels at 1 to 4 bits."""
-    books = json.loads(Path(__file__).with_name("trellis.json").read_text(encoding="utf-8"))["books"]
+
+def folded(mix: tuple[int, ...]) -> NDArray[np.int64]:
+    """The bytes (4096,) of all windows of 12 bits."""
+    windows = np.arange(64 * len(mix))
+    return (windows & 255) ^ np.array(mix)[windows >> 6]
+
+
+TRELLIS_FILES = {8: "trellis.json", 12: "trellis-12.json"}
+"""Where the levels are, by the bits of a window."""
+
+
+@lru_cache(maxsize=8)
+def trellis_codebook(bits: int, window: int = 8) -> TrellisCodebook:
+    """The shipped levels at 1 to 4 bits, for windows of 8 or 12 bits."""
+    books = json.loads(Path(__file__).with_name(TRELLIS_FILES[window]).read_text(encoding="utf-8"))["books"]
     book = books[bits - 1]
-    return TrellisCodebook(np.array(book["levels"], np.int8), book["unit"], book["distortion"])
+    levels, mix = np.array(book["levels"], np.int8), tuple(book.get("mix", ()))
+    return TrellisCodebook(levels, mix, book["unit"], book["distortion"])
 
 
 def longest_levels(table: NDArray[np.int8], thresholds: Array, dims: int) -> float:

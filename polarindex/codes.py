@@ -119,14 +119,16 @@ class StreamLayout:
 
 @dataclass(frozen=True)
 class RingLayout:
-    """A ring of bits, of whole words, and for each of `dims` coordinates a window of 8, `bits` further on each time.
+    """A ring of bits, of whole words, and for each of `dims` coordinates a window of it, `bits` further on each time.
 
     Bit t of a row's ring is bit t % 32 of its word t // 32; the window of coordinate j is the 8 bits from `bits` j on,
-    the first lowest, and the last windows may reach over the end of the ring to its beginning.
+    the first lowest, and the last windows may reach over the end of the ring to its beginning. With `mix`, 64 bytes,
+    windows w have 12 bits, which are folded to a byte: (w & 255) ^ mix[w >> 6].
     """
 
     dims: int
     bits: int
+    mix: tuple[int, ...] = ()
 
     @cached_property
     def words(self) -> int:
@@ -143,10 +145,14 @@ class RingLayout:
         return -(-4 * self.words // self.bits) * 8
 
     def unpack(self, words: Words) -> NDArray[np.uint8]:
-        """Windows (n, padded) uint8 of rows of words (n, words)."""
-        windows = np.empty((len(words), self.padded), np.uint8)
-        kernels.unpack_ring(np.ascontiguousarray(words), self.bits, windows)
-        return windows
+        """The windows' bytes (n, padded) uint8 of rows of words (n, words)."""
+        codes = np.empty((len(words), self.padded), np.uint8)
+        kernels.unpack_ring(np.ascontiguousarray(words), self.bits, self._mix, codes)
+        return codes
+
+    @cached_property
+    def _mix(self) -> NDArray[np.uint8]:
+        return np.array(self.mix, np.uint8)
 
 
 def upper_halves(scales: NDArray[np.floating]) -> NDArray[np.uint16]:

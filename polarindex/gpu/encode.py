@@ -4,8 +4,8 @@ Law:       words, and the four float64 sums from which scales and energies are m
            is made of them is made by the quantizer, on the host, in one place.
 Rows:      those on the device are coded where they are, those in pinned memory are copied from there; all others go
            through pinned buffers first. Parts overlap: one is copied, one coded, and the caller has a third.
-Here:      scalar codes after a Hadamard rotation of at most 8,192 coordinates. All else is coded on the host, and
-           GpuFlatIndex.info() says so."""
+Here:      scalar codes that are not refined, after a Hadamard rotation of at most 8,192 coordinates. All else is coded
+           on the host, and GpuFlatIndex.info() says so."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Coded(NamedTuple):
 
 def coder(device: Device, quantizer: Quantizer) -> Coder | None:
     """The device's coder for a quantizer, or None where rows are coded on the host."""
-    if not isinstance(quantizer, ScalarQuantizer) or quantizer.dim > LONGEST:
+    if not isinstance(quantizer, ScalarQuantizer) or quantizer.refined or quantizer.dim > LONGEST:
         return None
     rotation = quantizer.stage.map
     form = Form.of(quantizer.dim, device.card)

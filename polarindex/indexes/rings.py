@@ -25,13 +25,13 @@ class RingCode(NamedTuple):
     isa : the instruction set
     bits : of a coordinate
     dims : coordinates that are decoded
-    table : (256,) int8, levels by window
+    book : (256,) int8, levels by the windows' bytes, and (64,) uint8 that fold windows to such, or None
     """
 
     isa: str
     bits: int
     dims: int
-    table: NDArray[np.int8]
+    book: tuple[NDArray[np.int8], NDArray[np.uint8] | None]
 
 
 def ring_code(quantizer: Quantizer, isa: str) -> RingCode | None:
@@ -39,7 +39,8 @@ def ring_code(quantizer: Quantizer, isa: str) -> RingCode | None:
     stage = quantizer.stages[0]
     if isa == kernels.GENERIC or len(quantizer.stages) > 1 or not isinstance(stage, TrellisStage):
         return None
-    return RingCode(isa, stage.layout.bits, stage.layout.padded, stage.table)
+    mix = np.array(stage.layout.mix, np.uint8) if stage.layout.mix else None
+    return RingCode(isa, stage.layout.bits, stage.layout.padded, (stage.table, mix))
 
 
 class RingScan:
@@ -61,5 +62,5 @@ class RingScan:
         code = self._code
         factors = float_scales(arrays["scales"]).reshape(-1), arrays.get("shifts", NO_SHIFTS)
         kernels.scan_ring(
-            self._isa, arrays["codes0"], count, code.bits, code.table, self._queries, factors, names, allowed, best
+            self._isa, arrays["codes0"], count, code.bits, code.book, self._queries, factors, names, allowed, best
         )

@@ -21,7 +21,7 @@ from polarindex.kernels.limits import RING, TABLE
 from polarindex.memory import aligned_zeros
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.base import TableStage
-from polarindex.quantizers.spectral import Spectral
+from polarindex.quantizers.spectral import Spectral, multiples
 from polarindex.quantizers.trellis import TrellisStage
 
 _TILE = 8  # queries that share a tile of registers
@@ -128,11 +128,11 @@ class ListSegments:
 
 
 def _longest(stages: Sequence[TableStage | TrellisStage]) -> Floats:
-    """At least |levels| of any row, in each segment."""
+    """At least |levels| of any row, in each segment; with a gain of g they are at most g times as long."""
     found = [
         stage.longest * (1 + 1e-6)  # float32 rounds
         if isinstance(stage, TrellisStage)
-        else longest_levels(stage.table, stage.thresholds, stage.map.dims)
+        else longest_levels(stage.table, stage.thresholds, stage.map.dims) * multiples(stage.layout.bits).max()
         for stage in stages
     ]
     return np.array(found, np.float32)

@@ -93,7 +93,7 @@ def _steps(x: Floats, chosen: Sequence[int] | None = None) -> list[tuple[str, Ca
         *({"store": store} for store in STORES[1:]),
     ]
     settings = [{"kind": kind, "quantizer": name, **case} for kind in _KINDS for case in cases for name in _PATHS]
-    settings.append({"kind": "flat", "quantizer": "trellis"})  # scanned in registers by a kernel of its own
+    settings += [{"kind": "flat", "quantizer": name} for name in ("trellis", "trellis-12")]  # kernels of their own
     stored: list[dict[str, Any]] = [  # a search of lists is compiled for what originals are of
         {"kind": "ivf", "bits": bits, "store": store}
         for bits in READ_BITS

@@ -13,10 +13,8 @@ from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.hadamard import ROWS, flips_of, load_rows, rotate_block, store_rows
 from polarindex.kernels.lanes import choose, load, lookup, lookup16, narrow, root, splat, store, widen
 from polarindex.kernels.pack import pack_block
-from polarindex.kernels.scalar import quantize_block, sixteen_of
+from polarindex.kernels.scalar import LARGEST, best_gains, quantize_block, sixteen_of
 from polarindex.kernels.sums import PARTS, QUADS, put_parts, total
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 @inlined
@@ -93,12 +91,13 @@ def encode(x, mu, plan, book, words, sums):
     """words[i] = packed codes of R r_i, r_i = x_i - mu; sums[:, i] = |r|^2, <mu, r>, <R r, levels>, |levels|^2.
 
     x (n, d) float32; mu (d,) float32; plan = (order, signs, starts, size, norm) of hadamard.rotate;
-    book = (bits, thresholds, levels) of scalar.quantize, for gains sqrt(d) / |r|; words (n, w) uint32, planes one
-    bit wide, most significant first, or bytes if bits is 8; sums (4, n) float64, added in the order of sums.py.
+    book = (bits, multiples, thresholds, levels) of scalar.quantize, for gains sqrt(d) / |r|; words (n, w) uint32,
+    planes one bit wide, most significant first, or bytes if bits is 8; sums (4, n) float64, added in the order of
+    sums.py.
     """
     n, d = x.shape
     order, signs, starts, size, norm = plan
-    bits, thresholds, levels = book
+    bits, multiples, thresholds, levels = book
     flips = flips_of(signs, starts, size)
     before = np.zeros((d + 3, ROWS), np.float32)
     block = np.zeros((d + 3, ROWS), np.float32)
@@ -112,7 +111,8 @@ def encode(x, mu, plan, book, words, sums):
         load_rows(x, i, before)
         norms2, offsets = _centre(before, centre, parts, others)
         y = rotate_block(before, block, order, flips, starts, size, norm)
-        dots, energies = quantize_block(y, d, _gains(norms2, d), thresholds, levels, quads, parts, others)
+        gains = best_gains(y, d, _gains(norms2, d), multiples, thresholds, levels, quads, parts, others)
+        dots, energies = quantize_block(y, d, gains, thresholds, levels, quads, parts, others)
         pack_block(quads, bits, packed)
         store_rows(packed, i, words)
         store(totals, 0, norms2)
@@ -154,7 +154,7 @@ def encode_residuals(x, centres, rotated, plan, book, coarse, words, sums):
     """
     n, d = x.shape
     order, signs, starts, size, norm = plan
-    bits, thresholds, levels = book
+    bits, multiples, thresholds, levels = book
     flips = flips_of(signs, starts, size)
     before = np.zeros((d + 3, ROWS), np.float32)
     block = np.zeros((d + 3, ROWS), np.float32)
@@ -168,7 +168,8 @@ def encode_residuals(x, centres, rotated, plan, book, coarse, words, sums):
         load_rows(centres, i, others)
         norms2, offsets = _subtract(before, others, parts, rest)
         y = rotate_block(before, block, order, flips, starts, size, norm)
-        dots, energies = quantize_block(y, d, _gains(norms2, d), thresholds, levels, quads, parts, rest)
+        gains = best_gains(y, d, _gains(norms2, d), multiples, thresholds, levels, quads, parts, rest)
+        dots, energies = quantize_block(y, d, gains, thresholds, levels, quads, parts, rest)
         pack_block(quads, bits, packed)
         store_rows(packed, i, words)
         load_rows(rotated, i, others)
@@ -222,10 +223,11 @@ def encode_rotated(y, d, limit, book, words, sums):
     """words[i] = packed codes of rows that are rotated; sums[:, i] = |y_i|^2, <y_i, levels>, |levels|^2.
 
     y (n, c >= d) float32, of which d coordinates count; book, words as of encode, with gains sqrt(d) / |y_i| but at
-    most limit / max |y_i|, unless limit is 0; sums (3, n) float64, |y_i|^2 added in the order of coordinates.
+    most limit / max |y_i|, unless limit is 0: only then may there be multiples; sums (3, n) float64, |y_i|^2 added in
+    the order of coordinates.
     """
     n = y.shape[0]
-    bits, thresholds, levels = book
+    bits, multiples, thresholds, levels = book
     block = np.zeros((y.shape[1] + 3, ROWS), np.float32)
     quads = np.empty(((d + 3) // 4, ROWS), np.uint32)
     packed = np.empty((words.shape[1], ROWS), np.uint32)
@@ -240,6 +242,7 @@ def encode_rotated(y, d, limit, book, words, sums):
         gains = _gains(norms2, d)
         if limit > 0:
             gains = _within(gains, block, d, limit)
+        gains = best_gains(block, d, gains, multiples, thresholds, levels, quads, parts, others)
         dots, energies = quantize_block(block, d, gains, thresholds, levels, quads, parts, others)
         pack_block(quads, bits, packed)
         store_rows(packed, i, words)

@@ -80,12 +80,24 @@ def _transform_window(y: Array, first: int, size: int, norm: np.float32) -> None
 # --- scalar.py
 
 
-def quantize(y: Array, gains: Array, thresholds: Array, levels: Array) -> tuple[Array, Array, Array]:
+def quantize(
+    y: Array, gains: Array, multiples: Array, thresholds: Array, levels: Array
+) -> tuple[Array, Array, Array]:
     """codes_ij = #{t : thresholds_t <= gains_i y_ij}, dots_i = sum_j y_ij l_ij, energies_i = sum_j l_ij^2,
 
-    l = levels[codes]; the sums as in sums.py.
+    l = levels[codes]; the sums as in sums.py. Gains are first taken times the last of the multiples for which
+    dots^2 / energies is largest.
     """
-    z = gains[:, None] * y
+    best, largest, most = gains, np.zeros(len(y)), np.finfo(np.float32).max
+    for multiple in multiples:
+        with np.errstate(over="ignore"):
+            tried = np.minimum(gains * multiple, most)
+        _, dots, energies = quantize(y, tried, multiples[:0], thresholds, levels)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cosine = dots * dots / energies
+        better = cosine >= largest
+        best, largest = np.where(better, tried, best), np.where(better, cosine, largest)
+    z = best[:, None] * y
     codes = (thresholds <= z[:, :, None]).sum(axis=2).astype(np.uint8)
     chosen = levels[codes].astype(np.float64)
     return codes, _in_parts(y * chosen), _in_parts(chosen * chosen)
@@ -110,7 +122,7 @@ def _in_parts(terms: Array) -> Array:
 
 
 def encode(
-    x: Array, mu: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array]
+    x: Array, mu: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array, Array]
 ) -> tuple[Array, Array]:
     """Words and sums of r = x - mu: y = R r, codes of (sqrt(d) / |r|) y, then planes or, for 8 bits, bytes."""
     r = x - mu
@@ -123,7 +135,7 @@ def encode_residuals(
     centres: Array,
     rotated: Array,
     plan: tuple[Array, Array, Array, int, np.float32],
-    book: tuple[int, Array, Array],
+    book: tuple[int, Array, Array, Array],
     coarse: Array,
 ) -> tuple[Array, Array]:
     """As encode, of r_i = x_i - c_i, c = centres; after the sums with c_i one more, <rotated_i, levels_i>.
@@ -133,18 +145,18 @@ def encode_residuals(
     r = x - centres
     words, (norms2, dots, energies), codes = _encode_rows(r, plan, book)
     others = rotated.astype(np.float64)
-    sums = [norms2, _in_parts(r.astype(np.float64) * centres), dots, energies, _in_parts(book[2][codes] * others)]
+    sums = [norms2, _in_parts(r.astype(np.float64) * centres), dots, energies, _in_parts(book[3][codes] * others)]
     if len(coarse):
         sums += [_in_parts(coarse[codes] * vectors) for vectors in (rotate(r, *plan).astype(np.float64), others)]
     return words, np.stack(sums)
 
 
 def _encode_rows(
-    r: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array]
+    r: Array, plan: tuple[Array, Array, Array, int, np.float32], book: tuple[int, Array, Array, Array]
 ) -> tuple[Array, tuple[Array, Array, Array], Array]:
     """Words, then |r|^2, <R r, levels> and |levels|^2, and the codes (n, d)."""
     norms2 = _in_parts(r.astype(np.float64) ** 2)
-    codes, dots, energies = quantize(rotate(r, *plan), _gains(norms2, r.shape[1]), book[1], book[2])
+    codes, dots, energies = quantize(rotate(r, *plan), _gains(norms2, r.shape[1]), *book[1:])
     return _packed(codes, book[0]), (norms2, dots, energies), codes
 
 
@@ -155,7 +167,7 @@ def centre_rows(x: Array, mu: Array) -> tuple[Array, Array]:
     return r, np.stack([_in_parts(exact**2), _in_parts(exact * mu)])
 
 
-def encode_rotated(y: Array, d: int, limit: float, book: tuple[int, Array, Array]) -> tuple[Array, Array]:
+def encode_rotated(y: Array, d: int, limit: float, book: tuple[int, Array, Array, Array]) -> tuple[Array, Array]:
     """Words and sums |y|^2, <y, levels>, |levels|^2 of the first d coordinates, by gains of at most limit / max |y|."""
     rows = y[:, :d]
     norms2 = _in_order(rows.astype(np.float64) ** 2)
@@ -163,7 +175,7 @@ def encode_rotated(y: Array, d: int, limit: float, book: tuple[int, Array, Array
     if limit:
         with np.errstate(divide="ignore"):
             gains = np.minimum(gains, np.float32(limit) / np.abs(rows).max(axis=1))
-    codes, dots, energies = quantize(rows, gains, book[1], book[2])
+    codes, dots, energies = quantize(rows, gains, *book[1:])
     return _packed(codes, book[0]), np.stack([norms2, dots, energies])
 
 
@@ -383,11 +395,15 @@ def unpack_fields(words: Array, widths: Array) -> Array:
 # --- ring.py
 
 
-def unpack_ring(words: Array, bits: int, columns: int) -> Array:
-    """Windows (n, columns) uint8: 2^t bit(bits j + t) for t < 8, bits being numbered around the ring."""
+def unpack_ring(words: Array, bits: int, mix: Array, columns: int) -> Array:
+    """The bytes (n, columns) uint8 of windows: 2^t bit(bits j + t) for t < 8, bits being numbered around the ring.
+
+    With a mix (64,) windows have 12 bits: XOR that byte of it which the highest 6 number.
+    """
     stream = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
-    places = (bits * np.arange(columns)[:, None] + np.arange(8)) % stream.shape[1]
-    return np.packbits(stream[:, places], axis=2, bitorder="little")[:, :, 0]
+    places = (bits * np.arange(columns)[:, None] + np.arange(12)) % stream.shape[1]
+    windows = (stream[:, places].astype(np.int64) << np.arange(12)).sum(axis=2)
+    return (windows & 255 ^ (mix[windows >> 6] if len(mix) else 0)).astype(np.uint8)
 
 
 def scan_ring(
@@ -395,7 +411,7 @@ def scan_ring(
     panels: Array,
     count: int,
     bits: int,
-    levels: Array,
+    book: tuple[Array, Array | None],
     queries: tuple[Array, Array, Array],
     factors: tuple[Array, Array],
     names: tuple[Array, int],
@@ -405,7 +421,9 @@ def scan_ring(
     """Look up the windows' levels, multiply, score, select; whatever the instruction set."""
     quads, _, gains = queries
     rows = np.ascontiguousarray(panels.transpose(0, 2, 1)).reshape(-1, panels.shape[1])[:count]
-    keys = _keys(levels[unpack_ring(rows, bits, 4 * quads.shape[1])], _asked(quads), gains, factors)
+    mix = np.empty(0, np.uint8) if book[1] is None else book[1]
+    levels = book[0][unpack_ring(rows, bits, mix, 4 * quads.shape[1])]
+    keys = _keys(levels, _asked(quads), gains, factors)
     return select(keys, _ids(names, count), allowed, *best)
 
 
@@ -415,16 +433,18 @@ def scan_ring(
 def encode_trellis(bits: int, y: Array, gains: Array, levels: Array) -> tuple[Array, Array]:
     """Viterbi's algorithm, row after row, and <y, levels> in the order of coordinates; the kernel has a tag of bits.
 
-    The windows of a ring are its 8 bits from bits j on, so window s is followed by (s >> bits) + m 2^(8 - bits).
+    The windows of a ring are its L bits from bits j on, of which there are as many as levels, (2^L,), so window s is
+    followed by (s >> bits) + m 2^(L - bits).
     """
+    length = _length(levels)
     n, d = y.shape
     count = -(-d * bits // 32)
-    overlap = max(0, 8 - bits - (32 * count - d * bits))  # bits of the last window that are the first's too
-    every, words, dots = np.arange(256), np.zeros((n, count), np.uint32), np.zeros(n)
+    overlap = max(0, length - bits - (32 * count - d * bits))  # bits of the last window that are the first's too
+    every, words, dots = np.arange(1 << length), np.zeros((n, count), np.uint32), np.zeros(n)
     for i in range(n):
         z = (gains[i] * y[i].astype(np.float64)).astype(np.float32)
         shared = _agreed(bits, overlap, z, levels)
-        costs, steps = np.where(every >> (8 - overlap) == shared, np.float32(0), np.float32(1e30)), []
+        costs, steps = np.where(every >> (length - overlap) == shared, np.float32(0), np.float32(1e30)), []
         for j in reversed(range(d)):
             if j < d - 1:
                 costs, chosen = _shifted(bits, costs)
@@ -435,22 +455,27 @@ def encode_trellis(bits: int, y: Array, gains: Array, levels: Array) -> tuple[Ar
         for chosen in reversed(steps):
             windows.append(chosen[windows[-1]])
         for j, window in enumerate(windows):
-            for t in range(8):
+            for t in range(length):
                 at = (bits * j + t) % (32 * count)
                 words[i, at // 32] |= np.uint32(int(window) >> t & 1) << np.uint32(at % 32)
         dots[i] = np.cumsum(y[i].astype(np.float64) * levels[windows].astype(np.float64))[-1]
     return words, dots
 
 
+def _length(levels: Array) -> int:
+    """The bits of a window."""
+    return len(levels).bit_length() - 1
+
+
 def _shifted(bits: int, costs: Array) -> tuple[Array, Array]:
     """Of each window, the least cost of those that may follow it, and which that is; of equals the one that is in the
     lower half, in the last of `bits` rounds of halves, then in the one before."""
-    follows = np.arange(256)
+    follows = np.arange(len(costs))
     for _ in range(bits):
         half = len(follows) // 2
         less = costs[follows[half:]] < costs[follows[:half]]
         follows = np.where(less, follows[half:], follows[:half])
-    chosen = follows[np.arange(256) >> bits]
+    chosen = follows[np.arange(len(costs)) >> bits]
     return costs[chosen], chosen
 
 
@@ -458,15 +483,15 @@ def _agreed(bits: int, overlap: int, z: Array, levels: Array) -> int:
     """The bits that the last window and the first share: the best for 48 coordinates before and after the seam."""
     if not overlap:
         return 0
-    every = np.arange(256)
-    mirror = np.array([int(f"{window:08b}"[::-1], 2) for window in every])
-    after, before = (np.zeros(256, np.float32) for _ in range(2))
+    every, length = np.arange(len(levels)), _length(levels)
+    mirror = np.array([int(f"{window:0{length}b}"[::-1], 2) for window in every])
+    after, before = (np.zeros(len(levels), np.float32) for _ in range(2))
     for number, value in enumerate(z[:48][::-1]):
         after = (_shifted(bits, after)[0] if number else after) + (value - levels) ** 2
     for number, value in enumerate(z[-48:]):  # of the ring read backwards, whose windows are mirrored
         before = (_shifted(bits, before)[0] if number else before) + (value - levels[mirror]) ** 2
     sides = [
-        after[every % (1 << overlap) == shared].min() + before[mirror][every >> (8 - overlap) == shared].min()
+        after[every % (1 << overlap) == shared].min() + before[mirror][every >> (length - overlap) == shared].min()
         for shared in range(1 << overlap)
     ]
     return int(np.argmin(sides))
@@ -614,7 +639,7 @@ def _segment_levels(bits: int, panels: Array, first: int, count: int, table: Arr
     rows = np.ascontiguousarray(panels.transpose(0, 2, 1)).reshape(-1, panels.shape[1])
     if bits > 8:
         ring = np.ascontiguousarray(rows[:, first : first + count])
-        found: Array = table[unpack_ring(ring, bits - 8, 8 * -(-4 * count // (bits - 8)))]
+        found: Array = table[unpack_ring(ring, bits - 8, np.empty(0), 8 * -(-4 * count // (bits - 8)))]
         return found
     if bits == 8:
         codes = np.ascontiguousarray(rows[:, first : first + count]).view(np.uint8)

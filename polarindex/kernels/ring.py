@@ -1,10 +1,13 @@
-"""Trellis codes in the scan: a row is a ring of bits, and the level of coordinate j that of its window of 8 bits.
+"""Trellis codes in the scan: a row is a ring of bits, and the level of coordinate j that of its window, by one byte.
 
-Law:       windows are those of reference.unpack_ring; keys and their order those of codes_to_levels, dot, add_scores
+A window of 8 bits is its own byte; one of 12, w, is folded: (w & 255) ^ mix[w >> 6].
+
+Law:       bytes are those of reference.unpack_ring; keys and their order those of codes_to_levels, dot, add_scores
            and select, bit for bit, on every instruction set.
 How:       with VPMULTISHIFTQB a word and the next make eight windows of one vector in one instruction, and two
-           VPERMI2B and a choice look up 64 of 256 levels: 7 instructions a line, where planes of 4 bits take 4.4. Other
-           sets look up two levels at a time in memory. A batch decodes a panel once."""
+           VPERMI2B and a choice look up 64 of 256 levels: 7 instructions a line, where planes of 4 bits take 4.4; to
+           fold takes 3 more, of which VPERMB is one, for it looks 64 bytes up by the lowest 6 bits of each. Other sets
+           look up two levels at a time in memory, by windows. A batch decodes a panel once."""
 
 from __future__ import annotations
 
@@ -39,31 +42,39 @@ from polarindex.kernels.weave import PANEL, wide_tables
 
 I8 = ir.IntType(8)
 BYTE = np.uint64(0xFF)
+_LEVELS = 4  # registers
 
 
 @kernel
-def unpack_ring(words, bits, windows):
-    """windows[i, j] = the 8 bits from bit `bits` j on of the ring words[i], the first lowest.
+def unpack_ring(words, bits, mix, codes):
+    """codes[i, j] = the byte of the window from bit `bits` j on of the ring words[i], the first lowest.
 
-    words (n, w) uint32; windows (n, c) uint8, c a multiple of 8 with (c - 8) bits < 32 w.
+    words (n, w) uint32; mix (64,) uint8, or (0,) of windows of 8 bits; codes (n, c) uint8, c a multiple of 8 with
+    (c - 8) bits < 32 w.
     """
     count = words.shape[1]
     for i in range(words.shape[0]):
-        for first in range(0, windows.shape[1], 8):
+        for first in range(0, codes.shape[1], 8):
             word, shift = first * bits // 32, first * bits % 32
             after = word + 1 if word + 1 < count else 0
             field = (np.uint64(words[i, after]) << np.uint64(32) | np.uint64(words[i, word])) >> np.uint64(shift)
             for j in range(8):
-                windows[i, first + j] = np.uint8(field >> np.uint64(bits * j) & BYTE)
+                codes[i, first + j] = np.uint8(field >> np.uint64(bits * j) & BYTE)
+            if mix.size:
+                for j in range(8):
+                    codes[i, first + j] ^= mix[field >> np.uint64(bits * j + 6) & np.uint64(63)]
 
 
 @intrinsic
-def wide_windows(typing, isa, panels, line, after, shift, bits):
-    """Two registers of windows, of coordinates 0 .. 3 and 4 .. 7: from bit `shift` on of the words of two lines."""
+def wide_windows(typing, isa, panels, line, after, shift, bits, table):
+    """Two registers of windows' bytes, of coordinates 0 .. 3 and 4 .. 7: from bit `shift` on of the words of two lines.
+
+    table: from load_levels.
+    """
     words, n = vector(I32, 16), isa.nbytes
 
     def code(context, builder, sig, args):
-        _, data, first, second, by, step = args
+        _, data, first, second, by, step, parts = args
         pair = types.UniTuple(Register(n), 2)
         if not isa.tables:  # a branch that is not taken
             return context.get_constant_null(pair)
@@ -74,12 +85,18 @@ def wide_windows(typing, isa, panels, line, after, shift, bits):
         places = builder.insert_element(undefined, one, ir.Constant(I32, 0))
         places = builder.shuffle_vector(places, undefined, ir.Constant(vector(I32, 8), [0] * 8))
         places = builder.bitcast(places, vector(I8, 64))
+        above = builder.add(places, every(I8, 64, 6))
         eights = []
         for half in (0, 2):  # of every four vectors the first two, or the others: a word and the next, side by side
             order = [four + half + i + word for four in range(0, 16, 4) for i in (0, 1) for word in (0, 16)]
             both = builder.shuffle_vector(low, high, ir.Constant(words, order))
             both = builder.bitcast(both, vector(I8, 64))
             eight = call(builder, "llvm.x86.avx512.pmultishift.qb.512", both.type, [places, both])
+            if len(table) > _LEVELS:
+                upper = call(builder, "llvm.x86.avx512.pmultishift.qb.512", both.type, [above, both])
+                mix = builder.extract_value(parts, _LEVELS)
+                mixed = call(builder, "llvm.x86.avx512.permvar.qi.512", both.type, [mix, upper])
+                eight = builder.xor(eight, mixed)
             eights.append(builder.bitcast(eight, words))
         found = []
         for odd in (0, 1):
@@ -88,31 +105,37 @@ def wide_windows(typing, isa, panels, line, after, shift, bits):
             found.append(builder.bitcast(line_, vector(I8, 64)))
         return context.make_tuple(builder, pair, found)
 
-    signature = types.UniTuple(Register(n), 2)(isa, panels, types.intp, types.intp, types.intp, types.intp)
-    return signature, code
+    places = types.intp, types.intp, types.intp, types.intp
+    return types.UniTuple(Register(n), 2)(isa, panels, *places, table), code
 
 
 @intrinsic
-def load_levels(typing, isa, levels):
-    """256 int8 levels as four registers, biased."""
-    n = isa.nbytes
-    four = types.UniTuple(Register(n), 4)
+def load_levels(typing, isa, levels, mix):
+    """256 int8 levels as four registers, biased, and the bytes by which windows are folded, if they are, as a fifth.
+
+    levels: an address; mix: an array, or None.
+    """
+    folded = mix != types.none
+    registers = types.UniTuple(Register(isa.nbytes), _LEVELS + folded)
 
     def code(context, builder, sig, args):
         if not isa.tables:  # a branch that is not taken
-            return context.get_constant_null(four)
+            return context.get_constant_null(registers)
         found = []
-        for part in range(4):
+        for part in range(_LEVELS):
             x = builder.load(pointer(builder, args[1], 64 * part, vector(I8, 64)), align=1)
             found.append(builder.xor(x, every(I8, 64, isa.bias)))
-        return context.make_tuple(builder, four, found)
+        if folded:
+            data = context.make_array(sig.args[2])(context, builder, args[2]).data
+            found.append(builder.load(pointer(builder, data, 0, vector(I8, 64)), align=1))
+        return context.make_tuple(builder, registers, found)
 
-    return four(isa, levels), code
+    return registers(isa, levels, mix), code
 
 
 @intrinsic
 def window_levels(typing, isa, table, windows):
-    """The level of every byte's window; table: from load_levels."""
+    """The level of every window's byte; table: from load_levels."""
 
     def code(context, builder, sig, args):
         _, parts, x = args
@@ -133,15 +156,15 @@ def two_lines(isa, panels, at, count, bits, table, step):
     """Registers of levels of coordinates 8 step .. 8 step + 3 and the four after them, of a panel at element `at`."""
     word, shift = 8 * step * bits // 32, 8 * step * bits % 32
     after = word + 1 if word + 1 < count else 0
-    low, high = wide_windows(isa, panels, at + word * PANEL, at + after * PANEL, shift, bits)
+    low, high = wide_windows(isa, panels, at + word * PANEL, at + after * PANEL, shift, bits, table)
     return window_levels(isa, table, low), window_levels(isa, table, high)
 
 
 @inlined
-def _ring_panel(isa, panels, at, count, bits, table, pairs, m, lines):
+def _ring_panel(isa, panels, at, count, bits, table, pairs, mask, m, lines):
     """m lines of levels of a panel of `count` words a row, m even, as dot_levels wants them.
 
-    panels, pairs, lines: addresses; table: from load_levels; pairs: from _pairs_of.
+    panels, pairs, lines: addresses; table: from load_levels; pairs: from _pairs_of; mask: of their number.
     """
     if wide_tables(isa):
         for step in range(m // 2):
@@ -149,25 +172,36 @@ def _ring_panel(isa, panels, at, count, bits, table, pairs, m, lines):
             store(low, lines, 2 * step * PANEL)
             store(high, lines, (2 * step + 1) * PANEL)
         return
-    mask, step = np.uint64((256 << bits) - 1), np.uint64(2 * bits)
+    step = np.uint64(2 * bits)
     for line in range(m):
         word, shift = 4 * line * bits // 32, np.uint64(4 * line * bits % 32)
         after = word + 1 if word + 1 < count else 0
         low, high, first = at + word * PANEL, at + after * PANEL, line * PANEL
         for v in range(PANEL):
             field = (np.uint64(panels[high + v]) << np.uint64(32) | np.uint64(panels[low + v])) >> shift
-            lines[first + v] = pairs[field & mask] | pairs[field >> step & mask] << np.uint32(16)
+            lines[first + v] = np.uint32(pairs[field & mask]) | np.uint32(pairs[field >> step & mask]) << np.uint32(16)
 
 
 @inlined
-def _pairs_of(isa, levels, bits):
-    """Two biased levels, the second in the upper byte, for every 8 + bits bits of two windows; none where levels are
-    looked up in registers."""
-    pairs = np.empty(1 if wide_tables(isa) else 256 << bits, np.uint32)
-    if not wide_tables(isa):
-        for both in range(pairs.size):
-            first, second = (np.int64(levels[both & 255]) + bias_of(isa)) & 255, np.int64(levels[both >> bits])
-            pairs[both] = np.uint32(first | ((second + bias_of(isa)) & 255) << 8)
+def _by_window(levels, mix, window):
+    """The level of a window."""
+    if mix is None:
+        return levels[window]
+    return levels[(window & 255) ^ mix[window >> 6]]
+
+
+@inlined
+def _pairs_of(isa, levels, mix, bits):
+    """Two biased levels, the second in the upper byte, for every window and the `bits` bits after it; none where levels
+    are looked up in registers."""
+    if wide_tables(isa):
+        return np.empty(0, np.uint16)
+    states = len(levels) if mix is None else len(mix) << 6
+    pairs = np.empty(states << bits, np.uint16)
+    for both in range(pairs.size):
+        first = (np.int64(_by_window(levels, mix, both & (states - 1))) + bias_of(isa)) & 255
+        second = (np.int64(_by_window(levels, mix, both >> bits)) + bias_of(isa)) & 255
+        pairs[both] = np.uint16(first | second << 8)
     return pairs
 
 
@@ -183,12 +217,14 @@ def dot_ring(isa, acc, panels, at, count, bits, table, m, quads, q):
 
 
 @kernel
-def scan_ring(isa, panels, count, bits, levels, queries, factors, names, allowed, heaps):
+def scan_ring(isa, panels, count, bits, book, queries, factors, names, allowed, heaps):
     """scan_lines of rings: offer the key of every vector to the k best of each query.
 
-    panels (p, w, 16) uint32: the rings of `count` vectors; levels (256,) int8, by window.
+    panels (p, w, 16) uint32: the rings of `count` vectors; book: levels (256,) int8, by windows' bytes, and mix (64,)
+    uint8, or None for windows of 8 bits.
     queries, factors, names, allowed, heaps as of scan_lines, with an even number of quads that the ring has words for.
     """
+    levels, mix = book
     quads, sums, gains = queries
     scales, shifts = factors
     rows, lanes = rows_of(isa), lanes_of(isa)
@@ -197,8 +233,9 @@ def scan_ring(isa, panels, count, bits, levels, queries, factors, names, allowed
     keys = np.empty((rows, lanes), np.float32)
     thresholds, k = heaps[0][:, 0].copy(), heaps[0].shape[1]
     room = np.empty(m * PANEL + 16, np.uint32)
-    lines, asked, codes, book = on_line(room), start(quads), start(panels), start(levels)
-    table, pairs = load_levels(isa, book), _pairs_of(isa, book, bits)
+    lines, asked, codes = on_line(room), start(quads), start(panels)
+    table, pairs = load_levels(isa, start(levels), mix), _pairs_of(isa, levels, mix, bits)
+    mask = np.uint64(pairs.size - 1)
     per_query = start(sums), start(gains), start(thresholds)
     per_vector = start(scales), start(shifts), start(keys)
     best = start(heaps[0]), start(heaps[1]), k
@@ -209,7 +246,7 @@ def scan_ring(isa, panels, count, bits, levels, queries, factors, names, allowed
             continue
         alone = rows == 1 and wide_tables(isa)
         if not alone:
-            _ring_panel(isa, codes, at, words, bits, table, start(pairs), m, lines)
+            _ring_panel(isa, codes, at, words, bits, table, start(pairs), mask, m, lines)
         for t in range(tiles):
             for v in range(first, stop, lanes):
                 acc = tile_start(isa, per_query[0], t * rows)

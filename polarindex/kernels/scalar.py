@@ -16,6 +16,7 @@ from polarindex.kernels.simd import start
 from polarindex.kernels.sums import PARTS, QUADS, put_parts, total
 
 ZERO, BYTE = np.uint32(0), np.uint32(8)
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @kernel
@@ -96,11 +97,26 @@ def quantize_block(block, d, gains, thresholds, levels, quads, dots, energies):
 
 
 @kernel
-def quantize(y, gains, thresholds, levels, codes, dots, energies):
+def best_gains(block, d, gains, multiples, thresholds, levels, quads, dots, energies):
+    """Of each row's gain times each of the multiples (t,) float32, that whose levels have the largest cosine with the
+    row, the last of equals; the gain itself without multiples. All else as of quantize_block."""
+    found, largest_cosine, most = gains, splat(0.0), splat(np.float32(LARGEST))
+    for t in range(multiples.size):
+        tried = gains * splat(multiples[t])
+        tried = choose(tried >= most, most, tried)
+        row_dots, row_energies = quantize_block(block, d, tried, thresholds, levels, quads, dots, energies)
+        cosine = row_dots * row_dots / row_energies
+        better = cosine >= largest_cosine
+        found, largest_cosine = choose(better, tried, found), choose(better, cosine, largest_cosine)
+    return found
+
+
+@kernel
+def quantize(y, gains, multiples, thresholds, levels, codes, dots, energies):
     """codes[i, j] = how many thresholds are <= gains[i] * y[i, j]; dots = <y, levels>, energies = |levels|^2.
 
-    y (n, d) float32; gains (n,) float32; thresholds (2^b - 1,) float32 ascending; levels (2^b,) float32;
-    codes (n, d) uint8; dots, energies (n,) float64, added in the order of sums.py.
+    y (n, d) float32; gains (n,) float32, first taken times the best of `multiples`; thresholds (2^b - 1,) float32
+    ascending; levels (2^b,) float32; codes (n, d) uint8; dots, energies (n,) float64, added in the order of sums.py.
     """
     n, d = y.shape
     block = np.zeros((d + 3, ROWS), np.float32)
@@ -115,9 +131,8 @@ def quantize(y, gains, thresholds, levels, codes, dots, energies):
         load_rows(y, i, block)
         for v in range(m):
             factors[0, v] = gains[i + v]
-        row_dots, row_energies = quantize_block(
-            block, d, load(factors, 0), thresholds, levels, quads, parts, others
-        )
+        best = best_gains(block, d, load(factors, 0), multiples, thresholds, levels, quads, parts, others)
+        row_dots, row_energies = quantize_block(block, d, best, thresholds, levels, quads, parts, others)
         store(sums, 0, row_dots)
         store(sums, 1, row_energies)
         store_rows(quads, 0, rows)

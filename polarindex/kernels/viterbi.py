@@ -19,51 +19,51 @@ from __future__ import annotations
 import numpy as np
 
 from polarindex.kernels.compile import inlined, kernel
-from polarindex.kernels.costs import CHOICES, STATES, add_errors, bits_of, costs_at, put_costs, shifted
+from polarindex.kernels.costs import bits_of, choices_of, first_costs, next_costs, put_costs, window_of
 from polarindex.kernels.simd import keep, start
 
-WINDOW = 8  # bits, of which there are STATES
 SPAN = 48  # coordinates on each side of the seam
 _NEVER = np.float32(1e30)
 
 
 @inlined
-def _mirrored(window):
+def _mirrored(window, bits):
     """The window's bits in the opposite order."""
     found = 0
-    for bit in range(WINDOW):
-        found |= (window >> bit & 1) << (WINDOW - 1 - bit)
+    for bit in range(bits):
+        found |= (window >> bit & 1) << (bits - 1 - bit)
     return found
 
 
 @inlined
-def _agreed(step, overlap, z, d, book, backwards, choices, room):
+def _agreed(step, overlap, z, d, book, backwards, mirror, choices, room):
     """The `overlap` bits that the first and the last window share: the best for the SPAN coordinates on both sides.
 
-    book, backwards: addresses of the levels by window, and by the window's bits in the opposite order, for a step from
-    the first coordinate to the last is one from the last to the first of the ring read backwards. room (3, STATES).
+    book, backwards: addresses of the levels by window, and by the window's bits in the opposite order, mirror[window],
+    for a step from the first coordinate to the last is one from the last to the first of the ring read backwards.
+    room (2, 2 states) float32.
     """
-    room[:] = 0
-    after, before, best = room[0], room[1], room[2]
-    span, first, last = min(SPAN, d), start(after), start(before)
-    costs = add_errors(costs_at(first), z[span - 1], book)
+    after, before = room[0], room[1]
+    after[:] = 0
+    before[:] = 0
+    states, span, first, last = len(mirror), min(SPAN, d), start(after), start(before)
+    costs = first_costs(step, first, z[span - 1], book)
     for j in range(span - 2, -1, -1):
-        costs = add_errors(shifted(step, costs, choices, 0), z[j], book)
-    put_costs(first, costs)
-    costs = add_errors(costs_at(last), z[d - span], backwards)
+        costs = next_costs(step, costs, choices, 0, z[j], book)
+    put_costs(step, costs, first)
+    costs = first_costs(step, last, z[d - span], backwards)
     for j in range(d - span + 1, d):
-        costs = add_errors(shifted(step, costs, choices, 0), z[j], backwards)
-    put_costs(last, costs)
-    shared = 1 << overlap
-    best[:] = np.inf
-    for window in range(STATES):
-        low, high = window & (shared - 1), window >> (WINDOW - overlap)
-        best[low] = min(best[low], after[window])
-        best[shared + high] = min(best[shared + high], before[_mirrored(window)])
-    agreed = 0
-    for bits in range(1, shared):
-        if best[bits] + best[shared + bits] < best[agreed] + best[shared + agreed]:
-            agreed = bits
+        costs = next_costs(step, costs, choices, 0, z[j], backwards)
+    put_costs(step, costs, last)
+    shared, above = 1 << overlap, window_of(step) - overlap
+    best, agreed = np.float32(np.inf), 0
+    for bits in range(shared):
+        low = high = np.float32(np.inf)
+        for other in range(states >> overlap):
+            low = min(low, after[other << overlap | bits])
+            high = min(high, before[mirror[bits << above | other]])
+        if low + high < best:
+            best, agreed = low + high, bits
     return agreed
 
 
@@ -81,32 +81,33 @@ def _put_field(words, i, at, value, count):
 def encode_trellis(step, y, gains, levels, words, dots):
     """words[i] = the ring for gains[i] * y[i] and the levels of windows; dots[i] = <y[i], levels>.
 
-    step: a tag, the bits of a coordinate, 1 to 4; y (n, d) float32; gains (n,) float64, for those of subnormal rows are
-    beyond float32; levels (256,) float32; words (n, w) uint32, w = ceil(d bits / 32): bit t of the ring is bit t % 32
-    of word t // 32; dots (n,) float64, added in the order of coordinates.
+    step: a tag, the bits of a coordinate, 1 to 4, and of a window; y (n, d) float32; gains (n,) float64, for those of
+    subnormal rows are beyond float32; levels (2^window,) float32; words (n, w) uint32, w = ceil(d bits / 32): bit t of
+    the ring is bit t % 32 of word t // 32; dots (n,) float64, added in the order of coordinates.
     """
     n, d = y.shape
-    bits = bits_of(step)
-    ring = 32 * words.shape[1]
-    overlap = max(0, WINDOW - bits - (ring - d * bits))
-    opposite = np.empty(STATES, np.float32)
-    for window in range(STATES):
-        opposite[_mirrored(window)] = levels[window]
-    z, room, costs_room = np.empty(d, np.float32), np.empty((3, STATES), np.float32), np.empty(STATES, np.float32)
-    chosen = np.empty((d, CHOICES), np.uint16)
+    bits, length, width = bits_of(step), window_of(step), choices_of(step)
+    states, ring = 1 << length, 32 * words.shape[1]
+    overlap = max(0, length - bits - (ring - d * bits))
+    mirror, opposite = np.empty(states, np.uint16), np.empty(states, np.float32)
+    for window in range(states):
+        mirror[window] = _mirrored(window, length)
+        opposite[mirror[window]] = levels[window]
+    z, chosen = np.empty(d, np.float32), np.empty((d, width), np.uint16)
+    room, costs_room = np.empty((2, 2 * states), np.float32), np.empty(2 * states, np.float32)
     book, backwards, choices, held = start(levels), start(opposite), start(chosen), start(costs_room)
     for i in range(n):
         for j in range(d):
             z[j] = np.float32(gains[i] * np.float64(y[i, j]))
-        agreed = _agreed(step, overlap, z, d, book, backwards, choices, room) if overlap else 0
-        for window in range(STATES):
-            costs_room[window] = 0 if window >> (WINDOW - overlap) == agreed else _NEVER
-        costs = add_errors(costs_at(held), z[d - 1], book)
+        agreed = _agreed(step, overlap, z, d, book, backwards, mirror, choices, room) if overlap else 0
+        for window in range(states):
+            costs_room[window] = 0 if window >> (length - overlap) == agreed else _NEVER
+        costs = first_costs(step, held, z[d - 1], book)
         for j in range(d - 2, -1, -1):
-            costs = add_errors(shifted(step, costs, choices, j * CHOICES), z[j], book)
-        put_costs(held, costs)
+            costs = next_costs(step, costs, choices, j * width, z[j], book)
+        put_costs(step, costs, held)
         window = agreed
-        for other in range(agreed, STATES, 1 << overlap):
+        for other in range(agreed, states, 1 << overlap):
             if costs_room[other] < costs_room[window]:
                 window = other
         words[i] = 0
@@ -118,9 +119,9 @@ def encode_trellis(step, y, gains, levels, words, dots):
             _put_field(words, i, j * bits, window, bits)
             window >>= bits
             for r in range(bits - 1, -1, -1):
-                word = CHOICES - (CHOICES >> r) + window // 16
-                window += (np.int64(chosen[j, word]) >> window % 16 & 1) << (WINDOW - 1 - r)
-        _put_field(words, i, (d - 1) * bits, window, min(WINDOW, ring - (d - 1) * bits))
+                word = width - (width >> r) + window // 16
+                window += (np.int64(chosen[j, word]) >> window % 16 & 1) << (length - 1 - r)
+        _put_field(words, i, (d - 1) * bits, window, min(length, ring - (d - 1) * bits))
         dots[i] = dot
     keep(opposite)
     keep(chosen)

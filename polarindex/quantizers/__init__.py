@@ -28,6 +28,7 @@ _ONE_TO_EIGHT = tuple(range(1, 9))
 _REGISTRY: dict[str, tuple[Callable[..., Quantizer], tuple[int, ...]]] = {
     "eden": (EDEN, _ONE_TO_EIGHT),
     "eden-biased": (partial(EDEN, unbiased=False), _ONE_TO_EIGHT),
+    "eden-refined": (partial(EDEN, refined=True), (3, 4, 5, 6, 7, 8)),
     "drive": (DRIVE, (1,)),
     "drive-biased": (partial(DRIVE, unbiased=False), (1,)),
     "turboquant": (TurboQuant, _ONE_TO_EIGHT),
@@ -36,6 +37,7 @@ _REGISTRY: dict[str, tuple[Callable[..., Quantizer], tuple[int, ...]]] = {
     "polarquant-published": (partial(PolarQuant, bits_per_level=PUBLISHED, radius="block"), (4,)),
     "qjl": (QJL, _ONE_TO_EIGHT),
     "trellis": (Trellis, (1, 2, 3, 4)),
+    "trellis-12": (partial(Trellis, window=12), (1, 2, 3, 4)),
 }
 
 CELLS: dict[str, tuple[int, ...]] = {name: bits for name, (_, bits) in _REGISTRY.items()}

@@ -25,6 +25,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 _LARGEST = float(np.finfo(np.float32).max)
+ONE_GAIN = np.empty(0, np.float32)  # no multiples of a row's gain to choose from
 BLOCK = 1024  # rows decoded at a time: temporaries stay at a few MB whatever n is
 
 
@@ -392,14 +393,18 @@ class Quantizer(ABC):
 
 
 def nearest_levels(
-    y: Floats, gains: Doubles, thresholds: Floats, levels: Floats
+    y: Floats, gains: Doubles, multiples: Floats, thresholds: Floats, levels: Floats
 ) -> tuple[NDArray[np.uint8], Doubles, Doubles]:
-    """Codes (n, d) uint8 of gains_i * y_i, with <y_i, levels> and |levels|^2, each (n,) float64."""
+    """Codes (n, d) uint8 of gains_i * y_i, with <y_i, levels> and |levels|^2, each (n,) float64.
+
+    Gains are first taken times the best of `multiples`, if there are any.
+    """
     codes = np.empty(y.shape, np.uint8)
     dots, energies = np.empty(len(y)), np.empty(len(y))
     kernels.quantize(
         np.ascontiguousarray(y),
         np.minimum(gains, _LARGEST).astype(np.float32),
+        multiples,
         thresholds,
         levels,
         codes,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex.codes import Words
-from polarindex.quantizers.base import TableStage, nearest_levels
+from polarindex.quantizers.base import ONE_GAIN, TableStage, nearest_levels
 from polarindex.rotations import SKETCHES
 
 _SIGNS, _ZERO = np.array([-1, 1], np.float32), np.zeros(1, np.float32)
@@ -32,7 +32,7 @@ class SignSketch(TableStage):
     def pack_signs(self, x: NDArray[np.float32]) -> Words:
         """Rows of words (n, words) of sign(S x); zero counts as positive."""
         y = self.map.forward(x)
-        codes, _, _ = nearest_levels(y, np.ones(len(x)), _ZERO, _SIGNS)
+        codes, _, _ = nearest_levels(y, np.ones(len(x)), ONE_GAIN, _ZERO, _SIGNS)
         return self.layout.pack(codes)
 
     def spread(self) -> float:

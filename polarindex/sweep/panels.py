@@ -25,6 +25,7 @@ class Style(NamedTuple):
 STYLES = {
     "eden": Style(_BLUE, "o"),
     "eden-biased": Style(_BLUE, "o", ":", True),
+    "eden-refined": Style(_BLUE, "s", "-.", True),
     "drive": Style("#000000", "*", ""),
     "drive-biased": Style("#000000", "*", "", True),
     "turboquant": Style(_RED, "s"),
@@ -33,6 +34,7 @@ STYLES = {
     "polarquant-published": Style(_GREEN, "v", "", True),
     "qjl": Style(_PURPLE, "D"),
     "trellis": Style(_BROWN, "h"),
+    "trellis-12": Style(_BROWN, "H", ":", True),
     "spectral": Style(_BLUE, "P", "--"),
     "faiss-pq": Style(GREY, "x", "--"),
     "faiss-pq-rotated": Style(DARK, "+", "-."),

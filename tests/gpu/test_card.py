@@ -344,7 +344,7 @@ def test_threads_search_while_rows_are_added(rng):
     check(gpu.to_cpu(), gpu, q, 10)
 
 
-AS_LEVELS = [("polarquant", 4), ("turboquant", 2), ("qjl", 1), ("eden", 6), ("trellis", 2)]
+AS_LEVELS = [("polarquant", 4), ("turboquant", 2), ("qjl", 1), ("eden", 6), ("trellis", 2), ("trellis-12", 1)]
 
 
 @pytest.mark.parametrize(("quantizer", "bits"), AS_LEVELS)
@@ -385,7 +385,7 @@ def test_words_and_sums_are_the_cpus(dim, bits, rng, coding_is_compiled):
         x[n // 2] = mu
         x[n // 3] = mu + np.float32(1e-30)
         words, sums = np.empty((n, quantizer.words), np.uint32), np.empty((4, n))
-        kernels.encode(x, mu, quantizer.stage.map.plan, (bits, book.thresholds, book.levels), words, sums)
+        kernels.encode(x, mu, quantizer.stage.map.plan, (bits, *book[:3]), words, sums)
         with device(0).use("testing") as cp:
             found = coder(device(0), quantizer).code(cp, cp.asarray(x), cp.asarray(mu))
             np.testing.assert_array_equal(found.words.get(), words)

@@ -125,7 +125,7 @@ def code(self, cp, x, mu):
     words, sums = np.empty((len(x), quantizer.words), np.uint32), np.empty((4, len(x)))
     kernels.encode(
         np.ascontiguousarray(x.values), mu.values, quantizer.stage.map.plan,
-        (quantizer.bits, book.thresholds, book.levels), words, sums,
+        (quantizer.bits, *book[:3]), words, sums,
     )  # fmt: skip
     return Coded(There(words), There(sums))
 

@@ -83,12 +83,12 @@ def test_the_kernels_text_codes_rows_and_queries_as_the_reference(dim, bits, sid
     made = [np.append(table, np.zeros(8, np.uint16)) for table in tables(form, rotation)]
     map_ = Map(*(table.ctypes.data for table in made), rotation.plan[4])
 
-    thresholds, levels = (np.ascontiguousarray(values) for values in quantizer.integer_book[:2])
+    multiples, thresholds, levels = (np.ascontiguousarray(values) for values in quantizer.integer_book[:3])
     book = Book(thresholds.ctypes.data, levels.ctypes.data)
     words, sums = np.full((n, quantizer.words), 0xDEADBEEF, np.uint32), np.full((4, n), np.nan)
     root = ctypes.c_double(np.sqrt(dim))
     library.run_encode(2, at(x), n, at(mu), map_, book, root, at(words), at(sums))
-    wanted_words, wanted_sums = reference.encode(x, mu, rotation.plan, (bits, thresholds, levels))
+    wanted_words, wanted_sums = reference.encode(x, mu, rotation.plan, (bits, multiples, thresholds, levels))
     assert_array_equal(words, wanted_words)
     assert_array_equal(sums, wanted_sums)
 

@@ -316,7 +316,7 @@ def test_threads_search_while_rows_are_added(rng):
     check(gpu.to_cpu(), gpu, q, 10)
 
 
-AS_LEVELS = [("polarquant", 4), ("turboquant", 2), ("qjl", 1), ("eden", 6), ("trellis", 2)]
+AS_LEVELS = [("polarquant", 4), ("turboquant", 2), ("qjl", 1), ("eden", 6), ("trellis", 2), ("trellis-12", 1)]
 
 
 @pytest.mark.parametrize(("quantizer", "bits"), AS_LEVELS)

@@ -68,7 +68,7 @@ def oracle_keys(index, q, bits=8):
 
 CELLS = [("eden", 1), ("eden", 3), ("eden", 4), ("eden", 8), ("eden-biased", 2), ("drive", 1), ("turboquant", 4)]
 CELLS += [("turboquant-prod", 1), ("turboquant-prod", 3), ("polarquant", 3), ("polarquant-published", 4), ("qjl", 2)]
-CELLS += [("trellis", 1), ("trellis", 3)]
+CELLS += [("trellis", 1), ("trellis", 3), ("trellis-12", 2)]
 FINE_CELLS = [("eden", 4), ("eden", 8), ("turboquant-prod", 3), ("polarquant", 3), ("trellis", 3)]
 
 

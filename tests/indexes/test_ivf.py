@@ -119,6 +119,7 @@ def ranked(index, distances, k):
 CELLS = [("eden", 1), ("eden", 4), ("eden", 5), ("drive", 1), ("turboquant", 4)]
 CELLS += [("turboquant-prod", 3), ("polarquant", 3), ("polarquant-published", 4), ("qjl", 2), ("trellis", 2)]
 SLOW = [("eden", 2), ("eden", 3), ("eden", 8), ("eden-biased", 2), ("turboquant-prod", 1), ("qjl", 8), ("eden", 7)]
+SLOW += [("trellis-12", 2)]
 CELLS += [pytest.param(*cell, marks=pytest.mark.slow) for cell in SLOW]
 
 

@@ -70,7 +70,7 @@ def test_a_small_index_is_scanned_in_full(bits):
         assert plan_of(index, nq).first is None
 
 
-UNPLANED = [("eden", 8), ("eden", 6), ("turboquant-prod", 3), ("polarquant", 4), ("trellis", 2)]
+UNPLANED = [("eden", 8), ("eden", 6), ("turboquant-prod", 3), ("polarquant", 4), ("trellis", 2), ("trellis-12", 1)]
 
 
 @pytest.mark.parametrize(("quantizer", "bits"), UNPLANED)

@@ -111,8 +111,9 @@ def test_upper_halves_above_are_the_least_that_are_not_below(values):
 
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("dims", [1, 4, 32, 96])
-def test_no_code_has_longer_levels_than_the_bound(bits, dims):
-    """Rows of all kinds: Gaussian, spiky, and with every coordinate just above a threshold."""
+@pytest.mark.parametrize("gain", [1.0, 1.15])
+def test_no_code_has_longer_levels_than_the_bound(bits, dims, gain):
+    """Rows of all kinds: Gaussian, spiky, and with every coordinate just above a threshold; and of all gains."""
     book = integer_codebook(normal_codebook(bits))
     rng = np.random.default_rng(bits)
     rows = [rng.standard_normal((500, dims)), rng.standard_t(1, (500, dims)), rng.choice([0.01, 1.0], (500, dims))]
@@ -122,9 +123,18 @@ def test_no_code_has_longer_levels_than_the_bound(bits, dims):
         many[:, :count] = threshold * (1 + 1e-9)
         rows.append(many)
     y = np.concatenate(rows)
-    y *= np.minimum(1, np.sqrt(dims) / np.linalg.norm(y, axis=1))[:, None]
+    y *= np.minimum(1, gain * np.sqrt(dims) / np.linalg.norm(y, axis=1))[:, None]
     levels = book.table[np.searchsorted(book.thresholds, y, side="right")].astype(np.float64)
-    assert np.linalg.norm(levels, axis=1).max() <= longest_levels(book.table, book.thresholds, dims)
+    assert np.linalg.norm(levels, axis=1).max() <= gain * longest_levels(book.table, book.thresholds, dims)
+
+
+@needs_registers
+def test_scans_are_told_a_bound_for_all_gains_that_are_tried():
+    index = filled(decaying(1500, 1.0, 3, 0))
+    told = index._planner._code(kernels.selected()).longest
+    for stage, longest in zip(index.quantizer.stages, told, strict=True):
+        least = longest_levels(stage.table, stage.thresholds, stage.map.dims)
+        assert longest >= least * (1.15 if 1 < stage.layout.bits < 8 else 1) * (1 - 1e-6)
 
 
 @pytest.mark.parametrize("bits", [1, 4])

@@ -19,8 +19,8 @@ def rows(n, seed=0):
     return (rng.standard_normal((n, DIM)) + rng.standard_normal((1, DIM))).astype(np.float32)
 
 
-def filled(metric="l2", bits=2, **arguments):
-    index = pi.FlatIndex(DIM, metric, bits, "trellis", **arguments)
+def filled(metric="l2", bits=2, quantizer="trellis", **arguments):
+    index = pi.FlatIndex(DIM, metric, bits, quantizer, **arguments)
     index.add(rows(1200))
     return index
 
@@ -30,13 +30,13 @@ def same(found, wanted):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4])
-def test_every_instruction_set_has_the_same_answers(monkeypatch, bits):
+@pytest.mark.parametrize(("quantizer", "bits"), [*(("trellis", bits) for bits in (1, 2, 3, 4)), ("trellis-12", 1)])
+def test_every_instruction_set_has_the_same_answers(monkeypatch, quantizer, bits):
     """Codes too; with filters, for one query and for many."""
     answers = []
     for name in (kernels.available()[0], kernels.GENERIC):
         monkeypatch.setattr(dispatch, "_chosen", name)
-        index, q = filled("cosine", bits), rows(9, 1)
+        index, q = filled("cosine", bits, quantizer), rows(9, 1)
         asked = itertools.product((q, q[:1]), (None, np.arange(1200) % 3 == 0))
         found = [index.search(part, 20, filter=mask) for part, mask in asked]
         answers.append([part for one in found for part in one] + [index.reconstruct(index.ids)])
@@ -61,8 +61,9 @@ def test_bytes_are_those_of_the_bits():
     assert pi.FlatIndex(DIM, bits=3).bytes_per_vector == 4 * 6 + 4 + 4
 
 
-def test_saved_mapped_and_logged_it_is_the_same_index(tmp_path):
-    index, q = filled(store="int8"), rows(5, 1)
+@pytest.mark.parametrize("quantizer", ["trellis", "trellis-12"])
+def test_saved_mapped_and_logged_it_is_the_same_index(tmp_path, quantizer):
+    index, q = filled(quantizer=quantizer, store="int8"), rows(5, 1)
     index.save(tmp_path / "saved")
     for mmap in (False, True):
         same(pi.load(tmp_path / "saved", mmap=mmap).search(q, 10), index.search(q, 10))
@@ -93,9 +94,10 @@ def test_errors_are_as_large_as_they_are_said_to_be():
     assert 0.7 < np.sqrt(np.mean(((distances - exact) / errors) ** 2)) < 2
 
 
-def test_lists_are_scanned_in_steps_and_find_the_same_as_all_rows():
+@pytest.mark.parametrize("quantizer", ["trellis", "trellis-12"])
+def test_lists_are_scanned_in_steps_and_find_the_same_as_all_rows(quantizer):
     x, q = rows(1200), rows(20, 1)
-    lists = pi.IVFIndex(DIM, bits=3, quantizer="trellis", nlist=8, store="float16").fit(x)
+    lists = pi.IVFIndex(DIM, bits=3, quantizer=quantizer, nlist=8, store="float16").fit(x)
     lists.add(x)
     assert lists.info()["scan"] == "in steps"
     _, ids = lists.search(q, 10, nprobe=8, gap=None, rerank=4)

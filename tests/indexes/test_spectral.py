@@ -108,10 +108,13 @@ def test_rows_without_structure_get_the_plain_code_itself(dim, bits, options):
 @pytest.mark.parametrize("bits", [1, 2, 3, 4])
 @pytest.mark.parametrize("dim", [33, 100])
 def test_unstructured_rows_of_odd_dimensions_lose_nothing(dim, bits):
-    x, q = isotropic(6000, dim), isotropic(200, dim, 1)
-    plain, spectral = pi.FlatIndex(dim, bits=bits), filled(x, bits=bits)
-    plain.add(x)
-    assert recall(spectral, x, q) >= recall(plain, x, q) - 0.003
+    gains = []
+    for seed in range(4):
+        x, q = isotropic(6000, dim, seed), isotropic(200, dim, 10 + seed)
+        plain, spectral = pi.FlatIndex(dim, bits=bits), filled(x, bits=bits)
+        plain.add(x)
+        gains.append(recall(spectral, x, q) - recall(plain, x, q))
+    assert np.mean(gains) >= -0.003
 
 
 def words_of(m, bits, code):

@@ -18,9 +18,11 @@ NONE = np.empty(0, np.float32)
 
 
 def codebook(bits, rng):
-    """Irregular thresholds and levels, so that no off-by-one maps the grid onto itself."""
+    """Irregular thresholds and levels, so that no off-by-one maps the grid onto itself; of even bits gains to choose
+    from."""
     thresholds, levels = np.sort(rng.normal(size=2**bits - 1)), np.sort(rng.normal(size=2**bits))
-    return bits, thresholds.astype(np.float32), levels.astype(np.float32)
+    multiples = np.array([] if bits % 2 else [0.5, 1.0, 1.5], np.float32)
+    return bits, multiples, thresholds.astype(np.float32), levels.astype(np.float32)
 
 
 def encoded(x, mu, plan, book):
@@ -162,7 +164,7 @@ def test_an_array_that_is_not_contiguous_is_refused():
     """Registers are loaded from consecutive addresses, whatever the strides say."""
     y = np.zeros((8, 40), np.float32)[:, ::2]
     with pytest.raises(Exception, match="C-contiguous"):
-        quantize(y, *[np.zeros(8, np.float32)] * 3, np.zeros(y.shape, np.uint8), np.zeros(8), np.zeros(8))
+        quantize(y, *[np.zeros(8, np.float32)] * 4, np.zeros(y.shape, np.uint8), np.zeros(8), np.zeros(8))
 
 
 @pytest.mark.parametrize("dim", [1, 3, 31, 33, 100, 257])

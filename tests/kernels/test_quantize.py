@@ -10,12 +10,13 @@ from polarindex import kernels
 from polarindex.kernels import reference
 
 SIZES = (0, 1, 15, 16, 17, 31)
+NONE = np.empty(0, np.float32)
 
 
-def quantized(y, gains, thresholds, levels):
+def quantized(y, gains, thresholds, levels, multiples=NONE):
     codes = np.full(y.shape, 0xAA, np.uint8)
     dots, energies = np.full(len(y), np.nan), np.full(len(y), np.nan)
-    kernels.quantize(y, gains, thresholds, levels, codes, dots, energies)
+    kernels.quantize(y, gains, multiples, thresholds, levels, codes, dots, energies)
     return codes, dots, energies
 
 
@@ -25,11 +26,10 @@ def codebook(bits, rng):
     return thresholds, np.sort(rng.normal(size=2**bits)).astype(np.float32)
 
 
-def assert_equal_to_reference(y, gains, thresholds, levels):
-    for got, wanted in zip(
-        quantized(y, gains, thresholds, levels), reference.quantize(y, gains, thresholds, levels), strict=True
-    ):
-        assert_array_equal(got, wanted)
+def assert_equal_to_reference(y, gains, thresholds, levels, multiples=NONE):
+    wanted = reference.quantize(y, gains, multiples, thresholds, levels)
+    for got, expected in zip(quantized(y, gains, thresholds, levels, multiples), wanted, strict=True):
+        assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -107,3 +107,21 @@ def test_each_row_has_its_own_gain_and_sums():
             wanted = before.copy()
             wanted[i] = own[0]
             assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_gains_are_chosen_by_the_cosine_of_levels_with_the_row(bits):
+    """By the definition, among all that is offered; and to the bit as the reference does, rows without a direction and
+    gains beyond float32 among them."""
+    rng = np.random.default_rng(bits)
+    thresholds, levels = codebook(bits, rng)
+    y, gains = rng.normal(size=(35, 50)).astype(np.float32), rng.uniform(0.5, 2, 35).astype(np.float32)
+    multiples = np.array([0.5, 0.8, 1.0, 1.3, 2.0], np.float32)
+    codes, dots, energies = quantized(y, gains, thresholds, levels, multiples)
+    offered = [quantized(y, gains * multiple, thresholds, levels) for multiple in multiples]
+    cosines = np.array([dots / np.sqrt(energies) for _, dots, energies in offered])
+    np.testing.assert_allclose(dots / np.sqrt(energies), np.maximum(cosines, 0).max(axis=0), rtol=1e-12)
+    assert len(np.unique(cosines.argmax(axis=0))) > (bits > 1)
+    y[1], y[2] = 0, 1e-38
+    gains[2], gains[3] = 3e38, 0
+    assert_equal_to_reference(y, gains, thresholds, levels, multiples)

@@ -27,7 +27,7 @@ def test_lengths_and_offsets_are_added_so(dim):
     x = (rng.normal(size=(20, dim)) * 10.0 ** rng.uniform(-6, 6, dim)).astype(np.float32)
     mu = rng.normal(size=dim).astype(np.float32)
     words, sums = np.empty((20, -(-dim // 32)), np.uint32), np.empty((4, 20))
-    book = 1, np.zeros(1, np.float32), np.array([-1, 1], np.float32)
+    book = 1, np.empty(0, np.float32), np.zeros(1, np.float32), np.array([-1, 1], np.float32)
     kernels.encode(x, mu, HadamardRotation(dim).plan, book, words, sums)
     r = (x - mu).astype(np.float64)
     assert sums[0].tolist() == [by_hand(row * row) for row in r]

@@ -273,6 +273,7 @@ def test_all_overhead_is_counted(which, made, gaussian_rows):
         ("qjl", 100, 3, 40 + 4),  # 300 signs in 10 words
         ("trellis", 100, 3, 40 + 4),
         ("trellis", 784, 4, 392 + 4),
+        ("trellis-12", 784, 1, 100 + 4),
         ("polarquant-published", 128, 4, 64 + 4),  # 62 bits a block of 16, to whole words; a scale of 1
         ("polarquant-published", 100, 4, 56 + 4),  # padded to 112 = 7 blocks: 54.25 bytes, to whole words 56
         ("polarquant", 100, 4, 64 + 4),  # padded to 128

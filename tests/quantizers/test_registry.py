@@ -12,6 +12,7 @@ ALL_CELLS = [(name, bits) for name, cells in CELLS.items() for bits in cells]
 EXPECTED = {
     "eden": EDEN(20, 3, 7),
     "eden-biased": EDEN(20, 3, 7, unbiased=False),
+    "eden-refined": EDEN(20, 3, 7, refined=True),
     "drive": DRIVE(20, 1, 7),
     "drive-biased": DRIVE(20, 1, 7, unbiased=False),
     "turboquant": TurboQuant(20, 3, 7),
@@ -20,6 +21,7 @@ EXPECTED = {
     "polarquant-published": PolarQuant(20, 4, 7, bits_per_level=(4, 2, 2, 2), radius="block"),
     "qjl": QJL(20, 3, 7),
     "trellis": Trellis(20, 3, 7),
+    "trellis-12": Trellis(20, 3, 7, window=12),
 }
 
 
@@ -28,6 +30,7 @@ def test_the_table_names_every_published_quantizer_and_its_bits():
     assert CELLS == {
         "eden": eight,
         "eden-biased": eight,
+        "eden-refined": eight[2:],
         "drive": (1,),
         "drive-biased": (1,),
         "turboquant": eight,
@@ -36,6 +39,7 @@ def test_the_table_names_every_published_quantizer_and_its_bits():
         "polarquant-published": (4,),
         "qjl": eight,
         "trellis": (1, 2, 3, 4),
+        "trellis-12": (1, 2, 3, 4),
     }
 
 
@@ -75,7 +79,10 @@ def test_options_reach_the_class():
         (
             ("edn", 8),
             ValueError,
-            ["quantizer must be one of 'eden', 'eden-biased', 'drive',", "'trellis'; got 'edn'"],
+            [
+                "quantizer must be one of 'eden', 'eden-biased', 'eden-refined',",
+                "'trellis', 'trellis-12'; got 'edn'",
+            ],
         ),
         ((None, 8), TypeError, ["quantizer must be one of", "got None"]),
         (
@@ -84,6 +91,7 @@ def test_options_reach_the_class():
             ["bits for quantizer 'eden' must be one of 1, 2, 3, 4, 5, 6, 7, 8; got 9"],
         ),
         (("drive", 8, 2), ValueError, ["bits for quantizer 'drive' must be one of 1; got 2"]),
+        (("trellis-12", 8, 5), ValueError, ["bits for quantizer 'trellis-12' must be one of 1, 2, 3, 4; got 5"]),
         (("polarquant-published", 8, 3), ValueError, ["must be one of 4; got 3"]),
         (("eden", 8, 2.0), TypeError, ["bits must be an integer, got 2.0"]),
         (("eden", 0, 2), ValueError, ["dim must be at least 1, got 0"]),
