@@ -132,7 +132,7 @@ def _longest(stages: Sequence[TableStage | TrellisStage]) -> Floats:
     found = [
         stage.longest * (1 + 1e-6)  # float32 rounds
         if isinstance(stage, TrellisStage)
-        else longest_levels(stage.table, stage.thresholds, stage.map.dims) * multiples(stage.layout.bits).max()
+        else longest_levels(stage.table, stage.thresholds, stage.map.dims) * multiples(stage.layout.bits).max(initial=1)
         for stage in stages
     ]
     return np.array(found, np.float32)

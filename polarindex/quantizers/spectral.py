@@ -198,7 +198,7 @@ def _stage(own: Basis, bits: int, code: str) -> TableStage | TrellisStage:
 
 
 def multiples(bits: int) -> Floats:
-    """Of a gain, that are tried for a code of so many bits, where coordinates have levels of their own."""
+    """Of a gain, that are tried for a code of so many bits where coordinates have levels of their own; none: only 1."""
     return REFINING if 1 < bits < MOST_BITS else ONE_GAIN
 
 
