@@ -107,6 +107,31 @@ def spectral_lists_table(result: dict[str, Any] | None) -> list[str]:
 _CODES = {"eden": "EDEN", "trellis": "trellis", "trellis-12": "trellis-12"}  # results may be older than the last
 
 
+def spectral_rings_table(result: dict[str, Any] | None) -> list[str]:
+    """R10@10 of plain and spectral codes, EDEN's and trellis', and what rings take beside EDEN's segments."""
+    if result is None:
+        return [NOT_YET.format("spectral_rings")]
+    kinds = {"plain eden": "EDEN", "plain trellis": "trellis", "spectral eden": "spectral", "spectral trellis": "both"}
+    rows = []
+    for data in result["sets"]:
+        head = f"{data['set']}, {data['rows']:,} × {data['dim']}, {data['metric']}"
+        for cell in data["cells"]:
+            found = [f"{cell[kind]['recall']:.3f} ({cell[kind]['bytes']})" if kind in cell else "" for kind in kinds]
+            cut = ", ".join(f"{m} × {bits}" for m, bits in cell["spectral trellis"]["segments"] or [])
+            eden, rings = (data["times"][f"{name} {cell['bits']:g} chosen"] for name in ("eden", "trellis"))
+            ratios = [f"{rings[way] / eden[way]:.2f}" for way in ("batch", "single")]
+            rows.append([head, f"{cell['bits']:g}", *found, cut or "plain", *ratios])
+            head = ""
+    facts = result["environment"]
+    return [
+        *markdown(["", "bits", *kinds.values(), "axes × bits", "batch", "query"], rows),
+        "",
+        f"R10@10 (bytes a vector, all stored) of flat indexes, {result['sets'][0]['queries']:,} queries. The last "
+        "columns are CPU time with segments that are rings, to that with EDEN's, of a batch of 64 queries and of "
+        f"queries alone. {facts['cpu']}; {versions(facts)}. Reproduce: `python -m {result['command']}`",
+    ]
+
+
 def trellis_errors_table(result: dict[str, Any] | None) -> list[str]:
     """Distortions and coded vectors a second, of normal rows."""
     if result is None:
@@ -390,6 +415,8 @@ def made(name: str) -> list[str]:
             return lists_table(newest("lists-recall"))
         case "spectral-lists":
             return spectral_lists_table(newest("spectral-lists"))
+        case "spectral-rings":
+            return spectral_rings_table(newest("spectral-rings"))
         case "trellis-errors":
             return trellis_errors_table(newest("trellis"))
         case "trellis":

@@ -144,6 +144,11 @@ class RingLayout:
         """Coordinates that `unpack` returns: eight at a time are unpacked; those beyond dims are of any bits."""
         return -(-self.dims // 8) * 8
 
+    @cached_property
+    def begun(self) -> int:
+        """Coordinates, eight at a time, the first of whose windows begin within the words: `padded` or more."""
+        return -(-4 * self.words // self.bits) * 8
+
     def unpack(self, words: Words) -> NDArray[np.uint8]:
         """The windows' bytes (n, padded) uint8 of rows of words (n, words)."""
         codes = np.empty((len(words), self.padded), np.uint8)

@@ -23,6 +23,7 @@ from polarindex.indexes.sharing import Gate, changing, keeping, reading
 from polarindex.kernels.limits import MAX_DIMS
 from polarindex.memory import require
 from polarindex.quantizers import make_quantizer
+from polarindex.quantizers.spectral import CODES as SEGMENT_CODES
 from polarindex.quantizers.spectral import checked_bits, plain_bits
 
 if TYPE_CHECKING:
@@ -49,9 +50,14 @@ class Index(Attached, ABC):
         self, dim: int, metric: str, bits: float, quantizer: str, seed: int, center: bool, store: str, codes: str
     ) -> None:
         self.codes = checks.choice(codes, "codes", CODES)
-        self._spectral = checked_bits(bits) if self.codes == "spectral" else None
-        if self._spectral is not None and quantizer != "eden":
-            raise ValueError(f"codes='spectral' are EDEN's in segments: quantizer must be 'eden', got {quantizer!r}")
+        self._spectral: float | None = None
+        if self.codes == "spectral":
+            if quantizer not in SEGMENT_CODES:
+                raise ValueError(
+                    f"codes='spectral' are EDEN's or a trellis' in segments: quantizer must be 'eden' or 'trellis', "
+                    f"got {quantizer!r}"
+                )
+            self._spectral = checked_bits(bits, quantizer)
         self.dim = checks.integer(dim, "dim", low=1, high=MAX_DIMS)  # before anything of that size is made
         self.metric = checks.choice(metric, "metric", METRICS)
         self.store = checks.choice(store, "store", STORES)

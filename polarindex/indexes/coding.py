@@ -88,6 +88,7 @@ class Coding:
         self.store = store
         self.center = center
         self.spectral = spectral
+        self.code = quantizer.name  # of a spectral quantizer's segments
         self.shifted = metric == "l2" or center  # without a centre, <mu, r> is 0 for ever and not stored
         frozen = not center and spectral is None
         self.centre = Centre(np.zeros(quantizer.dim, np.float32), frozen, quantizer)
@@ -183,7 +184,7 @@ class Coding:
         removed = float(np.dot(mu.astype(np.float64), mu))
         quantizer = self.quantizer
         if self.spectral is not None:
-            quantizer = spectral.learned(sample.rows - mu, self.spectral, quantizer.seed)
+            quantizer = spectral.learned(sample.rows - mu, self.spectral, quantizer.seed, code=self.code)
         return Centre(mu, True, quantizer, removed / energy if energy > 0 else 0.0)
 
     def decoded_at(self, arena: Arena, positions: Positions) -> Floats:

@@ -71,7 +71,7 @@ class FlatIndex(Index):
         Squared Euclidean distance (ascending), inner product or cosine similarity (descending).
     bits : float
         Code bits a coordinate; polarindex.CELLS says which exist for which quantizer. With codes="spectral" any number
-        from 1/4 to 8: codes and scales then take no more bytes than plain ones would.
+        from 1/4 to 8, of a trellis to 4: codes and scales then take no more bytes than plain ones would.
     quantizer : str
         A name in polarindex.CELLS.
     seed : int
@@ -84,9 +84,9 @@ class FlatIndex(Index):
         Keep the vectors too, for exact re-ranking and `reconstruct`.
     codes : {"plain", "spectral"}
         "spectral": learn principal axes together with the centre, from `fit` or from the first 1,024 rows, at least 4
-        dim, and give each the bits that it is worth; quantizer must be "eden". Where that would gain little, codes are
-        plain. `info()["spectral"]` says what was learned, and whether rows have changed since. Adding and querying
-        then take a product with a dim x dim matrix.
+        dim, and give each the bits that it is worth; quantizer must be "eden" or "trellis". Where that would gain
+        little, codes are plain. `info()["spectral"]` says what was learned, and whether rows have changed since. Adding
+        and querying then take a product with a dim x dim matrix.
 
     Notes
     -----
@@ -499,7 +499,7 @@ class FlatIndex(Index):
         check_points(mu[None], "centre.npy")
         quantizer, saved = self.quantizer, None if self._spectral is None else state["spectral"]
         if saved is not None:
-            quantizer = learned.quantizer_of(saved, self.bits, self.seed, self.dim, read)
+            quantizer = learned.quantizer_of(saved, self.bits, self.seed, self.dim, self.quantizer_name, read)
         centre = Centre(mu, frozen, quantizer, checks.real(state["energy_removed"], "energy_removed"))
         if frozen and "held" in self._arena.columns:
             self._arena = self._empty_arena(centre)

@@ -305,7 +305,7 @@ class IVFIndex(Index):
         if self._spectral is not None and axes:
             rows = sample[np.linspace(0, len(sample) - 1, min(len(sample), SAMPLE_ROWS)).astype(np.int64)]
             residuals = rows - clusters.centroids[homes(rows, clusters.centroids, None).first]
-            quantizer = spectral.learned(residuals, self._spectral, self.seed, in_lists=True)
+            quantizer = spectral.learned(residuals, self._spectral, self.seed, in_lists=True, code=self.quantizer_name)
             coding = ResidualCoding(quantizer, self.metric)
         return coding.centroids(clusters.centroids, mu, clusters.objective, limit)
 
@@ -499,7 +499,8 @@ class IVFIndex(Index):
         limit = _limit_from_json(state["spill"]) if self.spill else None
         coding = self._coding
         if self._spectral is not None and state["spectral"] is not None:
-            quantizer = learned.quantizer_of(state["spectral"], self.bits, self.seed, self.dim, read)
+            code = self.quantizer_name
+            quantizer = learned.quantizer_of(state["spectral"], self.bits, self.seed, self.dim, code, read)
             coding = ResidualCoding(quantizer, self.metric)
         self._take(coding.centroids(full, mu, spread, limit), groups)
         held, self._default = self._held, default

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from polarindex import checks
-from polarindex.allocation import inner_error
 from polarindex.codes import Words
 from polarindex.indexes.saved import Read, SavedArray, check_points, whole
 from polarindex.quantizers.base import Doubles, Floats, Quantizer
@@ -36,12 +35,12 @@ def arrays_of(quantizer: Quantizer) -> dict[str, SavedArray]:
     return {"basis": whole(quantizer.basis)} if isinstance(quantizer, Spectral) else {}
 
 
-def quantizer_of(state: dict[str, Any], bits: float, seed: int, dim: int, read: Read) -> Spectral:
-    """The quantizer again; ValueError and its like say what cannot be."""
+def quantizer_of(state: dict[str, Any], bits: float, seed: int, dim: int, code: str, read: Read) -> Spectral:
+    """The quantizer again, of segments coded by `code`; ValueError and its like say what cannot be."""
     segments = [(checks.integer(m, "dims", 1, dim), checks.integer(b, "bits", 1, 8)) for m, b in state["segments"]]
     basis = read("basis", (sum(m for m, _ in segments), dim), np.float32, in_memory=True)
     check_points(basis, "basis.npy")
-    return Spectral(dim, bits, seed, basis, segments, state["shares"])
+    return Spectral(dim, bits, seed, basis, segments, state["shares"], code)
 
 
 class Some(NamedTuple):
@@ -62,6 +61,7 @@ def told(quantizer: Quantizer, learned: bool, some: Some | None) -> dict[str, An
     found = {
         "learned": True,
         "segments": [list(segment) for segment in quantizer.segments],
+        "code": quantizer.code,
         "head_learned": quantizer.shares[0],
         "left_out_learned": quantizer.shares[-1],
     }
@@ -84,5 +84,5 @@ def _energies(quantizer: Spectral, some: Some) -> list[Doubles]:
     for s, (stage, part, words) in enumerate(zip(quantizer.stages, quantizer.segments, parts, strict=True)):
         levels = stage.levels(words)[:, : part.dims].astype(np.float32)
         scales = some.scales[:, s].astype(np.float64)
-        energies.append(scales**2 * squared_norms(levels) / (1 + inner_error(part.bits)))
+        energies.append(scales**2 * squared_norms(levels) / (1 + quantizer.errors[s]))
     return energies

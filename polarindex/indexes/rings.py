@@ -1,6 +1,7 @@
 """The scan of trellis codes in registers: what the kernel is told of a code, and what it wants of queries.
 
-Read:      codes of one stage that are rings of bits, where the machine has one of kernels.simd's sets."""
+Read:      codes of one stage that are rings of bits, of a trellis or a spectral code of one segment, where the machine
+           has one of kernels.simd's sets."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
+from polarindex.codes import float_scales
 from polarindex.indexes.lines import NO_SHIFTS, TILE_FROM, StageQueries, rows_of_a_call, tiled
-from polarindex.quantizers import Quantizer, Trellis
+from polarindex.quantizers import Quantizer
+from polarindex.quantizers.trellis import TrellisStage
 
 _TILE = 8  # queries that share a tile of registers
 
@@ -33,9 +36,9 @@ class RingCode(NamedTuple):
 
 def ring_code(quantizer: Quantizer, isa: str) -> RingCode | None:
     """How an instruction set scans the quantizer's codes, or None where that cannot be."""
-    if isa == kernels.GENERIC or not isinstance(quantizer, Trellis):
+    stage = quantizer.stages[0]
+    if isa == kernels.GENERIC or len(quantizer.stages) > 1 or not isinstance(stage, TrellisStage):
         return None
-    stage = quantizer.stage
     mix = np.array(stage.layout.mix, np.uint8) if stage.layout.mix else None
     return RingCode(isa, stage.layout.bits, stage.layout.padded, (stage.table, mix))
 
@@ -57,7 +60,7 @@ class RingScan:
 
     def __call__(self, arrays: Any, count: int, names: Any, allowed: Any, best: Any) -> None:
         code = self._code
-        factors = arrays["scales"].reshape(-1), arrays.get("shifts", NO_SHIFTS)
+        factors = float_scales(arrays["scales"]).reshape(-1), arrays.get("shifts", NO_SHIFTS)
         kernels.scan_ring(
             self._isa, arrays["codes0"], count, code.bits, code.book, self._queries, factors, names, allowed, best
         )

@@ -23,7 +23,7 @@ from polarindex.indexes.filters import Allowed
 from polarindex.indexes.lines import TILE_FROM, LineScan, StageQueries, best_by_lines, prepared_scan
 from polarindex.indexes.plan import Plan
 from polarindex.indexes.rings import RingCode, RingScan
-from polarindex.indexes.segments import SegmentCode, SegmentScan, level_table, segment_words
+from polarindex.indexes.segments import SegmentCode, SegmentScan, level_table, segment_words, table_stages
 from polarindex.indexes.threads import available_cores, go_on, run_all
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.quantizers import Quantizer
@@ -126,7 +126,7 @@ class SegmentProducts:
 
 def in_panels(quantizer: Quantizer) -> bool:
     """Whether codes of several stages lie in panels that dot_segment reads."""
-    return quantizer.segmented and kernels.selected() != kernels.GENERIC
+    return quantizer.segmented and table_stages(quantizer) is not None and kernels.selected() != kernels.GENERIC
 
 
 def span_words(quantizer: Quantizer, span: Span) -> Words:

@@ -17,10 +17,12 @@ from polarindex import kernels
 from polarindex.codebooks import longest_levels
 from polarindex.codes import PANEL
 from polarindex.indexes.lines import NO_LINES, NO_SHIFTS, TILE_FROM, StageQueries, rows_of_a_call
+from polarindex.kernels.limits import RING, TABLE
 from polarindex.memory import aligned_zeros
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.base import TableStage
-from polarindex.quantizers.spectral import Spectral
+from polarindex.quantizers.spectral import Spectral, multiples
+from polarindex.quantizers.trellis import TrellisStage
 
 _TILE = 8  # queries that share a tile of registers
 _HITS = 1 << 13  # that a scan has room for
@@ -33,7 +35,7 @@ class SegmentCode(NamedTuple):
 
     isa : the instruction set
     head : segments that are multiplied for all rows
-    parts : (s, 5) int64, tables (s, 8, 16) int8, longest (s,) float32, as scan_segments wants them
+    parts : (s, 5) int64, tables (s, 256) int8, longest (s,) float32, as scan_segments wants them
     sizes : (s,) int64, coordinates
     lines : of all segments
     """
@@ -72,48 +74,68 @@ def segment_words(quantizer: Quantizer) -> list[list[int]]:
     return firsts
 
 
+def table_stages(quantizer: Quantizer) -> list[TableStage] | None:
+    """The quantizer's stages, where the code of each coordinate picks a level; None where some are rings."""
+    stages = [stage for stage in quantizer.stages if isinstance(stage, TableStage)]
+    return stages if len(stages) == len(quantizer.stages) else None
+
+
 def segment_code(quantizer: Quantizer, isa: str) -> SegmentCode | None:
     """How an instruction set scans the quantizer's codes, or None where that cannot be."""
     if isa == kernels.GENERIC or not quantizer.segmented:
         return None
-    stages = [stage for stage in quantizer.stages if isinstance(stage, TableStage)]
+    stages = [stage for stage in quantizer.stages if isinstance(stage, TableStage | TrellisStage)]
     parts = _parts(stages, [first for part in segment_words(quantizer) for first in part])
-    tables = np.stack([level_table(stage) for stage in stages])
+    tables = np.zeros((len(stages), TABLE), np.int8)
+    for table, stage in zip(tables, stages, strict=True):
+        own = stage.table if isinstance(stage, TrellisStage) else level_table(stage).reshape(-1)
+        table[: len(own)] = own
     lines = int(parts[-1, 3] + parts[-1, 4])
     sizes = np.array([stage.map.dims for stage in stages], np.int64)
     return SegmentCode(isa, quantizer.head, parts, sizes, tables, _longest(stages), lines)
 
 
-def _parts(stages: Sequence[TableStage], firsts: Sequence[int]) -> NDArray[np.int64]:
-    """(s, 5): of each segment its bits, its first word, the words of a plane, its first line of levels and how many."""
+def _parts(stages: Sequence[TableStage | TrellisStage], firsts: Sequence[int]) -> NDArray[np.int64]:
+    """(s, 5): of each segment its bits, its first word, the words of a plane, its first line of levels and how many;
+    of a ring, of which all words are one plane, RING more bits."""
     parts, line = [], 0
     for stage, first in zip(stages, firsts, strict=True):
-        lines = stage.layout.padded // 4
-        parts.append((stage.layout.bits, first, stage.layout.planes[0].words, line, lines))
+        if isinstance(stage, TrellisStage):
+            bits, words = RING + stage.layout.bits, stage.layout.words
+            lines = stage.layout.begun // 4
+        else:
+            bits, words, lines = stage.layout.bits, stage.layout.planes[0].words, stage.layout.padded // 4
+        parts.append((bits, first, words, line, lines))
         line += lines
     return np.array(parts, np.int64)
 
 
 class ListSegments:
-    """What kernels.answer_by_segments is told of a quantizer, whose arrays the addresses are of.
+    """What kernels.answer_by_segments is told of a quantizer and its stages, whose arrays the addresses are of.
 
     plan : (s, 7) int64: bits, first word, words of a plane, first line of levels, lines, address and size of the basis
     tables : (s, 8, 16) int8, as of kernels.dot_segment
     longest : (s,) float32, at least |levels| of any row
     """
 
-    def __init__(self, quantizer: Spectral) -> None:
+    def __init__(self, quantizer: Spectral, stages: Sequence[TableStage]) -> None:
         self._quantizer = quantizer
-        firsts = itertools.accumulate((stage.layout.words for stage in quantizer.stages[:-1]), initial=0)
+        firsts = itertools.accumulate((stage.layout.words for stage in stages[:-1]), initial=0)
         bases = [(own.groups.__array_interface__["data"][0], len(own.groups)) for own in quantizer.maps]
-        self.plan = np.concatenate([_parts(quantizer.stages, list(firsts)), np.array(bases, np.int64)], axis=1)
-        self.tables = np.stack([level_table(stage) for stage in quantizer.stages])
-        self.longest = _longest(quantizer.stages)
+        self.plan = np.concatenate([_parts(stages, list(firsts)), np.array(bases, np.int64)], axis=1)
+        self.tables = np.stack([level_table(stage) for stage in stages])
+        self.longest = _longest(stages)
 
 
-def _longest(stages: Sequence[TableStage]) -> Floats:
-    """At least |levels| of any row, in each segment."""
-    return np.array([longest_levels(stage.table, stage.thresholds, stage.map.dims) for stage in stages], np.float32)
+def _longest(stages: Sequence[TableStage | TrellisStage]) -> Floats:
+    """At least |levels| of any row, in each segment; with a gain of g they are at most g times as long."""
+    found = [
+        stage.longest * (1 + 1e-6)  # float32 rounds
+        if isinstance(stage, TrellisStage)
+        else longest_levels(stage.table, stage.thresholds, stage.map.dims) * multiples(stage.layout.bits).max(initial=1)
+        for stage in stages
+    ]
+    return np.array(found, np.float32)
 
 
 def level_table(stage: TableStage) -> NDArray[np.int8]:

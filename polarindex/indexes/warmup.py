@@ -25,6 +25,7 @@ from polarindex.indexes.ivf import IVFIndex
 from polarindex.indexes.lines import READ_BITS
 from polarindex.indexes.originals import STORES
 from polarindex.indexes.scan import SegmentProducts, integer_queries, merged
+from polarindex.indexes.segments import table_stages
 from polarindex.indexes.storage import load
 from polarindex.quantizers import CELLS, make_quantizer
 from polarindex.quantizers.spectral import Spectral
@@ -164,7 +165,8 @@ def _use_segment(x: Floats, bits: int) -> None:
     panels = np.zeros((-(-len(words) // PANEL), quantizer.words, PANEL), np.uint32)
     kernels.to_panels(words, 0, panels)
     for count in _TILES if kernels.selected() != kernels.GENERIC else ():
-        for pieces, stage in zip(integer_queries(quantizer, x[:count], 1.0), quantizer.stages, strict=True):
+        stages = table_stages(quantizer) or []
+        for pieces, stage in zip(integer_queries(quantizer, x[:count], 1.0), stages, strict=True):
             SegmentProducts(pieces[0], stage, 0)(panels)
 
 

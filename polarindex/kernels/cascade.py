@@ -20,8 +20,9 @@ import numpy as np
 
 from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.lanes import floats_at, moved, put_at, root, splat, upper_halves_at
-from polarindex.kernels.limits import EMPTY_ID
+from polarindex.kernels.limits import EMPTY_ID, RING, TABLE
 from polarindex.kernels.lines import any_allowed, dot_levels
+from polarindex.kernels.ring_segments import score_rings
 from polarindex.kernels.segments import segment_levels
 from polarindex.kernels.simd import (
     bias_of,
@@ -122,7 +123,7 @@ def _levels_of(isa, codes, layout, tables, levels, p, s, known):
         return moved(source, at)
     found = moved(levels, line)
     if not known:
-        segment_levels(isa, source, at, parts[s, 2], parts[s, 0], moved(tables, s * 8 * PANEL), found)
+        segment_levels(isa, source, at, parts[s, 2], parts[s, 0], moved(tables, s * TABLE), found)
     return found
 
 
@@ -211,7 +212,9 @@ def _score_alone(alone, source, part, tables, query, stored, base, panels, keys)
     panels = (how many; the parts of their 16 vectors from and to)
     """
     bits, rest = part[0], (source, part, tables, query, stored, base, panels, keys)
-    if bits == 8:
+    if bits > RING:
+        score_rings(tag_with(alone, 0, 8), *rest)
+    elif bits == 8:
         _score_panels(tag_with(alone, 0, 8), *rest)
     elif bits == 7:
         _score_panels(tag_with(alone, 0, 7), *rest)
@@ -251,7 +254,7 @@ def _heads_alone(alone, codes, rows, layout, tables, queries, factors, ends, all
                 source = own, block * size + parts[s, 1] * PANEL, size, (1 + _AHEAD // size) * size
                 query = quads, q * m + parts[s, 3], per_query, s * held + q
                 scales = moved(stored, (block * stages + s) * PANEL), stages * PANEL, moved(keys, _RUN * PANEL)
-                part, table, base = (parts[s, 0], parts[s, 2]), moved(tables, s * 8 * PANEL), keys
+                part, table, base = (parts[s, 0], parts[s, 2]), moved(tables, s * TABLE), keys
                 if s == 0:
                     base = moved(shift, v0)
                 _score_alone(alone, source, part, table, query, scales, base, panels, keys)
@@ -408,7 +411,7 @@ def _unshared(alone, codes, layout, tables, place, s, queries, stored, factors, 
     own, size = (codes[0], sizes[0]) if s < whole else (codes[1], sizes[1])
     p, zero = place // PANEL, np.int64(0)
     source = own, p * size + parts[s, 1] * PANEL, size, zero
-    part, table = (parts[s, 0], parts[s, 2]), moved(tables, s * 8 * PANEL)
+    part, table = (parts[s, 0], parts[s, 2]), moved(tables, s * TABLE)
     scales = moved(stored, (p * parts.shape[0] + s) * PANEL), zero, moved(scale, s * PANEL)
     for i in mine:
         q, found = hit_queries[i], moved(hit_keys, i * lanes)
@@ -524,9 +527,10 @@ def scan_segments(isa, alone, panels, count, segments, tables, longest, queries,
     isa, alone: tags of a tile of queries and of one, of any width.
     panels = (head (p, w, 16), rest (p, w', 16)) uint32, `count` vectors; rest (0, 0, 16): there is none.
     segments = (head, whole, parts): how many are multiplied for all rows; how many lie in the first panels; (s, 5)
-        int64, of each its bits, the first word in its panel, words of a plane (all of them at 8 bits), its first line
-        of levels, four coordinates each as of `queries`, and how many lines.
-    tables (s, 8, 16) int8, as dot_segment's; longest (s,) float32, at least |levels| of any row.
+        int64, of each its bits (RING more of a ring), the first word in its panel, words of a plane (all of them at 8
+        bits and of a ring), its first line of levels, four coordinates each as of `queries`, and how many lines.
+    tables (s, TABLE) int8, as those of dot_segment, of rings the levels by window; longest (s,) float32, at least
+        the length of the levels of any row.
     queries = (quads (tiles, m, rows) int32, of tile_queries; asked (rows tiles, m) int32, the same of one query each;
         sums (s, rows tiles) int32, of a query's bytes in a segment; gains (s, rows tiles) float32; reaches (s, rows
         tiles) float32, at least what a query has after a segment).

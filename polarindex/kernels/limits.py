@@ -15,3 +15,7 @@ L2, INNER_PRODUCT, COSINE = 0, 1, 2
 # The store of copies (pages.py): an id word from THROUGH on is one that holds a place in the first lists, of which the
 # last BEHIND numbers beside the addresses of blocks tell.
 THROUGH, BEHIND = 1 << 32, 5
+
+# Segments of codes in panels (cascade.py): the width of one that is a ring is RING more than a coordinate's bits,
+# beside widths of 1 to 8, and the levels of each are TABLE bytes.
+RING, TABLE = 8, 256

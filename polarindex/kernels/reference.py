@@ -635,8 +635,12 @@ def dot_segment(
 
 
 def _segment_levels(bits: int, panels: Array, first: int, count: int, table: Array) -> Array:
-    """Levels (16 p, dims) int8 of a segment of panels."""
+    """Levels (16 p, dims) int8 of a segment of panels; of a ring `bits` are 8 more than those of a coordinate."""
     rows = np.ascontiguousarray(panels.transpose(0, 2, 1)).reshape(-1, panels.shape[1])
+    if bits > 8:
+        ring = np.ascontiguousarray(rows[:, first : first + count])
+        found: Array = table[unpack_ring(ring, bits - 8, np.empty(0), 8 * -(-4 * count // (bits - 8)))]
+        return found
     if bits == 8:
         codes = np.ascontiguousarray(rows[:, first : first + count]).view(np.uint8)
         return (codes.astype(np.int16) - 128).astype(np.int8)

@@ -152,7 +152,7 @@ def window_levels(typing, isa, table, windows):
 
 
 @inlined
-def _two_lines(isa, panels, at, count, bits, table, step):
+def two_lines(isa, panels, at, count, bits, table, step):
     """Registers of levels of coordinates 8 step .. 8 step + 3 and the four after them, of a panel at element `at`."""
     word, shift = 8 * step * bits // 32, 8 * step * bits % 32
     after = word + 1 if word + 1 < count else 0
@@ -168,7 +168,7 @@ def _ring_panel(isa, panels, at, count, bits, table, pairs, mask, m, lines):
     """
     if wide_tables(isa):
         for step in range(m // 2):
-            low, high = _two_lines(isa, panels, at, count, bits, table, step)
+            low, high = two_lines(isa, panels, at, count, bits, table, step)
             store(low, lines, 2 * step * PANEL)
             store(high, lines, (2 * step + 1) * PANEL)
         return
@@ -206,11 +206,11 @@ def _pairs_of(isa, levels, mix, bits):
 
 
 @inlined
-def _dot_ring(isa, acc, panels, at, count, bits, table, m, quads, q):
+def dot_ring(isa, acc, panels, at, count, bits, table, m, quads, q):
     """Add the products of a panel with one query's m quads: levels go from register to register."""
     second = tile_zero(isa)
     for step in range(m // 2):
-        low, high = _two_lines(isa, panels, at, count, bits, table, step)
+        low, high = two_lines(isa, panels, at, count, bits, table, step)
         acc = tile_dot4(isa, acc, low, quads, q + 2 * step)
         second = tile_dot4(isa, second, high, quads, q + 2 * step + 1)
     return tile_add(acc, second)
@@ -251,7 +251,7 @@ def scan_ring(isa, panels, count, bits, book, queries, factors, names, allowed, 
             for v in range(first, stop, lanes):
                 acc = tile_start(isa, per_query[0], t * rows)
                 if alone:
-                    acc = _dot_ring(isa, acc, codes, at, words, bits, table, m, asked, t * m)
+                    acc = dot_ring(isa, acc, codes, at, words, bits, table, m, asked, t * m)
                 else:
                     acc = dot_levels(isa, acc, lines, v - first, m, asked, t * m * rows)
                 offer_keys(isa, acc, t * rows, v, stop, per_query, per_vector, names, allowed, best)

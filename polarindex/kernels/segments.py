@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from polarindex.kernels.compile import inlined, kernel
+from polarindex.kernels.limits import RING
 from polarindex.kernels.lines import dot_levels
+from polarindex.kernels.ring_segments import ring_levels
 from polarindex.kernels.simd import keep, lanes_of, planes_of, rows_of, start, tag_with, tile_start, tile_store
 from polarindex.kernels.weave import PANEL, load_table, unwoven_page, unwoven_wide
 
@@ -44,8 +46,11 @@ def decoded_segment(isa, codes, at, count, bits, tables, levels):
 @kernel
 def segment_levels(isa, codes, at, count, bits, tables, levels):
     """Levels of a segment of a panel whose width is known only now: lines of int8 at `levels`, as `dot_levels` takes
-    them. codes, tables, levels: addresses; the others as of dot_segment."""
-    decoded_segment(isa, codes, at, count, bits, tables, levels)
+    them. codes, tables, levels: addresses; the others as of dot_segment, or of a ring, see ring_segments."""
+    if bits > RING:
+        ring_levels(isa, codes, at, count, bits - RING, tables, levels)
+    else:
+        decoded_segment(isa, codes, at, count, bits, tables, levels)
 
 
 @kernel

@@ -1,8 +1,10 @@
-"""Spectral codes: principal axes in segments, each rotated at random and coded by EDEN with the bits it is worth.
+"""Spectral codes: principal axes in segments, each rotated at random and coded with the bits it is worth.
 
 Law:       y_s = B_s r for the rows B_s of segment s, code = nearest levels of sqrt(m) y_s / |y_s|, and
            x_hat = sum over segments of  S_s B_s^T levels,  S_s = |y_s|^2 / <y_s, levels>:  EDEN's, in each segment.
            What lies along axes that are left out is in no code, but in |r|^2, which a squared distance uses.
+Codes:     "eden": each coordinate has a level of its own. "trellis": segments of 1 to 4 bits are rings, whose levels
+           are nearest together (trellis.py); of more bits they are as with "eden", for there are no such rings.
 Bytes:     a scale is 16 bits, a float32's upper half. What its rounding adds to <r, x_hat>, up to 2^-9 of it and more
            than the code's error at 4 bits, is known when the row is coded, and a squared distance and a cosine have it
            in their shift, exact for a query at r (Fashion-MNIST at 4 bits: R10@10 .983, without that .955).
@@ -21,18 +23,22 @@ import numpy as np
 import xxhash
 
 from polarindex import checks, kernels
-from polarindex.allocation import BLOCK, Segment, allocate, head_of, inner_error, plain_error
-from polarindex.codebooks import IntegerCodebook, integer_codebook, normal_codebook
+from polarindex.allocation import BLOCK, RING_BITS, Segment, allocate, head_of, inner_error, is_ring, plain_error
+from polarindex.codebooks import integer_codebook, normal_codebook, trellis_codebook
 from polarindex.codes import Part, Words, float_scales, upper_halves
 from polarindex.quantizers.base import ONE_GAIN, Doubles, Encoded, ErrorLaw, Floats, Quantizer, TableStage, ratio
 from polarindex.quantizers.eden import EDEN
 from polarindex.quantizers.scalar import REFINING
+from polarindex.quantizers.trellis import Trellis, TrellisStage
 from polarindex.rotations import Basis
 from polarindex.spectra import rotated_segments, spectrum
 from polarindex.vectors import squared_norms
 
 LEAST_GAIN = 0.1  # of the predicted squared error: what a learned basis must save to be worth its product
 LEAST_BITS, MOST_BITS = 0.25, 8.0
+CODES = "eden", "trellis"  # that segments may have: the plain ones where there is nothing to learn
+
+_Book = tuple[int, Floats, Floats, Floats]
 
 
 class Spectral(Quantizer):
@@ -42,7 +48,7 @@ class Spectral(Quantizer):
     ----------
     dim : int
     bits : float
-        A coordinate, 1/4 to 8: codes and scales take no more bytes than plain ones of so many bits.
+        A coordinate, 1/4 to 8, of a trellis to 4: codes and scales take no more bytes than plain ones of so many bits.
     seed : int
     basis : (m, dim) float32
         Orthonormal rows, segment after segment.
@@ -65,8 +71,10 @@ class Spectral(Quantizer):
         basis: Floats,
         segments: Sequence[tuple[int, int]],
         shares: Sequence[float],
+        code: str = "eden",
     ) -> None:
-        super().__init__(dim, checked_bits(bits), seed)
+        self.code = checks.choice(code, "code", CODES)
+        super().__init__(dim, checked_bits(bits, code), seed)
         self.segments = tuple(
             Segment(checks.integer(m, "dims", 1, self.dim), checks.integer(b, "bits", 1, 8)) for m, b in segments
         )
@@ -82,19 +90,11 @@ class Spectral(Quantizer):
         self.basis = basis
         self._whole = Basis(basis)
         self.maps = self._whole.split([segment.dims for segment in self.segments])
-        self._grids = [_grid(segment.bits) for segment in self.segments]
-        books = [normal_codebook(segment.bits) for segment in self.segments]
-        self._books = [
-            (
-                (part.bits, _multiples(part.bits), book.thresholds.astype(np.float32), book.levels.astype(np.float32)),
-                (part.bits, _multiples(part.bits), grid.thresholds.astype(np.float32), grid.table.astype(np.float32)),
-            )
-            for part, book, grid in zip(self.segments, books, self._grids, strict=True)
-        ]
-        self.stages: tuple[TableStage, ...] = tuple(
-            TableStage(own, part.bits, book.levels, grid.table, grid.thresholds)
-            for own, part, book, grid in zip(self.maps, self.segments, books, self._grids, strict=True)
+        self.errors = tuple(inner_error(part.bits, code) for part in self.segments)
+        self.stages: tuple[TableStage | TrellisStage, ...] = tuple(
+            _stage(own, part.bits, code) for own, part in zip(self.maps, self.segments, strict=True)
         )
+        self._books = [_books(part.bits) for part in self.segments]
         self._digest = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(basis).view(np.uint8).data)
 
     def parameters(self) -> dict[str, Any]:
@@ -105,12 +105,13 @@ class Spectral(Quantizer):
             "seed": self.seed,
             "basis": self._digest,
             "segments": [list(segment) for segment in self.segments],
+            "code": self.code,
         }
 
     @cached_property
     def head(self) -> int:
         """The first segments that have most of what is coded; all where rows are too short to store a tail's length."""
-        return head_of(self.dim, self.bits, self.shares[:-1])
+        return head_of(self.dim, self.bits, self.shares[:-1], self.code)
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -128,7 +129,7 @@ class Spectral(Quantizer):
 
     def error_law(self, integer: bool = False) -> ErrorLaw:
         """From the shares of energy; what no segment has is missing from every estimate: the shrinkage."""
-        spread = sum(share * inner_error(part.bits) for share, part in zip(self.shares, self.segments, strict=False))
+        spread = sum(share * error for share, error in zip(self.shares, self.errors, strict=False))
         left = self.shares[-1]
         return ErrorLaw(left, spread + left * (1 - left))
 
@@ -139,18 +140,26 @@ class Spectral(Quantizer):
         words = np.empty((len(x), self.words), np.uint32)
         scales, excess = np.empty((len(x), len(self.stages)), np.float32), np.zeros(len(x))
         tails = np.zeros(len(x))
-        for s, (part, own, stage) in enumerate(zip(self.segments, self.maps, self.split(words), strict=True)):
-            packed, found = np.empty(stage.shape, np.uint32), np.empty((3, len(x)))
-            book, grid = self._books[s][integer], self._grids[s]
-            limit = 127 * grid.unit if part.bits == MOST_BITS else 0.0
-            kernels.encode_rotated(own.padded(r), part.dims, limit, book, packed, found)
-            stage[:] = packed
+        for s, part in enumerate(self.split(words)):
+            part[:], found = self._coded(s, r, integer)
             scales[:, s] = float_scales(upper_halves(ratio(found[0], found[1])))
             excess += scales[:, s] * found[1] - found[0]
             if s >= self.head:
                 tails += scales[:, s].astype(np.float64) ** 2 * found[2]
         kept = np.sqrt(tails) if self.head < len(self.stages) else None
         return Encoded(words, scales, sums[0] + 2 * excess, sums[1], excess, kept)
+
+    def _coded(self, s: int, r: Floats, integer: bool) -> tuple[Words, Doubles]:
+        """Of rows r (n, dim) what segment s has: words, and (3, n) |y|^2, <y, levels>, |levels|^2."""
+        own, stage, found = self.maps[s], self.stages[s], np.empty((3, len(r)))
+        if isinstance(stage, TrellisStage):
+            y = own.forward(r)
+            found[0] = squared_norms(y)
+            words, found[1], found[2] = stage.bounded(y, found[0])
+            return words, found
+        words, (limit, books) = np.empty((len(r), stage.layout.words), np.uint32), self._books[s]
+        kernels.encode_rotated(own.padded(r), own.dims, limit, books[integer], words, found)
+        return words, found
 
     def mapped(self, x: Floats) -> list[Floats]:
         """By one product."""
@@ -168,9 +177,9 @@ class Spectral(Quantizer):
         """Each segment's, as if it were all there is; what is in none as if independent of the query."""
         energies, total = self.energies(decoded), np.zeros(len(decoded))
         left = squared_norms(away)
-        for part, own in zip(self.segments, self.maps, strict=True):
+        for part, own, error in zip(self.segments, self.maps, self.errors, strict=True):
             there, along, asked = own.forward(decoded), own.forward(away), own.forward(q[None])
-            size, error, along2 = squared_norms(there), inner_error(part.bits), squared_norms(along)
+            size, along2 = squared_norms(there), squared_norms(along)
             products = np.einsum("ij,ij->i", there, along, dtype=np.float64)
             total += error / (1 + error) * np.maximum(size * along2 - products**2, 0) / max(part.dims - 1, 1)
             total += size * (float(np.abs(asked).max()) / 127) ** 2 / 12
@@ -179,9 +188,33 @@ class Spectral(Quantizer):
         return total + (np.maximum(left, 0) * self.shares[-1] * energies / out if out else 0.0)
 
 
-def checked_bits(bits: Any) -> float:
+def _stage(own: Basis, bits: int, code: str) -> TableStage | TrellisStage:
+    """Of a segment of so many bits."""
+    if is_ring(code, bits):
+        return TrellisStage(own, bits, trellis_codebook(bits))
+    book = normal_codebook(bits)
+    grid = integer_codebook(book)
+    return TableStage(own, bits, book.levels, grid.table, grid.thresholds)
+
+
+def multiples(bits: int) -> Floats:
+    """Of a gain, that are tried for a code of so many bits where coordinates have levels of their own; none: only 1."""
+    return REFINING if 1 < bits < MOST_BITS else ONE_GAIN
+
+
+def _books(bits: int) -> tuple[float, list[_Book]]:
+    """How far from 0 levels reach, if a row's step follows from that, else 0; and the books of float and of int8
+    levels, as kernels.encode_rotated takes them."""
+    book = normal_codebook(bits)
+    grid = integer_codebook(book)
+    pairs = (book.thresholds, book.levels), (grid.thresholds, grid.table)
+    both = [(bits, multiples(bits), edges.astype(np.float32), levels.astype(np.float32)) for edges, levels in pairs]
+    return (127 * grid.unit if bits == MOST_BITS else 0.0), both
+
+
+def checked_bits(bits: Any, code: str = "eden") -> float:
     """`bits` of a spectral code: an int where it is whole."""
-    number = checks.real(bits, "bits", LEAST_BITS, MOST_BITS)
+    number = checks.real(bits, "bits", LEAST_BITS, RING_BITS if code == "trellis" else MOST_BITS)
     return int(number) if number == int(number) else number
 
 
@@ -190,29 +223,22 @@ def plain_bits(bits: float) -> int:
     return max(1, int(bits))
 
 
-def learned(rows: Floats, bits: float, seed: int, in_lists: bool = False) -> Spectral | EDEN:
-    """The best code for rows like these centred ones (n, dim): EDEN where a basis saves less than LEAST_GAIN.
+def learned(rows: Floats, bits: float, seed: int, in_lists: bool = False, code: str = "eden") -> Quantizer:
+    """The best code for rows like these centred ones (n, dim): a plain one where a basis saves less than LEAST_GAIN.
 
-    in_lists : see allocation.allocate
-    Below 1 bit EDEN takes more bytes, so only where nothing else can be: of rows without energy, or where the bytes are
-    too few for one block of axes.
+    in_lists, code : see allocation.allocate
+    Below 1 bit a plain code takes more bytes, so only where nothing else can be: of rows without energy, or where the
+    bytes are too few for one block of axes.
     """
-    bits = checked_bits(bits)
+    bits = checked_bits(bits, code)
     dim, whole = rows.shape[1], plain_bits(bits)
-    plain, found = EDEN(dim, whole, seed), spectrum(rows)
+    plain, found = Trellis(dim, whole, seed) if code == "trellis" else EDEN(dim, whole, seed), spectrum(rows)
     if found is None:
         return plain
-    best = allocate(found.energies, bits, in_lists)
-    if not best.segments or (bits >= 1 and best.error > (1 - LEAST_GAIN) * plain_error(found.energies, whole)):
+    best = allocate(found.energies, bits, in_lists, code)
+    most = (1 - LEAST_GAIN) * plain_error(found.energies, whole, code)
+    if not best.segments or (bits >= 1 and best.error > most):
         return plain
     sizes = tuple(segment.dims for segment in best.segments)
     basis = rotated_segments(found.axes, sizes, seed)
-    return Spectral(dim, bits, seed, basis, best.segments, best.shares(found.energies))
-
-
-def _multiples(bits: int) -> Floats:
-    return REFINING if 1 < bits < MOST_BITS else ONE_GAIN
-
-
-def _grid(bits: int) -> IntegerCodebook:
-    return integer_codebook(normal_codebook(bits))
+    return Spectral(dim, bits, seed, basis, best.segments, best.shares(found.energies), code)

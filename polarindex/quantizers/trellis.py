@@ -24,6 +24,8 @@ from polarindex.quantizers.base import Doubles, ErrorLaw, Floats, Quantizer, loo
 from polarindex.rotations import ROTATIONS, LinearMap
 from polarindex.vectors import squared_norms
 
+LONGEST = 1.25  # times the length of the row that is coded; of 6,000 normal rows of 32 none has levels over 1.15
+
 
 class TrellisStage:
     """Each coordinate's window of bits, or the byte that it is folded to, picks a level from one table of 256."""
@@ -32,13 +34,43 @@ class TrellisStage:
         self.map = map
         self.layout = RingLayout(map.dims, bits, book.mix)
         self.table = book.table
-        self.by_window = book.by_window.astype(np.float32)  # as the encoder wants the levels
+        self._step, self._unit = kernels.Step(bits, self.layout.window), book.unit
+        self._by_window = book.by_window.astype(np.float32)  # as the encoder wants the levels
 
     def values(self, words: Words) -> Floats:
         return self.levels(words)[:, : self.map.dims].astype(np.float32)
 
     def levels(self, words: Words) -> NDArray[np.int8]:
         return looked_up(self.layout.unpack(words), self.table)
+
+    @property
+    def longest(self) -> float:
+        """|levels| of `bounded` rings are no more."""
+        return LONGEST * float(np.sqrt(self.map.dims)) / self._unit
+
+    def coded(self, y: Floats, norms2: Doubles) -> tuple[Words, Doubles]:
+        """The rings (n, layout.words) of rows y (n, dims) float32, contiguous, of squared lengths norms2, and
+        <y, levels> (n,)."""
+        return self._nearest(y, self._gains(norms2))
+
+    def bounded(self, y: Floats, norms2: Doubles) -> tuple[Words, Doubles, Doubles]:
+        """The same, and |levels|^2 (n,): rows whose levels would be longer than `longest` are coded as shorter."""
+        gains = self._gains(norms2)
+        words, dots = self._nearest(y, gains)
+        energies = squared_norms(self.values(words))
+        while len(over := np.flatnonzero(energies > self.longest**2)):
+            gains[over] *= 0.9
+            words[over], dots[over] = self._nearest(y[over], gains[over])
+            energies[over] = squared_norms(self.values(words[over]))
+        return words, dots, energies
+
+    def _gains(self, norms2: Doubles) -> Doubles:
+        return ratio(np.full(len(norms2), np.sqrt(self.map.dims) / self._unit), np.sqrt(norms2))
+
+    def _nearest(self, y: Floats, gains: Doubles) -> tuple[Words, Doubles]:
+        words, dots = np.empty((len(y), self.layout.words), np.uint32), np.empty(len(y))
+        kernels.encode_trellis(self._step, y, gains, self._by_window, words, dots)
+        return words, dots
 
 
 class Trellis(Quantizer):
@@ -78,8 +110,5 @@ class Trellis(Quantizer):
 
     def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
         y, norms2 = np.ascontiguousarray(self.stage.map.forward(r)), squared_norms(r)
-        gains = ratio(np.full(len(r), np.sqrt(self.dim) / self._book.unit), np.sqrt(norms2))
-        words, dots = np.empty((len(r), self.words), np.uint32), np.empty(len(r))
-        step = kernels.Step(self.bits, self.stage.layout.window)
-        kernels.encode_trellis(step, y, gains, self.stage.by_window, words, dots)
+        words, dots = self.stage.coded(y, norms2)
         return words, ratio(norms2, dots).astype(np.float32)[:, None], norms2

@@ -56,17 +56,21 @@ def test_options_reach_the_index(call, rng, tmp_path):
     assert wanted.items() <= {**pi.load(tmp_path / "index").info(), "keys": False}.items()
 
 
-@pytest.mark.parametrize("options", [[], ["--index", "ivf", "--nlist", 8]])
-def test_spectral_codes_are_built_with_any_number_of_bits(call, rng, tmp_path, options):
+@pytest.mark.parametrize(
+    ("options", "size", "name"),
+    [([], 18, "eden"), (["--index", "ivf", "--nlist", 8], 24, "eden"), (["--quantizer", "trellis"], 18, "trellis")],
+)
+def test_spectral_codes_are_built_with_any_number_of_bits(call, rng, tmp_path, options, size, name):
     x = (rng.standard_normal((2000, 48)) / np.arange(1, 49)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     done = call("build", tmp_path / "x.npy", "-o", tmp_path / "index", "--codes", "spectral", "--bits", 1.5, *options)
     built = pi.load(tmp_path / "index")
-    assert (built.codes, built.bits, built.bytes_per_vector) == ("spectral", 1.5, 24 if options else 18)
+    assert (built.codes, built.bits, built.bytes_per_vector) == ("spectral", 1.5, size)
     assert "bits=1.5" in done.out
     segments = ", ".join(f"{dims} x {bits}" for dims, bits in built.quantizer.segments)
     text = " ".join(call("info", tmp_path / "index").out.split())
-    assert f"eden, 1.5 bits, spectral (axes x bits: {segments}; " in text and "of the energy in the first, now " in text
+    assert f"{name}, 1.5 bits, spectral (axes x bits: {segments}; " in text
+    assert "of the energy in the first, now " in text
 
 
 def test_files_are_one_after_another_and_parts_are_named(call, x, tmp_path):

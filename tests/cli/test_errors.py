@@ -116,7 +116,7 @@ WRONG = [
     ("build x.npy -o new --bits 1.5", "--bits 1.5 is of spectral codes; give --codes spectral too, or a whole number"),
     ("build x.npy -o new --codes spectral --bits 9", r"bits must be from 0\.25 to 8\.0, got 9"),
     ("build x.npy -o new --codes learned", "codes must be one of 'plain', 'spectral'; got 'learned'"),
-    ("build x.npy -o new --codes spectral --quantizer qjl", "codes='spectral' are .* must be 'eden', got 'qjl'"),
+    ("build x.npy -o new --codes spectral --quantizer qjl", "codes='spectral' .* be 'eden' or 'trellis', got 'qjl'"),
     ("build x.npy -o new --quantizer edn", "quantizer must be one of 'eden', .*; got 'edn'"),
     ("build x.npy -o new --index hnsw", "--index must be one of 'flat', 'ivf'; got 'hnsw'"),
     ("build x.npy -o new --nlist 4", "--nlist is of an inverted file; give --index ivf too, or leave it out"),

@@ -10,6 +10,8 @@ from polarindex import kernels
 from polarindex.codebooks import integer_codebook, longest_levels, normal_codebook
 from polarindex.codes import float_scales, upper_halves_above
 from polarindex.indexes.plan import IN_STEPS, Plan, Planner
+from polarindex.quantizers import trellis
+from polarindex.quantizers.spectral import Spectral
 
 needs_registers = pytest.mark.skipif(kernels.selected() == kernels.GENERIC, reason="only plain loops can run here")
 METRICS = ("l2", "ip", "cosine")
@@ -24,8 +26,8 @@ def decaying(n, power, tails, seed, dim=DIM):
     return (rows * (1 + np.abs(rng.standard_t(tails, (n, 1)))) + 0.1).astype(np.float32)
 
 
-def filled(x, metric="l2", bits=4.0):
-    index = pi.FlatIndex(x.shape[1], metric, bits, codes="spectral")
+def filled(x, metric="l2", bits=4.0, code="eden"):
+    index = pi.FlatIndex(x.shape[1], metric, bits, code, codes="spectral")
     index.add(x)
     return index
 
@@ -47,7 +49,7 @@ def assert_same(one, other):
 @needs_registers
 @given(
     metric=st.sampled_from(METRICS),
-    bits=st.sampled_from([3, 4, 5.5]),
+    coded=st.sampled_from([(3, "eden"), (4, "eden"), (5.5, "eden"), (3.5, "trellis"), (4, "trellis")]),
     power=st.floats(0.4, 2),
     tails=st.sampled_from([1, 3, 30]),
     nq=st.sampled_from([1, 2, 7, 20]),
@@ -57,14 +59,14 @@ def assert_same(one, other):
     scale=st.sampled_from([1e-15, 1.0, 1e12]),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=20)
-def test_what_is_left_out_is_in_no_answer(metric, bits, power, tails, nq, k, share, copies, scale, seed):
+@settings(max_examples=30)
+def test_what_is_left_out_is_in_no_answer(metric, coded, power, tails, nq, k, share, copies, scale, seed):
     """Any spectrum, rows far off, equal rows, filters, more asked for than there is, and any unit."""
     rng = np.random.default_rng(seed)
     x = decaying(1500 + seed % 17, power, tails, seed) * np.float32(scale)
     if copies:
         x[rng.integers(0, len(x), len(x) // 2)] = x[rng.integers(0, 20)]
-    index = filled(x, metric, bits)
+    index = filled(x, metric, *coded)
     if not index.quantizer.segmented:
         return
     allowed = None if share is None else rng.random(len(x)) < share
@@ -74,10 +76,10 @@ def test_what_is_left_out_is_in_no_answer(metric, bits, power, tails, nq, k, sha
 
 
 @needs_registers
-@pytest.mark.parametrize("metric", METRICS)
-def test_after_changes_and_from_files_too(tmp_path, metric):
+@pytest.mark.parametrize(("metric", "code"), [*((metric, "eden") for metric in METRICS), ("l2", "trellis")])
+def test_after_changes_and_from_files_too(tmp_path, metric, code):
     x, q = decaying(3000, 1.0, 3, 0), decaying(20, 1.0, 3, 1)
-    index = filled(x, metric)
+    index = filled(x, metric, code=code)
     assert index.quantizer.head < len(index.quantizer.stages)
     index.remove(np.arange(0, 3000, 7))
     index.update([1, 2, 3], q[:3])
@@ -87,9 +89,10 @@ def test_after_changes_and_from_files_too(tmp_path, metric):
         assert_same(planned(one, q, 30, True, num_threads=2), planned(index, q, 30, False))
 
 
-def test_a_tails_length_is_no_less_than_what_is_decoded():
+@pytest.mark.parametrize("code", ["eden", "trellis"])
+def test_a_tails_length_is_no_less_than_what_is_decoded(code):
     x = decaying(2000, 1.0, 1, 0)
-    index, every = filled(x), np.arange(2000)
+    index, every = filled(x, code=code), np.arange(2000)
     head, arena = index.quantizer.head, index._arena
     parts = index.quantizer.mapped(index._coding.decoded_at(arena, every))[head:]
     exact = np.sqrt(sum((part.astype(np.float64) ** 2).sum(axis=1) for part in parts))
@@ -108,8 +111,9 @@ def test_upper_halves_above_are_the_least_that_are_not_below(values):
 
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("dims", [1, 4, 32, 96])
-def test_no_code_has_longer_levels_than_the_bound(bits, dims):
-    """Rows of all kinds: Gaussian, spiky, and with every coordinate just above a threshold."""
+@pytest.mark.parametrize("gain", [1.0, 1.15])
+def test_no_code_has_longer_levels_than_the_bound(bits, dims, gain):
+    """Rows of all kinds: Gaussian, spiky, and with every coordinate just above a threshold; and of all gains."""
     book = integer_codebook(normal_codebook(bits))
     rng = np.random.default_rng(bits)
     rows = [rng.standard_normal((500, dims)), rng.standard_t(1, (500, dims)), rng.choice([0.01, 1.0], (500, dims))]
@@ -119,15 +123,43 @@ def test_no_code_has_longer_levels_than_the_bound(bits, dims):
         many[:, :count] = threshold * (1 + 1e-9)
         rows.append(many)
     y = np.concatenate(rows)
-    y *= np.minimum(1, np.sqrt(dims) / np.linalg.norm(y, axis=1))[:, None]
+    y *= np.minimum(1, gain * np.sqrt(dims) / np.linalg.norm(y, axis=1))[:, None]
     levels = book.table[np.searchsorted(book.thresholds, y, side="right")].astype(np.float64)
-    assert np.linalg.norm(levels, axis=1).max() <= longest_levels(book.table, book.thresholds, dims)
+    assert np.linalg.norm(levels, axis=1).max() <= gain * longest_levels(book.table, book.thresholds, dims)
 
 
 @needs_registers
-def test_plans_leave_rows_out_where_that_pays_and_not_where_all_are_asked():
+def test_scans_are_told_a_bound_for_all_gains_that_are_tried():
+    index = filled(decaying(1500, 1.0, 3, 0))
+    told = index._planner._code(kernels.selected()).longest
+    for stage, longest in zip(index.quantizer.stages, told, strict=True):
+        least = longest_levels(stage.table, stage.thresholds, stage.map.dims)
+        assert longest >= least * (1.15 if 1 < stage.layout.bits < 8 else 1) * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+def test_no_ring_has_longer_levels_than_the_bound(monkeypatch, bits):
+    """Of a bound that bites, for a fifth of the rows and more, the scale is still that which is unbiased."""
+    rng, axes = np.random.default_rng(bits), np.linalg.qr(np.random.default_rng(0).standard_normal((40, 40)))[0]
+    x = rng.standard_normal((500, 40)).astype(np.float32)
+    for most, share in ((trellis.LONGEST, 0), (0.8, 0.2)):
+        monkeypatch.setattr(trellis, "LONGEST", most)
+        quantizer = Spectral(40, bits, 0, axes.astype(np.float32), [(40, bits)], [1, 0], "trellis")
+        (stage,) = quantizer.stages
+        y, norms2 = quantizer.mapped(x)[0], (x.astype(np.float64) ** 2).sum(axis=1)
+        free = np.linalg.norm(stage.values(stage.coded(y, norms2)[0]), axis=1)
+        encoded = quantizer.encode_rows(x, integer=True)
+        levels = stage.values(encoded.words).astype(np.float64)
+        assert (np.linalg.norm(levels, axis=1) <= stage.longest).all()
+        assert (free > stage.longest).mean() >= share
+        np.testing.assert_allclose(encoded.scales[:, 0] * (y * levels).sum(axis=1), norms2, rtol=2**-8)
+
+
+@needs_registers
+@pytest.mark.parametrize("code", ["eden", "trellis"])
+def test_plans_leave_rows_out_where_that_pays_and_not_where_all_are_asked(code):
     x = decaying(30_000, 1.0, 30, 0, 320)
-    index = filled(x)
+    index = filled(x, code=code)
     for nq in (1, 64):
         plan = index._planner.plan(index._arena, nq, 10, False)
         assert plan.pruned and plan.survivors < 0.1 and "read further" in plan.describe()

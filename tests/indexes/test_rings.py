@@ -110,5 +110,3 @@ def test_lists_are_scanned_in_steps_and_find_the_same_as_all_rows(quantizer):
 def test_what_there_is_not_is_refused():
     with pytest.raises(ValueError, match="bits for quantizer 'trellis' must be one of 1, 2, 3, 4; got 5"):
         pi.FlatIndex(DIM, bits=5, quantizer="trellis")
-    with pytest.raises(ValueError, match="must be 'eden', got 'trellis'"):
-        pi.FlatIndex(DIM, bits=2, quantizer="trellis", codes="spectral")

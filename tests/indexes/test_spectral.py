@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import math
 import pickle
 import re
 
@@ -18,10 +19,13 @@ from polarindex.indexes.scan import integer_queries
 from polarindex.kernels import dispatch
 from polarindex.quantizers import EDEN
 from polarindex.quantizers.spectral import Spectral
+from polarindex.quantizers.trellis import TrellisStage
 
 METRICS = ("l2", "ip", "cosine")
 DIM = 100  # no multiple of 32
 SETS = kernels.available()
+CODES = st.sampled_from(["eden", "trellis"])
+TRELLIS = {"quantizer": "trellis"}
 
 
 def decaying(n, dim=DIM, seed=0, power=1.0, offset=0.3):
@@ -75,11 +79,25 @@ def test_decaying_spectra_are_found_much_better_in_no_more_bytes(rows, bits, met
     assert recall(spectral, rows, q) > recall(plain, rows, q) + (0.02 if bits == 4 else 0.08)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("bits", [2, 2.5, 4])
+def test_segments_that_are_rings_find_more_than_others_and_than_a_plain_trellis(bits):
+    """In dimensions where all take as many bytes, and a spectrum of which most is coded in few bits."""
+    rows, q = decaying(3000, 128, power=0.5), decaying(100, 128, seed=1, power=0.5)
+    eden, rings = filled(rows, bits=bits), filled(rows, bits=bits, **TRELLIS)
+    plain = pi.FlatIndex(128, bits=int(bits), **TRELLIS)
+    plain.add(rows)
+    assert rings.bytes_per_vector <= eden.bytes_per_vector
+    assert bits != int(bits) or rings.bytes_per_vector <= plain.bytes_per_vector
+    widths = [part.bits for part in rings.quantizer.segments]
+    assert [isinstance(stage, TrellisStage) for stage in rings.quantizer.stages] == [width <= 4 for width in widths]
+    assert recall(rings, rows, q) > max(recall(plain, rows, q), recall(eden, rows, q)) + 0.01
+
+
+@pytest.mark.parametrize(("bits", "options"), [*((bits, {}) for bits in (1, 2, 3, 4, 8)), (1, TRELLIS), (4, TRELLIS)])
 @pytest.mark.parametrize("dim", [32, 64, 96])
-def test_rows_without_structure_get_the_plain_code_itself(dim, bits):
+def test_rows_without_structure_get_the_plain_code_itself(dim, bits, options):
     x, q = isotropic(2000, dim), isotropic(20, dim, 1)
-    plain, spectral = pi.FlatIndex(dim, bits=bits), filled(x, bits=bits)
+    plain, spectral = pi.FlatIndex(dim, bits=bits, **options), filled(x, bits=bits, **options)
     plain.add(x)
     assert spectral.info()["spectral"] == {"learned": True, "segments": None}
     assert spectral.quantizer == plain.quantizer
@@ -99,22 +117,30 @@ def test_unstructured_rows_of_odd_dimensions_lose_nothing(dim, bits):
     assert np.mean(gains) >= -0.003
 
 
-@given(bits=st.floats(0.25, 8), dim=st.sampled_from([32, 40, 100, 128, 200]), power=st.floats(0.3, 3))
-@settings(max_examples=60)
-def test_no_allocation_takes_more_bytes_than_plain_codes_of_so_many_bits(bits, dim, power):
+def words_of(m, bits, code):
+    """Of a segment, or of all coordinates of a plain code, by the pages on codes."""
+    if code == "trellis" and bits <= 4:
+        return math.ceil(m * bits / 32)
+    return -(-m // 4) if bits == 8 else bits * -(-m // 32)
+
+
+@given(bits=st.floats(0.25, 8), dim=st.sampled_from([32, 40, 100, 128, 200]), power=st.floats(0.3, 3), code=CODES)
+@settings(max_examples=90)
+def test_no_allocation_takes_more_bytes_than_plain_codes_of_so_many_bits(bits, dim, power, code):
+    bits = bits / 2 if code == "trellis" else bits
     energies = np.arange(1, dim + 1.0) ** (-2 * power)
-    segments = allocation.allocate(energies / energies.sum(), bits).segments
-    words = sum(-(-m // 4) if b == 8 else b * -(-m // 32) for m, b in segments)
-    tail = 2 * allocation.tail_half_words(dim, bits)
-    assert 4 * words + 2 * len(segments) + tail <= 4 * bits * -(-dim // 32) + 4
+    segments = allocation.allocate(energies / energies.sum(), bits, code=code).segments
+    words = sum(words_of(m, b, code) for m, b in segments)
+    tail = 2 * allocation.tail_half_words(dim, bits, code)
+    assert 4 * words + 2 * len(segments) + tail <= 4 * words_of(dim, bits, code) + 4
     assert sum(m for m, _ in segments) <= dim
     widths = [b for _, b in segments]
     assert widths == sorted(widths, reverse=True) and len(set(widths)) == len(widths)
 
 
-@given(bits=st.floats(0.5, 4), power=st.floats(0.2, 2), seed=st.integers(0, 99))
-@settings(max_examples=25)
-def test_the_allocation_is_the_best_of_all(bits, power, seed):
+@given(bits=st.floats(0.5, 4), power=st.floats(0.2, 2), seed=st.integers(0, 99), code=CODES)
+@settings(max_examples=30)
+def test_the_allocation_is_the_best_of_all(bits, power, seed, code):
     """Against every choice of widths that do not rise, in few blocks."""
     noise = np.exp(np.random.default_rng(seed).normal(0, 0.3, 100))
     energies = np.sort(np.arange(1, 101.0) ** (-2 * power) * noise)[::-1]
@@ -126,11 +152,14 @@ def test_the_allocation_is_the_best_of_all(bits, power, seed):
         error = 0.0
         for block, width in zip(blocks, widths, strict=True):
             m = len(energies[block])
-            cost += 4 * (-(-m // 4) if width == 8 else width)
-            error += (energies[block].sum() / m) ** 0.25 * energies[block].sum() * allocation.inner_error(width)
-        if cost <= 2 * (int(8 * bits) + 2 - allocation.tail_half_words(100, bits)):
+            cost += 4 * words_of(m, width, code)
+            weight = (energies[block].sum() / m) ** allocation.WEIGHTS[code]
+            each = allocation.inner_error(width, code) if width else allocation.LEFT_OUT[code]
+            error += weight * energies[block].sum() * each
+        room = int(2 * words_of(100, bits, code)) + 2
+        if cost <= 2 * (room - allocation.tail_half_words(100, bits, code)):
             least = min(least, error)
-    np.testing.assert_allclose(allocation.allocate(energies, bits).error, least, rtol=1e-9)
+    np.testing.assert_allclose(allocation.allocate(energies, bits, code=code).error, least, rtol=1e-9)
 
 
 @pytest.mark.parametrize("bits", [0.5, 1.25, 2.5, 3.7])
@@ -192,10 +221,14 @@ NAMED = [pytest.param("l2", name, marks=[] if name in (SETS[0], "generic") else 
 
 
 @pytest.mark.parametrize(("metric", "name"), [*NAMED, ("ip", SETS[0]), ("cosine", SETS[0])])
-@pytest.mark.parametrize(("bits", "query_bits"), [(1, 8), (3, 8), (4, 8), (6.5, 8), (2, 16)])
-def test_search_is_the_score_law_bit_for_bit(rows, bits, query_bits, metric, name):
+@pytest.mark.parametrize(
+    ("bits", "query_bits", "options"),
+    [(1, 8, {}), (3, 8, {}), (4, 8, {}), (6.5, 8, {}), (2, 16, {})]
+    + [(0.7, 8, TRELLIS), (2.5, 8, TRELLIS), (4, 8, TRELLIS), (2, 16, TRELLIS)],
+)
+def test_search_is_the_score_law_bit_for_bit(rows, bits, query_bits, options, metric, name):
     x = rows[:1500]
-    index, q = filled(x, metric, bits), decaying(9, seed=1)
+    index, q = filled(x, metric, bits, **options), decaying(9, seed=1)
     with dispatch.using(name):
         distances, ids = index.search(q, 20, query_bits=query_bits)
         alone = index.search(q[3], 20, query_bits=query_bits)
@@ -211,9 +244,9 @@ def test_search_is_the_score_law_bit_for_bit(rows, bits, query_bits, metric, nam
     np.testing.assert_array_equal(alone[0], distances[3])
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_codes_do_not_depend_on_how_rows_arrive(rows, metric):
-    a, b = (pi.FlatIndex(DIM, metric, 2, codes="spectral") for _ in range(2))
+@pytest.mark.parametrize(("metric", "code"), [*((metric, "eden") for metric in METRICS), ("l2", "trellis")])
+def test_codes_do_not_depend_on_how_rows_arrive(rows, metric, code):
+    a, b = (pi.FlatIndex(DIM, metric, 2, code, codes="spectral") for _ in range(2))
     a.fit(rows).add(rows)
     b.fit(rows)
     for start in range(0, len(rows), 701):
@@ -230,9 +263,10 @@ def test_threads_do_not_change_what_is_found(rows):
     np.testing.assert_array_equal(one[0], two[0])
 
 
-def test_a_query_that_is_a_row_is_at_distance_zero_but_for_what_is_left_out(rows):
+@pytest.mark.parametrize("options", [{}, TRELLIS])
+def test_a_query_that_is_a_row_is_at_distance_zero_but_for_what_is_left_out(rows, options):
     """Short scales are made good in the shift: what is off is twice what no segment has."""
-    index = filled(rows, bits=4)
+    index = filled(rows, bits=4, **options)
     centred = rows - index._coding.centre.mu
     along = centred @ index.quantizer.basis.T
     out = (centred**2).sum(axis=1) - (along**2).sum(axis=1)
@@ -242,9 +276,9 @@ def test_a_query_that_is_a_row_is_at_distance_zero_but_for_what_is_left_out(rows
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("bits", [1, 2, 4])
-def test_standard_errors_are_those_that_are_made(rows, bits, metric):
-    index, q = filled(rows, metric, bits), decaying(60, seed=1)
+@pytest.mark.parametrize(("bits", "options"), [(1, {}), (2, {}), (4, {}), (1, TRELLIS), (4, TRELLIS)])
+def test_standard_errors_are_those_that_are_made(rows, bits, options, metric):
+    index, q = filled(rows, metric, bits, **options), decaying(60, seed=1)
     distances, ids, errors = index.search(q, 200, return_error=True)
     x = rows.astype(np.float64)
     q64 = q.astype(np.float64)
@@ -258,9 +292,9 @@ def test_standard_errors_are_those_that_are_made(rows, bits, metric):
 # --- everything else an index does
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_filters_updates_removal_and_ranges(rows, metric):
-    index, q = filled(rows, metric), decaying(7, seed=1)
+@pytest.mark.parametrize(("metric", "options"), [*((metric, {}) for metric in METRICS), ("cosine", TRELLIS)])
+def test_filters_updates_removal_and_ranges(rows, metric, options):
+    index, q = filled(rows, metric, **options), decaying(7, seed=1)
     fresh = decaying(50, seed=9)
     index.update(np.arange(50), fresh)
     index.remove(np.arange(100, 200))
@@ -281,9 +315,9 @@ def test_filters_updates_removal_and_ranges(rows, metric):
     assert ((within <= radius) if metric == "l2" else (within >= radius)).all()
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_decoded_rows_are_near_the_rows(rows, metric):
-    index = filled(rows, metric, 4)
+@pytest.mark.parametrize(("metric", "options"), [*((metric, {}) for metric in METRICS), ("l2", TRELLIS)])
+def test_decoded_rows_are_near_the_rows(rows, metric, options):
+    index = filled(rows, metric, 4, **options)
     x = rows / np.linalg.norm(rows, axis=1, keepdims=True) if metric == "cosine" else rows
     error = ((index.reconstruct(index.ids) - x) ** 2).sum() / ((x - x.mean(axis=0)) ** 2).sum()
     assert error < 0.02
@@ -325,14 +359,16 @@ def test_a_frozen_basis_is_not_learned_again(rows):
         index.fit(rows)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("metric", "code"), [*((metric, "eden") for metric in METRICS), pytest.param("l2", "trellis", id="trellis")]
+)
 @pytest.mark.parametrize("store", ["float32", "int8"])
-def test_refit_makes_the_index_that_new_rows_would_have(rows, metric, store):
-    index = pi.FlatIndex(DIM, metric, 1, codes="spectral", store=store)
+def test_refit_makes_the_index_that_new_rows_would_have(rows, metric, store, code):
+    index = pi.FlatIndex(DIM, metric, 1, code, codes="spectral", store=store)
     index.fit(isotropic(2000)).add(rows, ids=np.arange(len(rows))[::-1])
     index.remove([5, 6])
     originals, ids, q = index.reconstruct(index.ids), index.ids, decaying(50, seed=1)
-    other = pi.FlatIndex(DIM, metric, 1, codes="spectral", store="float32")
+    other = pi.FlatIndex(DIM, metric, 1, code, codes="spectral", store="float32")
     other.add(originals, ids)
     index.refit()
     np.testing.assert_array_equal(index.ids, ids)
@@ -349,8 +385,9 @@ def test_refit_without_originals_or_before_anything_is_learned_is_refused(rows):
         filled(rows[:10], store="float32").refit()
 
 
-def test_drift_shows_in_info(rows):
-    index = filled(rows)
+@pytest.mark.parametrize("options", [{}, TRELLIS])
+def test_drift_shows_in_info(rows, options):
+    index = filled(rows, **options)
     before = index.info()["spectral"]
     assert before["head_now"] == pytest.approx(before["head_learned"], abs=0.03)
     index.add(isotropic(6000) * rows.std())
@@ -359,10 +396,10 @@ def test_drift_shows_in_info(rows):
     assert after["head_now"] < before["head_now"] - 0.1
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("metric", "options"), [*((metric, {}) for metric in METRICS), ("l2", TRELLIS)])
 @pytest.mark.parametrize("mmap", [False, True])
-def test_a_saved_index_comes_back_to_the_bit(tmp_path, rows, metric, mmap):
-    index, q = filled(rows, metric, 2.5), decaying(9, seed=1)
+def test_a_saved_index_comes_back_to_the_bit(tmp_path, rows, metric, mmap, options):
+    index, q = filled(rows, metric, 2.5, **options), decaying(9, seed=1)
     index.remove([7, 9])
     index.save(tmp_path / "index")
     other = pi.load(tmp_path / "index", mmap=mmap)
@@ -377,9 +414,9 @@ def test_a_saved_index_comes_back_to_the_bit(tmp_path, rows, metric, mmap):
     assert pi.verify(tmp_path / "index") == []
 
 
-@pytest.mark.parametrize("n", [100, 2000])
-def test_an_opened_index_syncs_and_another_follows(tmp_path, rows, n):
-    pi.FlatIndex(DIM, bits=2, codes="spectral").save(tmp_path / "index")
+@pytest.mark.parametrize(("n", "code"), [(100, "eden"), (2000, "eden"), (2000, "trellis")])
+def test_an_opened_index_syncs_and_another_follows(tmp_path, rows, n, code):
+    pi.FlatIndex(DIM, bits=2, quantizer=code, codes="spectral").save(tmp_path / "index")
     q = decaying(9, seed=1)
     with pi.open(tmp_path / "index") as index:
         index.add(rows[:n])
@@ -457,7 +494,8 @@ def test_info_and_nbytes_count_the_basis(rows):
         ({"codes": 3}, TypeError, "codes must be one of"),
         ({"codes": "spectral", "bits": 0.1}, ValueError, "bits must be from 0.25 to 8.0, got 0.1"),
         ({"codes": "spectral", "bits": "2"}, TypeError, "bits must be a real number"),
-        ({"codes": "spectral", "quantizer": "drive"}, ValueError, "quantizer must be 'eden', got 'drive'"),
+        ({"codes": "spectral", "quantizer": "drive"}, ValueError, "must be 'eden' or 'trellis', got 'drive'"),
+        ({"codes": "spectral", "bits": 4.5, **TRELLIS}, ValueError, "bits must be from 0.25 to 4, got 4.5"),
         ({"bits": 2.5}, TypeError, "bits must be an integer"),
     ],
 )

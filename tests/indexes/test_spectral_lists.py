@@ -15,7 +15,7 @@ from polarindex.indexes import manifest
 from polarindex.indexes.probing import ListScan
 from polarindex.indexes.residuals import ResidualCoding
 from polarindex.indexes.scan import integer_queries
-from polarindex.quantizers import EDEN
+from polarindex.quantizers import EDEN, Trellis
 from polarindex.quantizers.spectral import Spectral
 
 METRICS = ("l2", "ip", "cosine")
@@ -115,6 +115,9 @@ def test_axes_are_those_of_residuals_and_not_of_rows():
 # --- the score law
 
 
+RINGS = {"quantizer": "trellis"}
+
+
 def keys_of(index, q):
     """Keys (nq, n) of all rows, by ids, by NumPy, with the operations of the law in their order."""
     held, coding = index._held, index._coding
@@ -133,9 +136,9 @@ def keys_of(index, q):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("bits", [1, 2, 4, 6.5])
-def test_search_is_the_score_law_bit_for_bit(rows, bits, metric):
-    index, q = filled(rows, metric, bits), decaying(9, seed=1)
+@pytest.mark.parametrize(("bits", "options"), [*((bits, {}) for bits in (1, 2, 4, 6.5)), (2, RINGS)])
+def test_search_is_the_score_law_bit_for_bit(rows, bits, options, metric):
+    index, q = filled(rows, metric, bits, **options), decaying(9, seed=1)
     keys, sign = keys_of(index, q), -1 if metric == "l2" else 1
     constants = index._coding.constants(index._coding.codable(q, "q"), index._held.centroids)
     wanted = sign * (keys + constants[:, None]).astype(np.float32)
@@ -144,6 +147,16 @@ def test_search_is_the_score_law_bit_for_bit(rows, bits, metric):
         distances, ids = index.search(q[queries], 20, nprobe=NLIST)
         np.testing.assert_array_equal(ids, order[queries])
         np.testing.assert_array_equal(distances, np.take_along_axis(wanted, order, 1)[queries])
+
+
+def test_rings_find_more_in_steps():
+    """In no more bytes than EDEN's segments; a plain trellis where there is nothing to learn."""
+    rows, q = decaying(3000, 128, power=0.5), decaying(100, 128, seed=1, power=0.5)
+    eden, rings = filled(rows), filled(rows, **RINGS)
+    assert rings.info()["scan"] == "in steps" and rings.info()["spectral"]["code"] == "trellis"
+    assert rings.bytes_per_vector <= eden.bytes_per_vector
+    assert recall(rings, rows, q) > recall(eden, rows, q) + 0.01
+    assert isinstance(made(isotropic(2000, 64), **RINGS).quantizer, Trellis)
 
 
 @pytest.mark.isa
@@ -287,9 +300,9 @@ def test_standard_errors_are_those_that_are_made(rows, bits, metric):
 # --- everything else an index does
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_filters_updates_removal_and_ranges(rows, metric):
-    index, q = filled(rows, metric), decaying(7, seed=1)
+@pytest.mark.parametrize(("metric", "options"), [*((metric, {}) for metric in METRICS), ("l2", RINGS)])
+def test_filters_updates_removal_and_ranges(rows, metric, options):
+    index, q = filled(rows, metric, **options), decaying(7, seed=1)
     fresh = decaying(50, seed=9)
     index.update(np.arange(50), fresh)
     index.remove(np.arange(100, 200))
@@ -317,7 +330,7 @@ def test_decoded_rows_are_near_the_rows(rows, metric):
     assert error == pytest.approx(index.info()["expected_relative_error"], rel=0.5)
 
 
-@pytest.mark.parametrize("options", [{}, {"spill": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"spill": 0.5}, {"spill": 0.5, **RINGS}])
 def test_originals_rerank_and_rows_may_spill(rows, options):
     index, q = filled(rows, bits=1, store="float32", **options), decaying(50, seed=1)
     assert recall(index, rows, q) > 0.97
@@ -347,15 +360,15 @@ def test_indexes_merge_by_their_axes(rows):
         other.merge(strange)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("metric", "code"), [*((metric, "eden") for metric in METRICS), ("l2", "trellis")])
 @pytest.mark.parametrize("store", ["float32", pytest.param("int8", marks=pytest.mark.slow)])
-def test_refit_makes_the_index_that_new_rows_would_have(rows, metric, store):
-    index = made(isotropic(2000), metric, 1, store=store)
+def test_refit_makes_the_index_that_new_rows_would_have(rows, metric, store, code):
+    index = made(isotropic(2000), metric, 1, store=store, quantizer=code)
     index.add(rows, ids=np.arange(len(rows))[::-1])
     index.remove([5, 6])
     ids, q = index.ids, decaying(50, seed=1)
     originals = index.reconstruct(ids)
-    other = pi.IVFIndex(DIM, metric, 1, nlist=NLIST, codes="spectral", store=store)
+    other = pi.IVFIndex(DIM, metric, 1, code, nlist=NLIST, codes="spectral", store=store)
     other.fit(originals, centroids=index.centroids).add(originals, ids)
     before = index.quantizer
     index.refit()
@@ -384,8 +397,9 @@ def test_rebalance_learns_axes_where_it_has_vectors(rows):
     assert recall(index, drifted[np.argsort(ids)], q) > 0.6
 
 
-def test_drift_shows_in_info(rows):
-    index = filled(rows)
+@pytest.mark.parametrize("options", [{}, RINGS])
+def test_drift_shows_in_info(rows, options):
+    index = filled(rows, **options)
     before = index.info()["spectral"]
     assert before["head_now"] == pytest.approx(before["head_learned"], abs=0.03)
     assert before["left_out_now"] == pytest.approx(before["left_out_learned"], abs=0.02)
@@ -395,7 +409,7 @@ def test_drift_shows_in_info(rows):
     assert after["head_now"] < before["head_now"] - 0.1
 
 
-@pytest.mark.parametrize("options", [{}, {"metric": "cosine", "store": "int8", "spill": 0.2}])
+@pytest.mark.parametrize("options", [{}, {"metric": "cosine", "store": "int8", "spill": 0.2}, RINGS])
 @pytest.mark.parametrize("mmap", [False, True])
 def test_a_saved_index_comes_back_to_the_bit(tmp_path, rows, options, mmap):
     index, q = filled(rows, bits=2.5, **options), decaying(9, seed=1)
@@ -509,7 +523,7 @@ def test_shards_share_the_axes_and_find_what_one_index_finds(tmp_path, rows, kin
     [
         ({"codes": "learned"}, ValueError, "codes must be one of 'plain', 'spectral'"),
         ({"codes": "spectral", "bits": 9}, ValueError, "bits must be from 0.25 to 8.0, got 9"),
-        ({"codes": "spectral", "quantizer": "drive"}, ValueError, "quantizer must be 'eden', got 'drive'"),
+        ({"codes": "spectral", "quantizer": "drive"}, ValueError, "must be 'eden' or 'trellis', got 'drive'"),
         ({"codes": "spectral", "scan_bits": 1}, ValueError, "scan_bits=1 is for codes='plain'"),
         ({"bits": 2.5}, TypeError, "bits must be an integer"),
     ],

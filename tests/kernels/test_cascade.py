@@ -9,8 +9,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from polarindex import kernels
-from polarindex.codes import LineLayout, upper_halves, upper_halves_above
+from polarindex.codes import LineLayout, RingLayout, upper_halves, upper_halves_above
 from polarindex.kernels import reference
+from polarindex.kernels.limits import RING, TABLE
 
 SETS = [name for name in kernels.available() if name != kernels.GENERIC]
 NAMED = [pytest.param(name, marks=[] if name in (SETS[0], "avx2") else pytest.mark.isa) for name in SETS]
@@ -21,6 +22,8 @@ WIDTHS = [
     ((64, 7), (32, 4), (32, 3), (20, 2)),
     ((32, 3), (7, 1)),
     ((32, 6), (32, 5), (64, 1)),
+    ((32, 6), (64, RING + 4), (32, RING + 3), (20, RING + 1)),
+    ((64, RING + 2), (9, RING + 1)),
 ]
 
 
@@ -31,25 +34,37 @@ def panels_of(rows):
     return np.ascontiguousarray(padded.reshape(-1, 16, rows.shape[1]).transpose(0, 2, 1))
 
 
+def scalar_codes(rng, n, dims, bits, table):
+    """Rows of words of codes each for itself, the words of a plane, coordinates, and the levels; table is filled."""
+    layout = LineLayout(dims, bits)
+    codes = rng.integers(1 if bits == 8 else 0, 2**bits, (n, dims), dtype=np.uint8)
+    if bits < 8:
+        levels = np.sort(rng.permutation(np.arange(-127, 128))[: 2**bits]).astype(np.int8)
+        table[:128][: max(16, 2**bits) : max(1, 16 >> bits)] = levels
+        own = levels[codes].astype(np.float64)
+    else:
+        own = codes.astype(np.float64) - 128
+    return layout.pack(codes), layout.planes[0].words, layout.padded, own
+
+
 def scene(widths, n, nq, k, head, seed, rows, decay=8.0):
     """Arguments of scan_segments from panels on: rows whose segments are each `decay` times shorter than the last."""
     rng = np.random.default_rng(seed)
-    stages, parts, words, tables, longest, line = len(widths), [], [], np.zeros((len(widths), 8, 16), np.int8), [], 0
+    stages, parts, words, tables, longest, line = len(widths), [], [], np.zeros((len(widths), TABLE), np.int8), [], 0
     scales, tails, shifts = [], np.zeros(n), rng.standard_normal(n).astype(np.float32)
     whole, levels, first = max(1, stages - 2), [], 0
     for s, (dims, bits) in enumerate(widths):
-        layout = LineLayout(dims, bits)
-        codes = rng.integers(1 if bits == 8 else 0, 2**bits, (n, dims), dtype=np.uint8)
-        if bits < 8:
-            table = np.sort(rng.permutation(np.arange(-127, 128))[: 2**bits]).astype(np.int8)
-            tables[s].reshape(-1)[: max(16, 2**bits) : max(1, 16 >> bits)] = table
-            own = table[codes].astype(np.float64)
+        if bits > RING:
+            ring = RingLayout(dims, bits - RING)
+            packed, plane_words, padded = rng.integers(0, 2**32, (n, ring.words), np.uint32), ring.words, ring.begun
+            tables[s] = rng.integers(-127, 128, TABLE)
+            own = tables[s][ring.unpack(packed)][:, :dims].astype(np.float64)
         else:
-            own = codes.astype(np.float64) - 128
+            packed, plane_words, padded, own = scalar_codes(rng, n, dims, bits, tables[s])
         first = 0 if s == whole else first
-        parts.append((bits, first, layout.planes[0].words, line, layout.padded // 4))
-        first, line = first + layout.words, line + layout.padded // 4
-        words.append(layout.pack(codes))
+        parts.append((bits, first, plane_words, line, padded // 4))
+        first, line = first + packed.shape[1], line + padded // 4
+        words.append(packed)
         longest.append(np.sqrt((own**2).sum(axis=1).max()) * 1.001)
         halves = upper_halves(rng.random(n).astype(np.float32) * np.float32(decay**-s))
         exact = (halves.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
