@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from polarindex import checks
 from polarindex.indexes.attached import Attached
 from polarindex.indexes.coding import METRICS
+from polarindex.indexes.factors import FACTOR_BITS, offered
 from polarindex.indexes.graph import SCORINGS, KnnGraph, knn_graph
 from polarindex.indexes.ids import IdMap, Ids, ListIds
 from polarindex.indexes.originals import STORES
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 CODES = ("plain", "spectral")
 _LARGEST_K = 2**31 - 1
 _RERANK = 4  # candidates a result, where originals are stored
-_ADDED = ("codes", "plain"), ("spill", 0)  # parameters of later versions, as by default
+_ADDED = ("codes", "plain"), ("spill", 0), ("factor_bits", 32)  # parameters of later versions, as by default
 
 Floats = NDArray[np.float32]
 
@@ -46,7 +47,16 @@ class Index(Attached, ABC):
     kind: ClassVar[str]
 
     def __init__(
-        self, dim: int, metric: str, bits: float, quantizer: str, seed: int, center: bool, store: str, codes: str
+        self,
+        dim: int,
+        metric: str,
+        bits: float,
+        quantizer: str,
+        seed: int,
+        center: bool,
+        store: str,
+        codes: str,
+        factor_bits: int,
     ) -> None:
         self.codes = checks.choice(codes, "codes", CODES)
         self._spectral = checked_bits(bits) if self.codes == "spectral" else None
@@ -62,6 +72,13 @@ class Index(Attached, ABC):
         widest = max(stage.map.dims for stage in self.quantizer.stages)
         if widest > MAX_DIMS:
             raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
+        if factor_bits not in FACTOR_BITS or isinstance(factor_bits, bool):
+            raise ValueError(f"factor_bits must be 32 or 16, got {factor_bits!r}")
+        self.factor_bits = int(factor_bits)
+        if self.factor_bits == 16 and self._spectral is not None:
+            raise ValueError("factor_bits=16 is for codes='plain'; spectral codes have scales of 16 bits anyway")
+        if self.factor_bits == 16 and not offered(self.quantizer):
+            raise ValueError(f"factor_bits=16 is not offered for quantizer={quantizer!r}, bits={bits}")
         self._gate = Gate()
         self._version = 0  # changes whenever rows do
 
@@ -136,6 +153,7 @@ class Index(Attached, ABC):
             "center": self.center,
             "store": self.store,
             "codes": self.codes,
+            "factor_bits": self.factor_bits,
         }
 
     # --- changing it

@@ -15,3 +15,6 @@ L2, INNER_PRODUCT, COSINE = 0, 1, 2
 # The store of copies (pages.py): an id word from THROUGH on is one that holds a place in the first lists, of which the
 # last BEHIND numbers beside the addresses of blocks tell.
 THROUGH, BEHIND = 1 << 32, 5
+
+# Of a word that holds a row's scale and its shift: the lowest bits, of the level that tells the shift (factors.py).
+LEVEL_BITS = 14

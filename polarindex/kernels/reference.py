@@ -715,6 +715,19 @@ def _rows(planes: tuple[Array, Array, Array], count: int) -> Array:
     return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
 
+# --- factors.py
+
+
+def expand_factors(words: Array, law: Array) -> Array:
+    """Scales and shifts (2, n) float32 of words (n,) uint32: scale * ((across + own * scale) * t |t| + core * scale)."""
+    across, own, core = law
+    scales = (words >> np.uint32(14) << np.uint32(13)).view(np.float32)
+    t = ((words & 0x3FFF).astype(np.int32) ^ 0x2000) - 0x2000
+    squares = (t * np.abs(t)).astype(np.float32)
+    out: Array = np.stack([scales, scales * ((across + own * scales) * squares + core * scales)])
+    return out
+
+
 # --- staged.py
 
 
