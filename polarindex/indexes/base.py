@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from polarindex import checks
 from polarindex.indexes.attached import Attached
 from polarindex.indexes.coding import METRICS
-from polarindex.indexes.factors import FACTOR_BITS, offered
+from polarindex.indexes.factors import checked_factor_bits, offered
 from polarindex.indexes.graph import SCORINGS, KnnGraph, knn_graph
 from polarindex.indexes.ids import IdMap, Ids, ListIds
 from polarindex.indexes.originals import STORES
@@ -72,9 +72,7 @@ class Index(Attached, ABC):
         widest = max(stage.map.dims for stage in self.quantizer.stages)
         if widest > MAX_DIMS:
             raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
-        if factor_bits not in FACTOR_BITS or isinstance(factor_bits, bool):
-            raise ValueError(f"factor_bits must be 32 or 16, got {factor_bits!r}")
-        self.factor_bits = int(factor_bits)
+        self.factor_bits = checked_factor_bits(factor_bits)
         if self.factor_bits == 16 and self._spectral is not None:
             raise ValueError("factor_bits=16 is for codes='plain'; spectral codes have scales of 16 bits anyway")
         if self.factor_bits == 16 and not offered(self.quantizer):

@@ -83,6 +83,12 @@ class FactorLaw(NamedTuple):
         return law
 
 
+def checked_factor_bits(factor_bits: Any) -> int:
+    if factor_bits not in FACTOR_BITS or isinstance(factor_bits, bool):
+        raise ValueError(f"factor_bits must be 32 or 16, got {factor_bits!r}")
+    return int(factor_bits)
+
+
 def offered(quantizer: Quantizer) -> bool:
     """Whether the factors of a quantizer's codes may share a word."""
     return quantizer.typical_energy is not None
@@ -121,6 +127,11 @@ def shortened(rows: _Rows, unbiased: bool) -> _Rows:
     energies = rows.energies + 2 * excess if unbiased else share**2 * rows.energies
     found = rows._replace(scales=stored, energies=energies, excess=excess)
     return found._replace(crosses=share * rows.crosses) if isinstance(found, EncodedResiduals) else found
+
+
+def scales_of(words: Words) -> Floats:
+    """The scales of words of any shape."""
+    return (words >> np.uint32(LEVEL_BITS) << np.uint32(_DROPPED)).view(np.float32)
 
 
 def rounded(scales: Floats) -> Floats:

@@ -22,7 +22,7 @@ _SCALE = np.uint32(0x7FFFFFFF >> LEVEL_BITS - 1 << LEVEL_BITS - 1)  # of a word 
 
 @inlined
 def put_factors(words, at, law, out, first, second):
-    """Write the scales of 16 words from element `at` on to out[first ..] and the shifts to out[second ..]; addresses."""
+    """Write the scales of 16 words from element `at` on to out[first ..], the shifts to out[second ..]; addresses."""
     word = words_at(words, at)
     scale = bits_as_floats(word >> splat(np.uint32(1)) & splat(_SCALE))
     level = low_as_floats(word, LEVEL_BITS)
@@ -35,7 +35,7 @@ def put_factors(words, at, law, out, first, second):
 
 @kernel
 def expand_factors(words, law, out):
-    """out (2, n) float32: scales and shifts of words (n,) uint32, n a multiple of 16; law = across, own, core float32."""
+    """out (2, n) float32: scales and shifts of words (n,) uint32, n a multiple of 16; law = (across, own, core)."""
     stored, numbers, where = start(words), start(law), start(out)
     for i in range(0, words.size, LANES):
         put_factors(stored, i, numbers, where, i, words.size + i)
