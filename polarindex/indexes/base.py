@@ -111,9 +111,10 @@ class Index(Attached, ABC):
     def __len__(self) -> int: ...
 
     def __repr__(self) -> str:
+        short = "" if self.factor_bits == 32 else f"factor_bits={self.factor_bits}, "
         return (
             f"{type(self).__name__}(dim={self.dim}, metric={self.metric!r}, bits={self.bits}, "
-            f"quantizer={self.quantizer_name!r}, n={len(self)})"
+            f"quantizer={self.quantizer_name!r}, {short}n={len(self)})"
         )
 
     @property

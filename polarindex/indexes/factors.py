@@ -50,8 +50,9 @@ class FactorLaw(NamedTuple):
         ValueError names the row, the first of which is row `start`, that no word holds.
         """
         wide = scales.astype(np.float64)
-        steps = wide * (self.across + self.own * wide)
-        wanted = np.divide(shifts - wide * wide * self.core, steps, out=np.zeros_like(shifts), where=steps > 0)
+        with np.errstate(invalid="ignore"):  # of a scale that is no number
+            steps = wide * (self.across + self.own * wide)
+            wanted = np.divide(shifts - wide * wide * self.core, steps, out=np.zeros_like(shifts), where=steps > 0)
         levels = np.copysign(np.rint(np.sqrt(np.maximum(np.abs(wanted) - 0.25, 0))), wanted)
         bad = np.flatnonzero(~((np.abs(levels) <= _STEPS) & (scales >= 0) & np.isfinite(scales)))
         if len(bad):
