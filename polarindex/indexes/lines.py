@@ -106,7 +106,7 @@ def best_by_lines(
     keys[scan.nq :] = np.inf  # nothing enters the heaps of the queries that fill up the last tile
     ids = np.full(keys.shape, EMPTY_ID, np.int64)
     step, room = min(scan.rows_at_once, arena.block_rows), None
-    if law is not None:  # floats of a whole call: with parts of 2^14 rows a query alone took 1.3 times as long, not 1.15
+    if law is not None:  # for a whole call: in parts of 2^14 rows a query alone took 1.3 times as long, so 1.15
         room = np.empty(2 * min(step, max(stop - start, 0) + PANEL), np.float32)
     for span in arena.spans(step, start, stop, whole_panels=True):
         go_on()

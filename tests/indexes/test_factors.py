@@ -96,7 +96,9 @@ def test_what_no_word_holds_is_an_error_that_names_the_row():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("quantizer", "bits"), [("eden", 1), ("eden", 4), ("drive", 1), ("turboquant", 2), ("trellis", 1)])
+@pytest.mark.parametrize(
+    ("quantizer", "bits"), [("eden", 1), ("eden", 4), ("drive", 1), ("turboquant", 2), ("trellis", 1)]
+)
 def test_no_row_is_refused_whatever_was_learned_from(metric, quantizer, bits):
     """Lengths over all that float32 squares, spikes, equal coordinates, and the zero row."""
     rng = np.random.default_rng(7)
@@ -189,7 +191,8 @@ def test_lists_are_the_formula_on_the_stored_words(metric):
     ((asked,),) = integer_queries(index.quantizer, queries - held.centroids.mu, coding.factor)
     dots = (asked.levels.astype(np.int64) @ levels.T).astype(np.int32)
     keys = reference.add_scores(dots, asked.gains, scales, np.tile(shifts, (len(q), 1)))
-    keys = keys + coding.offsets(queries - held.centroids.mu, np.arange(NLIST, dtype=np.int32), held.centroids)[:, numbers]
+    every = np.arange(NLIST, dtype=np.int32)
+    keys = keys + coding.offsets(queries - held.centroids.mu, every, held.centroids)[:, numbers]
     sign = np.float32(-1 if metric == "l2" else 1)
     similarities = (keys + coding.constants(queries, held.centroids)[:, None]).astype(np.float32)
     wanted, ids = best(similarities, held.rows.ids_at(places), 10)
@@ -239,7 +242,8 @@ def test_files_logs_and_maps_keep_words(make, tmp_path):
     wanted = index.search(q, 10, **everywhere)
     index.save(tmp_path / "i")
     manifest = json.loads((tmp_path / "i" / "manifest.json").read_text())
-    assert manifest["parameters"]["factor_bits"] == 16 and set(manifest["state"]["factors"]) == {"across", "own", "core"}
+    assert manifest["parameters"]["factor_bits"] == 16
+    assert set(manifest["state"]["factors"]) == {"across", "own", "core"}
     for how in ({}, {"mmap": True}):
         read = pi.load(tmp_path / "i", **how)
         assert read.parameters() == index.parameters()
