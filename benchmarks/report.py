@@ -175,8 +175,8 @@ def factors_table(result: dict[str, Any] | None) -> list[str]:
         *markdown(["", "", "bytes", *by_metric], rows),
         "",
         f"Bytes a vector, all stored, and R10@10, `factor_bits` 32 and 16, {result['sets'][0]['queries']:,} queries; "
-        f"{result['nlist']} lists, all probed. Of {len(changes)} differences the least is {min(changes):+.4f}, the largest "
-        f"{max(changes):+.4f}, the mean {sum(changes) / len(changes):+.5f}. "
+        f"{result['nlist']} lists, all probed. Of {len(changes)} differences the least is {min(changes):+.4f}, the "
+        f"largest {max(changes):+.4f}, the mean {sum(changes) / len(changes):+.5f}. "
         f"{facts['cpu']}; {versions(facts)}. Reproduce: `python -m {result['command']}`",
     ]
 
