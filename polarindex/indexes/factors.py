@@ -1,13 +1,13 @@
 """Scale and shift of a row in one word: which word stands for them, and what its rounding is balanced by.
 
-Scale      18 bits: a float32 without its sign and its last 13 bits, so any scale there can be, to 2^-11 of itself.
+Scale:     18 bits: a float32 without its sign and its last 13 bits, so any scale there can be, to 2^-11 of itself.
            What its rounding adds to <r, r_hat> is taken out of the energy of a squared distance, and of cosine's shift:
            a query at r is as exact as with 32 bits, one near r nearly so. Inner products have no such query: estimates
            are off by up to 2^-11 of themselves.
-Shift      14 bits, relative to the scale:  shift = scale * ((across + own * scale) * t |t| + core * scale).
+Shift:     14 bits, relative to the scale:  shift = scale * ((across + own * scale) * t |t| + core * scale).
            E / scale^2, with E the energy, depends on the code alone and is nearly the same for all rows: `core` is what
            it is for most. So steps are squares, fine near 0, where rows are many.
-Never      a row that does not fit. E / scale^2 <= |levels|^2 <= 127^2 dims, and all else that a shift holds is at most
+Never:     a row that does not fit. E / scale^2 <= |levels|^2 <= 127^2 dims, and all else that a shift holds is at most
            the length of the centre, or of a list's centroid, times scale * 127 sqrt(dims): `own` and `across` reach
            that far, whatever rows come later. Scales under 2^-126 are 0.
 Not here:  words as floats again (kernels/factors.py)."""
@@ -30,6 +30,7 @@ FACTOR_BITS = 32, 16
 _STEPS = 2 ** (LEVEL_BITS - 1) - 1  # of a level, either side of 0
 _DROPPED = LEVEL_BITS - 1  # bits of a scale
 _ROUNDING = 2.0 ** (_DROPPED - 24)  # of a scale, relative
+_LARGEST = float(np.finfo(np.float32).max)
 _ROOM = 1.01  # times what a shift may be: for its own roundings and the scale's
 
 Floats = NDArray[np.float32]
@@ -78,10 +79,8 @@ class FactorLaw(NamedTuple):
     @classmethod
     def of_state(cls, given: dict[str, Any]) -> FactorLaw:
         """The law that `_asdict` told a file of; an error where that is none."""
-        law = cls(*(checks.real(given[name], name) for name in cls._fields))
-        if min(law.across, law.own) < 0:
-            raise ValueError(f"across and own must be at least 0, got {law.across} and {law.own}")
-        return law
+        across, own = (checks.real(given[name], name, 0, _LARGEST) for name in ("across", "own"))
+        return cls(across, own, checks.real(given["core"], "core", -_LARGEST, _LARGEST))
 
 
 def checked_factor_bits(factor_bits: Any) -> int:

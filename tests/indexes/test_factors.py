@@ -90,9 +90,11 @@ def test_what_no_word_holds_is_an_error_that_names_the_row():
         law.words(np.array([1, np.inf, 1], np.float32), np.zeros(3), 40)
     with pytest.raises(ValueError, match="row 40 "):
         law.words(rounded(np.array([-1, 1, 1], np.float32)), np.zeros(3), 40)
-    for bad in ({"across": 1.0, "own": 1.0}, {"across": "1", "own": 0, "core": 0}, {"across": 1, "own": -1, "core": 0}):
+    good = {"across": 1.0, "own": 1.0, "core": -1.0}
+    assert FactorLaw.of_state(good) == FactorLaw(1.0, 1.0, -1.0)
+    for wrong in ({"across": "1"}, {"own": -1}, {"across": 1e39}, {"core": float("nan")}, {"core": None}):
         with pytest.raises((KeyError, TypeError, ValueError)):
-            FactorLaw.of_state(bad)
+            FactorLaw.of_state(good | wrong)
 
 
 @pytest.mark.parametrize("metric", METRICS)
