@@ -185,6 +185,34 @@ def trellis_table(result: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def factors_table(result: dict[str, Any] | None) -> list[str]:
+    """R10@10 and bytes with scales and shifts of 32 and of 16 bits: sets and codes down, metrics across."""
+    if result is None:
+        return [NOT_YET.format("factors")]
+    rows: list[list[str]] = []
+    changes: list[float] = []
+    for data in result["sets"]:
+        head = f"{data['set']}, {data['rows']:,} × {data['dim']}"
+        cells: dict[tuple[str, str, int], dict[str, Any]] = {}
+        for cell in data["cells"]:
+            cells.setdefault((cell["kind"], cell["quantizer"], cell["bits"]), {})[cell["metric"]] = cell
+        for (kind, name, bits), by_metric in cells.items():
+            some = by_metric["l2"]
+            found = [f"{cell['recall_32']:.4f}, {cell['recall_16']:.4f}" for cell in by_metric.values()]
+            changes += [cell["recall_16"] - cell["recall_32"] for cell in by_metric.values()]
+            rows.append([head, f"{kind}, {name} {bits}", f"{some['bytes_32']:g}, {some['bytes_16']:g}", *found])
+            head = ""
+    facts = result["environment"]
+    return [
+        *markdown(["", "", "bytes", *by_metric], rows),
+        "",
+        f"Bytes a vector, all stored, and R10@10, `factor_bits` 32 and 16, {result['sets'][0]['queries']:,} queries; "
+        f"{result['nlist']} lists, all probed. Of {len(changes)} differences the least is {min(changes):+.4f}, the "
+        f"largest {max(changes):+.4f}, the mean {sum(changes) / len(changes):+.5f}. "
+        f"{facts['cpu']}; {versions(facts)}. Reproduce: `python -m {result['command']}`",
+    ]
+
+
 def storage_table(result: dict[str, Any] | None) -> list[str]:
     """Milliseconds of what is done with files: acts and libraries down, indexes across."""
     if result is None:
@@ -421,6 +449,8 @@ def made(name: str) -> list[str]:
             return trellis_errors_table(newest("trellis"))
         case "trellis":
             return trellis_table(newest("trellis"))
+        case "factors":
+            return factors_table(newest("factors"))
         case "storage":
             return storage_table(newest("storage"))
         case "out-of-core":
@@ -457,8 +487,9 @@ def filled(text: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    shown = "benchmarks", "claims", "comparison", "gpu", "guide/choosing", "how/spectral", "how/trellis", "scale"
-    names = ("README.md", *(f"docs/{page}.md" for page in shown))
+    shown = "benchmarks", "claims", "comparison", "gpu", "guide/choosing", "scale"
+    how = "how/codes", "how/spectral", "how/trellis"
+    names = ("README.md", *(f"docs/{page}.md" for page in (*shown, *how)))
     return {ROOT / name: (ROOT / name).read_text() for name in names}
 
 

@@ -33,9 +33,10 @@ class Saved:
         self.mu, self.centroids = arrays["centre"], arrays.get("centroids")
         self.flat = self.manifest.get("kind", "flat") == "flat"
         state = self.manifest["state"]
-        rows = flat_rows(arrays, segment["rows"]) if self.flat else list_rows(arrays, state, self.stage["words"])
+        law = state.get("factors")
+        rows = flat_rows(arrays, segment["rows"], law) if self.flat else list_rows(arrays, state, self.stage["words"])
         for n, changes in read_log(Path(folder), self.manifest.get("log")):
-            rows = changed_flat(rows, n, changes) if self.flat else changed_lists(rows, n, changes)
+            rows = changed_flat(rows, n, changes, law) if self.flat else changed_lists(rows, n, changes, law)
         self.rows, self.ids, self.n = rows, rows["ids"], len(rows["ids"])
 
     def scores(self, q: np.ndarray) -> np.ndarray:
@@ -125,23 +126,36 @@ def read_log(folder: Path, log: dict | None) -> list[tuple[int, Rows]]:
 # --- rows
 
 
-def flat_rows(arrays: Rows, n: int) -> Rows:
+def factors(words: np.ndarray, law: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and shifts (n,) float32 of words (n,) uint32."""
+    scale = (words >> np.uint32(14) << np.uint32(13)).view(np.float32)
+    t = (words & 0x3FFF).astype(np.int64)
+    t = np.where(t < 8192, t, t - 16384)
+    across, own, core = (np.float32(law[name]) for name in ("across", "own", "core"))
+    return scale, scale * ((across + own * scale) * (t * np.abs(t)).astype(np.float32) + core * scale)
+
+
+def flat_rows(arrays: Rows, n: int, law: dict | None) -> Rows:
     names = sorted(name for name in arrays if name.startswith("codes"))
     parts = [arrays[name] for name in names]
     plain = [part.transpose(0, 2, 1).reshape(-1, part.shape[1]) if part.ndim == 3 else part for part in parts]
     rows = {name: arrays[name] for name in ("originals", "original_scales") if name in arrays}
+    if law is None:
+        scales, shifts = arrays["scales"][:, 0], arrays.get("shifts", np.zeros(n, np.float32))
+    else:
+        scales, shifts = factors(arrays["factors"], law)
     return rows | {
         "codes": np.concatenate([part[:n] for part in plain], axis=1),
-        "scales": arrays["scales"][:, 0],
-        "shifts": arrays.get("shifts", np.zeros(n, np.float32)),
+        "scales": scales,
+        "shifts": shifts,
         "ids": arrays.get("ids", np.arange(n)),
     }
 
 
-def changed_flat(rows: Rows, n: int, arrays: Rows) -> Rows:
+def changed_flat(rows: Rows, n: int, arrays: Rows, law: dict | None) -> Rows:
     """The rows after a record: n, of which it has some."""
     at = arrays["positions"]
-    changes = flat_rows({"ids": at} | arrays, len(at))
+    changes = flat_rows({"ids": at} | arrays, len(at), law)
     after = {}
     for name, column in rows.items():
         after[name] = np.zeros((n, *column.shape[1:]), column.dtype)
@@ -160,18 +174,23 @@ def list_rows(arrays: Rows, state: dict, words: int) -> Rows:
             page += 1
     at = np.array(places, int)
     rows = pages.transpose(0, 2, 1).reshape(-1, pages.shape[1])[at]
-    scales, shifts = (np.ascontiguousarray(rows[:, words + i]).view(np.float32) for i in range(2))
-    ids = rows[:, words + 2].astype(np.int64)
+    after = words + 2
+    if "factors" in state:
+        after = words + 1
+        scales, shifts = factors(np.ascontiguousarray(rows[:, words]), state["factors"])
+    else:
+        scales, shifts = (np.ascontiguousarray(rows[:, words + i]).view(np.float32) for i in range(2))
+    ids = rows[:, after].astype(np.int64)
     if state["wide_ids"]:
-        ids |= rows[:, words + 3].astype(np.int64) << 32
+        ids |= rows[:, after + 1].astype(np.int64) << 32
     kept = {name: arrays[name][at] for name in ("originals", "original_scales") if name in arrays}
     numbers = {"ids": ids, "lists": np.array(lists, int)}
     return kept | numbers | {"codes": rows[:, :words], "scales": scales, "shifts": shifts}
 
 
-def changed_lists(rows: Rows, n: int, arrays: Rows) -> Rows:
+def changed_lists(rows: Rows, n: int, arrays: Rows, law: dict | None) -> Rows:
     """The rows after a record: those whose ids it has are gone, or others now."""
-    scales, shifts = arrays["factors"].T
+    scales, shifts = arrays["factors"].T if law is None else factors(arrays["factors"][:, 0], law)
     stays = ~np.isin(rows["ids"], np.concatenate([arrays["ids"], arrays["removed"]]))
     changes = arrays | {"scales": scales, "shifts": shifts}
     after = {name: np.concatenate([column[stays], changes[name]]) for name, column in rows.items()}

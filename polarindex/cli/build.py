@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from polarindex.sweep.stacked import Show, Stacked
 
 _CODES = "plain, or spectral: principal axes are learned and --bits may be any number from 0.25 to 8."
+_FACTORS = "Bits of each row's scale and shift beside its code: 32, or 16 for 4 bytes a vector less."
 _STORE = "Keep the vectors for exact re-ranking: none, float32, float16, int8."
 _SHARDS = "Make a sharded index of so many directories, in little memory; a build that was cut off goes on."
 _MEMORY = "With shards: what each process may take, such as 600MB or 4GiB; not given: 2GiB."
@@ -37,6 +38,7 @@ def build(
     nlist: Annotated[int | None, typer.Option(help="Lists of an ivf; not given: by the number of rows.")] = None,
     store: Annotated[str, typer.Option(help=_STORE, autocompletion=options.stores)] = "none",
     spill: Annotated[float | None, typer.Option(help="Of an ivf: share of rows that lie in two lists.")] = None,
+    factor_bits: Annotated[int, typer.Option("--factor-bits", help=_FACTORS)] = 32,
     ids: options.Ids = None,
     keys: options.Keys = None,
     text: options.Text = None,
@@ -76,7 +78,8 @@ def build(
         texts = {"--keys": keys, "--text": text, "--metadata": metadata or None}
         sharded.refuse({**texts, "--train": train, "--spill": spill, "--overwrite": overwrite or None})
         parameters = {"metric": metric, "bits": bits, "quantizer": quantizer, "store": store, "seed": seed}
-        wanted = {**parameters, "codes": codes, "kind": index, "nlist": nlist, "num_shards": shards}
+        parameters |= {"codes": codes, "factor_bits": factor_bits}
+        wanted = {**parameters, "kind": index, "nlist": nlist, "num_shards": shards}
         sharded.build(files, out, wanted, ids, memory, processes, threads, engine, json)
         return
     for name, value in (("--memory", memory), ("--processes", processes), ("--engine", engine)):
@@ -84,6 +87,7 @@ def build(
             raise ValueError(f"{name} is of an index in shards; give --shards too, or leave it out")
     with limited(threads), opened(files) as rows:
         how = {"metric": metric, "bits": bits, "quantizer": quantizer, "seed": seed, "store": store, "codes": codes}
+        how["factor_bits"] = factor_bits
         made = _empty(rows.shape[1], index, nlist, spill, how)
         if train is not None and train < 1:
             raise ValueError(f"--train must be at least 1, got {train}")

@@ -97,6 +97,10 @@ def _learned(facts: dict[str, Any]) -> str:
     return f", spectral (axes x bits: {widths}; {100 * found['head_learned']:.0f} % of the energy in the first{now})"
 
 
+def _words(facts: dict[str, Any]) -> str:
+    return ", scale and shift in one word" if facts.get("factor_bits") == 16 else ""
+
+
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
     megabytes = "{:,.1f} MB".format
     log = f"{megabytes(facts['log_bytes'] / 1e6)} of {facts['log_records']} syncs"
@@ -106,7 +110,7 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
         "rows": f"{facts['n']:,}",
         "dimensions": f"{facts['dim']:,}",
         "metric": facts["metric"],
-        "codes": f"{facts['quantizer']}, {facts['bits']} bits{_learned(facts)}, seed {facts['seed']}",
+        "codes": f"{facts['quantizer']}, {facts['bits']} bits{_learned(facts)}{_words(facts)}, seed {facts['seed']}",
         "stored vectors": facts["store"],
         "bytes a vector": f"{facts['bytes_per_vector']:,.4g}, which are {facts['bits_per_dim']:.2f} bits a dimension",
         "in memory": megabytes(facts["nbytes"] / 1e6),

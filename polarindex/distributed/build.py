@@ -57,6 +57,7 @@ def build(
     store: str = "none",
     scan_bits: int | None = None,
     codes: str = "plain",
+    factor_bits: int = 32,
     ids: Any = None,
     column: str | None = None,
     memory: int = MEMORY,
@@ -80,7 +81,7 @@ def build(
     num_shards : int
         Directories, which may be 1. Rows lie in them by their ids (distributed/routing.py).
     kind : {"ivf", "flat"}
-    metric, bits, quantizer, nlist, seed, center, store, scan_bits, codes
+    metric, bits, quantizer, nlist, seed, center, store, scan_bits, codes, factor_bits
         As of IVFIndex and FlatIndex. nlist="auto" is chosen by the rows of one shard, which is searched alone. The
         centre of a flat index is the mean of a sample, and spectral codes' axes are those of the sample.
     ids : (n,) array-like of int, or str, optional
@@ -135,7 +136,7 @@ def build(
     if kind == "flat" and (nlist != "auto" or scan_bits is not None):
         raise ValueError("nlist and scan_bits are of an inverted file; give kind='ivf' too, or leave them out")
     parameters = {"metric": metric, "bits": bits, "quantizer": quantizer, "seed": seed, "center": center}
-    parameters |= {"store": store, "codes": codes}
+    parameters |= {"store": store, "codes": codes, "factor_bits": factor_bits}
     if kind == "ivf":
         parameters["scan_bits"] = scan_bits
     name = ids if isinstance(ids, str) else None

@@ -66,7 +66,7 @@ class GpuCoding(Coding):
             if not np.sqrt(found.sums[0].max()) + shift < _SHORT:
                 for start, x in source.chunks(None, part.start, part.stop):
                     self.codable(x, source.name, start)
-            columns = self.columns_of(self._quantizer().of_sums(found.words, found.sums))
+            columns = self.columns_of(self._quantizer().of_sums(found.words, found.sums), centre, part.start)
             if self.store != "none":
                 columns |= pack_originals(part.given(), self.store, part.start)
             if not centre.frozen:

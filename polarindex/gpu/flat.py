@@ -34,8 +34,8 @@ class GpuFlatIndex(FlatIndex):
 
     Parameters
     ----------
-    dim, metric, bits, quantizer, seed, center, store
-        As of FlatIndex.
+    dim, metric, bits, quantizer, seed, center, store, factor_bits
+        As of FlatIndex. The device has scales and shifts of 32 bits.
     device : int or sequence of int
         Which GPU, or several of this host: each has a share of the rows, and they are searched at the same time.
     memory : int, optional
@@ -72,10 +72,11 @@ class GpuFlatIndex(FlatIndex):
         center: bool = True,
         store: str = "none",
         *,
+        factor_bits: int = 32,
         device: int | Sequence[int] = 0,
         memory: int | None = None,
     ) -> None:
-        super().__init__(dim, metric, bits, quantizer, seed, center, store)
+        super().__init__(dim, metric, bits, quantizer, seed, center, store, factor_bits=factor_bits)
         self._attach(device, memory)
 
     @classmethod
@@ -178,7 +179,8 @@ class GpuFlatIndex(FlatIndex):
         def prepared(group: Ids, on: Device) -> Callable[[Any, slice], Prepare]:
             return self._prepared(queries if len(groups) == 1 else queries[group], on)
 
-        keys, ids = self._copies.best(self._arena, groups, len(queries), k, prepared)
+        law = self._coding.centre.law
+        keys, ids = self._copies.best(self._arena, law, groups, len(queries), k, prepared)
         return self._coding.ordered(keys, ids, self._coding.constants(queries)), ids
 
     def _prepared(self, queries: Floats, on: Device) -> Callable[[Any, slice], Prepare]:

@@ -39,8 +39,8 @@ class GpuIVFIndex(IVFIndex):
 
     Parameters
     ----------
-    dim, metric, bits, quantizer, nlist, seed, center, store, scan_bits
-        As of IVFIndex.
+    dim, metric, bits, quantizer, nlist, seed, center, store, scan_bits, factor_bits
+        As of IVFIndex. The device has scales and shifts of 32 bits.
     spill : float
         0: a GPU index has every row in one list.
     device : int
@@ -79,9 +79,12 @@ class GpuIVFIndex(IVFIndex):
         spill: float = 0.0,
         scan_bits: int | None = None,
         *,
+        factor_bits: int = 32,
         device: int = 0,
     ) -> None:
-        super().__init__(dim, metric, bits, quantizer, nlist, seed, center, store, spill, scan_bits)
+        super().__init__(
+            dim, metric, bits, quantizer, nlist, seed, center, store, spill, scan_bits, factor_bits=factor_bits
+        )
         _check(self)
         self._attach(device)
 

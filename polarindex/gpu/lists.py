@@ -163,7 +163,7 @@ class ListMirror:
         changed = self._changed_pages(ids)
         self._reserve(cp, rows.places // PANEL)
         for at in range(0, len(changed), _STEP):
-            self._send(cp, rows, changed[at : at + _STEP], ids)
+            self._send(cp, rows, centroids, changed[at : at + _STEP], ids)
         self._sent, self._centroids = ids, centroids
         self._stale.clear()
         sizes = -(-rows.sizes // PANEL)
@@ -220,7 +220,7 @@ class ListMirror:
     def _page_bytes(self) -> int:
         return self.layout.tile_bytes * PANEL // TILE
 
-    def _send(self, cp: Any, lists: Lists, numbers: Ids, ids: Ids) -> None:
+    def _send(self, cp: Any, lists: Lists, centroids: Centroids, numbers: Ids, ids: Ids) -> None:
         pages = self._pages
         if pages is None:
             raise RuntimeError("pages are sent where there is no room")
@@ -228,12 +228,12 @@ class ListMirror:
         words, mine = lists.rows(places), ids[places]
         there = mine != EMPTY_ID
         words[~there] = 0
-        factors = lists.factors_of(words)
+        scales, shifts = self._coding.scales(words)[:, 0], self._coding.shifts(words, centroids)
         codes = packable(self._stage, self.layout, self._coding.code_words(words))
         where = cp.asarray(places)
         self._pack(cp, self.layout, codes, where, pages.codes)
-        pages.scales[where] = cp.asarray(np.where(there, factors[:, 0], np.float32(0)))
-        pages.shifts[where] = cp.asarray(np.where(there, factors[:, -1], np.float32(-np.inf)))
+        pages.scales[where] = cp.asarray(np.where(there, scales, np.float32(0)))
+        pages.shifts[where] = cp.asarray(np.where(there, shifts, np.float32(-np.inf)))
         pages.ids[where] = cp.asarray(mine)
         if pages.originals is None:
             return

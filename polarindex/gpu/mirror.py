@@ -27,6 +27,7 @@ from polarindex.gpu.source import source
 from polarindex.gpu.tiles import Tiles
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.changes import Changes, Numbers
+from polarindex.indexes.factors import FactorLaw
 from polarindex.indexes.scan import span_words
 from polarindex.quantizers import Quantizer
 
@@ -100,11 +101,14 @@ class Mirror:
         self._stale.note_everything()
 
     @contextmanager
-    def current(self, arena: Arena) -> Iterator[Rows]:
-        """The rows of the arena as it is, on the device; nobody else uses it meanwhile."""
+    def current(self, arena: Arena, law: FactorLaw | None = None) -> Iterator[Rows]:
+        """The rows of the arena as it is, on the device; nobody else uses it meanwhile.
+
+        law : of its words of factors, which become floats when they are sent
+        """
         with self._lock:
             with self.device.use("copying rows to it") as cp:
-                self._follow(cp, arena)
+                self._follow(cp, arena, law)
             held = self._held
             if held is None:
                 raise RuntimeError("rows are searched where there are none")
@@ -122,8 +126,11 @@ class Mirror:
 
     # --- following
 
-    def _follow(self, cp: Any, arena: Arena) -> None:
-        names: list[str] = [name for name in ("scales", "shifts", "ids") if name in arena.columns]
+    def _follow(self, cp: Any, arena: Arena, law: FactorLaw | None) -> None:
+        kinds = {name: column.dtype for name, column in arena.columns.items() if name in ("scales", "shifts", "ids")}
+        if law is not None:
+            kinds = {"scales": np.dtype(np.float32), "shifts": np.dtype(np.float32), **kinds}
+        names = list(kinds)
         held = None if self._stale.everything else self._held
         if held and set(names) != set(held.columns) and not self._may_add_ids(cp, names, held):
             held = None
@@ -132,9 +139,9 @@ class Mirror:
         start = 0 if held is None else min(self._n, n)
         if held and "ids" in names and "ids" not in held.columns:  # since the first removal
             held.columns["ids"] = self._sent_column(cp, arena, "ids", start, held.room)
-        start = self.reserve(cp, n, {name: arena.columns[name].dtype for name in names}, keep=start)
-        self._send_range(cp, arena, names, start, n)
-        self._send_some(cp, arena, names, numbers[numbers < start])
+        start = self.reserve(cp, n, kinds, keep=start)
+        self._send_range(cp, arena, law, names, start, n)
+        self._send_some(cp, arena, law, names, numbers[numbers < start])
         if self.beyond:
             cp.cuda.get_current_stream().synchronize()  # what is on the host is read by another stream
         self._n = n
@@ -197,24 +204,29 @@ class Mirror:
         """Whether what is held lacks ids alone, and they fit beside it."""
         return set(names) == {*held.columns, "ids"} and self.nbytes + 8 * held.room <= self._limit(cp)
 
-    def _send_range(self, cp: Any, arena: Arena, names: list[str], start: int, stop: int) -> None:
+    def _send_range(
+        self, cp: Any, arena: Arena, law: FactorLaw | None, names: list[str], start: int, stop: int
+    ) -> None:
         head = min(stop, -(-start // TILE) * TILE)
-        self._send_some(cp, arena, names, np.arange(start, head))  # spans begin at whole panels
+        self._send_some(cp, arena, law, names, np.arange(start, head))  # spans begin at whole panels
         for row, position, count in self.share.ranges(head, stop):
             for span in arena.spans(_STEP, position, position + count):
                 first = row + span.start - position
                 self.pack(cp, self._packable(span_words(self._quantizer, span)), None, first)
-                for name in names:
-                    self.column(name)[first : first + span.rows] = cp.asarray(_flat(span.arrays[name]))
+                for name, values in _floats(span.arrays, law, names).items():
+                    self.column(name)[first : first + span.rows] = cp.asarray(values)
 
-    def _send_some(self, cp: Any, arena: Arena, names: list[str], numbers: Numbers) -> None:
+    def _send_some(
+        self, cp: Any, arena: Arena, law: FactorLaw | None, names: list[str], numbers: Numbers
+    ) -> None:
         for begin in range(0, len(numbers), _STEP):
             some = numbers[begin : begin + _STEP]
             rows, positions = cp.asarray(some), self.share.positions(some)
             parts = [arena.take(f"codes{i}", positions) for i in range(len(self._quantizer.parts))]
             self.pack(cp, self._packable(np.concatenate(parts, axis=1)), some, 0)
-            for name in names:
-                self.column(name)[rows] = cp.asarray(_flat(arena.take(name, positions)))
+            taken = {name: arena.take(name, positions) for name in ("factors", *names) if name in arena.columns}
+            for name, values in _floats(taken, law, names).items():
+                self.column(name)[rows] = cp.asarray(values)
 
     def _packable(self, words: Words) -> Words:
         return packable(self._quantizer.stages[0], self.layout, words)
@@ -266,3 +278,11 @@ class Mirror:
 def _flat(column: NDArray[Any]) -> NDArray[Any]:
     """Scales come as (n, 1)."""
     return np.ascontiguousarray(column.reshape(-1))
+
+
+def _floats(arrays: dict[str, NDArray[Any]], law: FactorLaw | None, names: list[str]) -> dict[str, NDArray[Any]]:
+    """Columns of some rows as the device has them: words of factors are two."""
+    found = {name: _flat(arrays[name]) for name in names if name in arrays}
+    if law is not None:
+        found["scales"], found["shifts"] = law.floats(_flat(arrays["factors"]))
+    return found

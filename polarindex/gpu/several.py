@@ -22,6 +22,7 @@ from polarindex.gpu.share import Share
 from polarindex.gpu.streamed import StreamedSearch
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.changes import Numbers
+from polarindex.indexes.factors import FactorLaw
 from polarindex.indexes.filters import Group
 from polarindex.indexes.scan import merged
 from polarindex.kernels.limits import EMPTY_ID
@@ -59,10 +60,12 @@ class Copies:
         for mirror in self:
             mirror.note_everything()
 
-    def best(self, arena: Arena, groups: list[Group], nq: int, k: int, prepared: Prepared) -> tuple[Floats, Ids]:
+    def best(
+        self, arena: Arena, law: FactorLaw | None, groups: list[Group], nq: int, k: int, prepared: Prepared
+    ) -> tuple[Floats, Ids]:
         """Keys (nq, k) float32 and ids (nq, k), best first; empty places are -inf and EMPTY_ID."""
         mirrors = [mirror for mirror in self if mirror.share.count(arena.n)]
-        found = in_turn([(mirror.device, _best(mirror, arena, groups, nq, k, prepared)) for mirror in mirrors])
+        found = in_turn([(mirror.device, _best(mirror, arena, law, groups, nq, k, prepared)) for mirror in mirrors])
         return found[0] if len(found) == 1 else merged(found)
 
 
@@ -85,11 +88,11 @@ def in_turn(searches: list[tuple[Device, Turns[T]]]) -> list[T]:
 
 
 def _best(
-    mirror: Mirror, arena: Arena, groups: list[Group], nq: int, k: int, prepared: Prepared
+    mirror: Mirror, arena: Arena, law: FactorLaw | None, groups: list[Group], nq: int, k: int, prepared: Prepared
 ) -> Turns[tuple[Floats, Ids]]:
     """The best of one device's rows."""
     keys, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
-    with mirror.current(arena) as rows:
+    with mirror.current(arena, law) as rows:
         kind = Search if rows.beyond is None else StreamedSearch
         for group, allowed in groups:
             mask = None if allowed is None else mirror.share.of_mask(allowed, arena.n)

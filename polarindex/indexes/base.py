@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from polarindex import checks
 from polarindex.indexes.attached import Attached
 from polarindex.indexes.coding import METRICS
+from polarindex.indexes.factors import checked_factor_bits, offered
 from polarindex.indexes.graph import SCORINGS, KnnGraph, knn_graph
 from polarindex.indexes.ids import IdMap, Ids, ListIds
 from polarindex.indexes.originals import STORES
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 CODES = ("plain", "spectral")
 _LARGEST_K = 2**31 - 1
 _RERANK = 4  # candidates a result, where originals are stored
-_ADDED = ("codes", "plain"), ("spill", 0)  # parameters of later versions, as by default
+_ADDED = ("codes", "plain"), ("spill", 0), ("factor_bits", 32)  # parameters of later versions, as by default
 
 Floats = NDArray[np.float32]
 
@@ -47,7 +48,16 @@ class Index(Attached, ABC):
     kind: ClassVar[str]
 
     def __init__(
-        self, dim: int, metric: str, bits: float, quantizer: str, seed: int, center: bool, store: str, codes: str
+        self,
+        dim: int,
+        metric: str,
+        bits: float,
+        quantizer: str,
+        seed: int,
+        center: bool,
+        store: str,
+        codes: str,
+        factor_bits: int,
     ) -> None:
         self.codes = checks.choice(codes, "codes", CODES)
         self._spectral: float | None = None
@@ -68,6 +78,11 @@ class Index(Attached, ABC):
         widest = max(stage.map.dims for stage in self.quantizer.stages)
         if widest > MAX_DIMS:
             raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
+        self.factor_bits = checked_factor_bits(factor_bits)
+        if self.factor_bits == 16 and self._spectral is not None:
+            raise ValueError("factor_bits=16 is for codes='plain'; spectral codes have scales of 16 bits anyway")
+        if self.factor_bits == 16 and not offered(self.quantizer):
+            raise ValueError(f"factor_bits=16 is not offered for quantizer={quantizer!r}, bits={bits}")
         self._gate = Gate()
         self._version = 0  # changes whenever rows do
 
@@ -102,9 +117,10 @@ class Index(Attached, ABC):
     def __len__(self) -> int: ...
 
     def __repr__(self) -> str:
+        short = "" if self.factor_bits == 32 else f"factor_bits={self.factor_bits}, "
         return (
             f"{type(self).__name__}(dim={self.dim}, metric={self.metric!r}, bits={self.bits}, "
-            f"quantizer={self.quantizer_name!r}, n={len(self)})"
+            f"quantizer={self.quantizer_name!r}, {short}n={len(self)})"
         )
 
     @property
@@ -142,6 +158,7 @@ class Index(Attached, ABC):
             "center": self.center,
             "store": self.store,
             "codes": self.codes,
+            "factor_bits": self.factor_bits,
         }
 
     # --- changing it

@@ -6,6 +6,7 @@
 Law:       g = <q', r_hat> = sum over stages of  scale * <A q', levels>;
            l2              |q'|^2 + E - 2 g         key = shift + 2 g, shift = -E    (E: quantizers.base.Encoded)
            ip, cosine      <q, mu> + <mu, r> + g    key = shift + g,   shift = <mu, r>
+Words:     with factor_bits=16 scale and shift are one column of words, `factors` (factors.py).
 Why mu:    only <q', r> is estimated, so the error is proportional to |x - mu|; and because R (q - mu) is made int8,
            not R q, that holds for data far from the origin too.
 """
@@ -23,6 +24,7 @@ from polarindex import kernels
 from polarindex.checks import VectorSource
 from polarindex.codes import Words, float_scales, upper_halves, upper_halves_above
 from polarindex.indexes.arena import Arena, Column, Positions
+from polarindex.indexes.factors import FactorLaw, law_of, shortened
 from polarindex.indexes.originals import original_columns, pack_originals
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.quantizers import Quantizer, spectral
@@ -47,12 +49,14 @@ class Centre(NamedTuple):
         Of rows less mu; a spectral one is learned together with it.
     energy_removed : float
         The share of mean |x|^2 that subtracting mu takes away, on the rows it was learned from.
+    law : what words of scales and shifts mean; None where these are columns of their own
     """
 
     mu: Floats
     frozen: bool
     quantizer: Quantizer
     energy_removed: float = 0.0
+    law: FactorLaw | None = None
 
 
 class Sample:
@@ -79,10 +83,17 @@ class Coding:
     """How one index codes rows and reads keys: metric, store, and the centre and quantizer of the moment.
 
     spectral : the bits of the spectral quantizer that is to be learned together with the centre; None for none.
+    short : whether scale and shift are one word
     """
 
     def __init__(
-        self, quantizer: Quantizer, metric: str, store: str, center: bool, spectral: float | None = None
+        self,
+        quantizer: Quantizer,
+        metric: str,
+        store: str,
+        center: bool,
+        spectral: float | None = None,
+        short: bool = False,
     ) -> None:
         self.metric = metric
         self.store = store
@@ -91,7 +102,13 @@ class Coding:
         self.code = quantizer.name  # of a spectral quantizer's segments
         self.shifted = metric == "l2" or center  # without a centre, <mu, r> is 0 for ever and not stored
         frozen = not center and spectral is None
-        self.centre = Centre(np.zeros(quantizer.dim, np.float32), frozen, quantizer)
+        self.short = short
+        self.centre = self.centre_at(np.zeros(quantizer.dim, np.float32), frozen, quantizer)
+
+    def centre_at(self, mu: Floats, frozen: bool, quantizer: Quantizer, energy_removed: float = 0.0) -> Centre:
+        """The centre at mu."""
+        law = law_of(quantizer, self.metric, mu) if self.short else None
+        return Centre(mu, frozen, quantizer, energy_removed, law)
 
     @property
     def quantizer(self) -> Quantizer:
@@ -107,18 +124,20 @@ class Coding:
     def columns(self) -> dict[str, Column]:
         """The arena's columns; "held" are rows kept as float32 until the centre is frozen."""
         float32, columns = np.dtype(np.float32), self.code_columns(self.quantizer)
-        if self.shifted:
+        if self.shifted and not self.short:
             columns["shifts"] = Column(float32)
         if not self.centre.frozen:
             columns["held"] = Column(float32, (self.quantizer.dim,))
         return columns | original_columns(self.store, self.quantizer.dim)
 
     def code_columns(self, quantizer: Quantizer) -> dict[str, Column]:
-        """The columns of a quantizer's codes, scales and lengths of tails."""
+        """The columns of a quantizer's codes, scales and lengths of tails, or of codes and words of factors."""
         codes = {
             f"codes{i}": Column(np.dtype(np.uint32), (part.words,), part.lined)
             for i, part in enumerate(quantizer.parts)
         }
+        if self.short:
+            return codes | {"factors": Column(np.dtype(np.uint32))}
         kind = np.dtype(np.uint16 if quantizer.short_scales else np.float32)
         columns = {**codes, "scales": Column(kind, (len(quantizer.stages),), quantizer.segmented)}
         return columns if quantizer.head == len(quantizer.stages) else columns | {"tails": Column(np.dtype(np.uint16))}
@@ -154,26 +173,32 @@ class Coding:
     def coded_columns(self, rows: Floats, centre: Centre, start: int = 0) -> Columns:
         """Codes, scales and shifts of codable rows (n, dim) against a centre; `start` numbers the first in messages."""
         quantizer = centre.quantizer
-        return self.columns_of(quantizer.encode_rows(rows, integer=True, start=start, mu=centre.mu), quantizer)
+        return self.columns_of(quantizer.encode_rows(rows, integer=True, start=start, mu=centre.mu), centre, start)
 
-    def columns_of(self, encoded: Encoded, quantizer: Quantizer | None = None) -> Columns:
-        """Codes, scales and shifts of rows encoded by a quantizer (default: that of the moment)."""
-        quantizer = quantizer or self.quantizer
+    def columns_of(self, encoded: Encoded, centre: Centre, start: int = 0) -> Columns:
+        """Codes, scales and shifts of rows encoded against a centre; `start` numbers the first in messages."""
+        quantizer = centre.quantizer
         columns: Columns = {
             f"codes{i}": encoded.words[:, part.first : part.first + part.words]
             for i, part in enumerate(quantizer.parts)
         }
+        if centre.law is not None:
+            encoded = shortened(encoded, quantizer.unbiased)
+            columns["factors"] = centre.law.words(encoded.scales[:, 0], self._shifts(encoded), start)
+            return columns
         columns["scales"] = upper_halves(encoded.scales) if quantizer.short_scales else encoded.scales
         if encoded.tails is not None:
             columns["tails"] = upper_halves_above(encoded.tails)
-        if self.metric == "l2":
-            columns["shifts"] = (-encoded.energies).astype(np.float32)
-        elif self.shifted:
-            offsets = encoded.offsets
-            if encoded.excess is not None and self.metric == "cosine":  # a near query has about the length of r
-                offsets = offsets - encoded.excess
-            columns["shifts"] = offsets.astype(np.float32)
+        if self.shifted:
+            columns["shifts"] = self._shifts(encoded).astype(np.float32)
         return columns
+
+    def _shifts(self, encoded: Encoded) -> Doubles:
+        if self.metric == "l2":
+            return -encoded.energies
+        if encoded.excess is not None and self.metric == "cosine":  # a near query has about the length of r
+            return encoded.offsets - encoded.excess
+        return encoded.offsets
 
     def learned(self, held: Floats, source: VectorSource) -> Centre:
         """What is learned of held rows (codable) and the source's, frozen: their mean, and a spectral quantizer."""
@@ -185,11 +210,23 @@ class Coding:
         quantizer = self.quantizer
         if self.spectral is not None:
             quantizer = spectral.learned(sample.rows - mu, self.spectral, quantizer.seed, code=self.code)
-        return Centre(mu, True, quantizer, removed / energy if energy > 0 else 0.0)
+        return self.centre_at(mu, True, quantizer, removed / energy if energy > 0 else 0.0)
 
     def decoded_at(self, arena: Arena, positions: Positions) -> Floats:
         """`decoded` of the rows at some positions."""
-        return self.decoded(self.words(arena, positions), float_scales(arena.take("scales", positions)))
+        return self.decoded(self.words(arena, positions), self.scales(arena, positions))
+
+    def scales(self, arena: Arena, positions: Positions) -> Floats:
+        """(m, s) float32 of the rows at some positions, one a stage."""
+        if self.centre.law is None:
+            return float_scales(arena.take("scales", positions))
+        return self.centre.law.floats(arena.take("factors", positions))[0, :, None]
+
+    def shifts(self, arena: Arena, positions: Positions) -> Floats:
+        """(m,) float32 of the rows at some positions, 0 where there are none."""
+        if self.centre.law is None:
+            return arena.take("shifts", positions) if self.shifted else np.zeros(len(positions), np.float32)
+        return self.centre.law.floats(arena.take("factors", positions))[1]
 
     def decoded(self, words: Words, scales: Floats) -> Floats:
         """r_hat (n, dim) float32 of rows of codes, as the scan sees them: relative to the centre."""
@@ -211,10 +248,10 @@ class Coding:
     def some(self, arena: Arena, most: int) -> tuple[Words, Floats, Doubles | None]:
         """Codes' words and scales of at most so many rows spread over the arena, and |r|^2, which ip does not tell."""
         positions = np.unique(np.linspace(0, arena.n - 1, min(most, arena.n)).astype(np.int64))
-        words, scales = self.words(arena, positions), float_scales(arena.take("scales", positions))
+        words, scales = self.words(arena, positions), self.scales(arena, positions)
         if self.metric == "ip":
             return words, scales, None
-        shifts = arena.take("shifts", positions).astype(np.float64) if self.shifted else np.zeros(len(positions))
+        shifts = self.shifts(arena, positions).astype(np.float64)
         if self.metric == "l2":
             return words, scales, -shifts
         mu2 = float(squared_norms(self.centre.mu[None])[0])

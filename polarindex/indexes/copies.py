@@ -47,7 +47,7 @@ class Copies:
 
     def __init__(self, own: Lists) -> None:
         self.own = own
-        self.rows = Lists(own.nlist, own.words, own.stages, {})
+        self.rows = Lists(own.nlist, own.words, own.stages, {}, own.short)
         self._places = ListIds(self.rows)
 
     def __len__(self) -> int:
@@ -66,8 +66,8 @@ class Copies:
         at[there] = staged.places
         return StagedCopies(staged, at)
 
-    def put(self, at: Ids, words: Words, factors: Floats, own: Ids) -> None:
-        """Write copies at places: codes (m, words), factors (m, stages + 1), and the rows' own places (m,)."""
+    def put(self, at: Ids, words: Words, factors: NDArray[Any], own: Ids) -> None:
+        """Write copies at places: codes (m, words), factors as of Lists, and the rows' own places (m,)."""
         self.rows.put(at, words, factors, own, {})
 
     def commit(self, copied: StagedCopies, own: Ids) -> None:
@@ -142,14 +142,14 @@ class Copies:
         arrays = {"lists": second, "codes": codes, "factors": factors}
         return {_PREFIX + name: array for name, array in arrays.items()}
 
-    def read_taken(self, n: int, read: Read) -> tuple[Numbers, tuple[Words, Floats]]:
+    def read_taken(self, n: int, read: Read) -> tuple[Numbers, tuple[Words, NDArray[Any]]]:
         """What `taken` told of n rows, second lists and codes; ValueError where a second list is none."""
         second = read(f"{_PREFIX}lists", (n,), np.int32)
         if (second < NOWHERE).any() or (second >= self.rows.nlist).any():
             raise ValueError(f"{_PREFIX}lists are not all of {self.rows.nlist}, or {NOWHERE} for none")
         count = int((second >= 0).sum())
         codes = read(f"{_PREFIX}codes", (count, self.rows.words), np.uint32)
-        return second, (codes, read(f"{_PREFIX}factors", (count, self.rows.stages + 1), np.float32))
+        return second, (codes, self.rows.read_factors(read, f"{_PREFIX}factors", count))
 
     # --- what kernels are told
 

@@ -53,7 +53,8 @@ class FlatQuestion(NamedTuple):
     def found(self, index: Any, keep: int, allowed: Allowed, exact: bool) -> _Found:
         nq = len(self.integers[0][0].gains)
         plan = index._planner.plan(index._arena, nq, keep, exact) if self.bits == 8 else IN_STEPS
-        return *best_rows(index._arena, index.quantizer, plan, self.integers, keep, allowed, 1), None
+        law = index._coding.centre.law
+        return *best_rows(index._arena, law, index.quantizer, plan, self.integers, keep, allowed, 1), None
 
 
 class ListQuestion(NamedTuple):

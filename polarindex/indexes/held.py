@@ -36,9 +36,9 @@ class CodedRows(NamedTuple):
 
     of: slice
     words: NDArray[np.uint32]
-    factors: Floats
+    factors: NDArray[Any]
     originals: dict[str, Any]
-    copies: tuple[NDArray[np.uint32], Floats] | None
+    copies: tuple[NDArray[np.uint32], NDArray[Any]] | None
 
 
 class Held(NamedTuple):

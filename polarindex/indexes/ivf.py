@@ -17,6 +17,7 @@ from polarindex.indexes import learned, maintenance, tuning
 from polarindex.indexes.answers import Seen, Way, answered, answered_at_once, way_on_host
 from polarindex.indexes.base import Floats, Index, checked_k, checked_query_bits, checked_threads
 from polarindex.indexes.copies import Copies
+from polarindex.indexes.factors import FactorLaw
 from polarindex.indexes.grouping import Groups, checked_groups, one_group
 from polarindex.indexes.held import CodedRows, Held, StagedRows
 from polarindex.indexes.ids import Ids, ListIds
@@ -69,6 +70,8 @@ class IVFIndex(Index):
     codes : {"plain", "spectral"}
         As of FlatIndex: "spectral" has `fit` learn principal axes of rows less their lists' centroids, which all lists
         share. Not with scan_bits.
+    factor_bits : {32, 16}
+        As of FlatIndex. Not with scan_bits.
 
     Notes
     -----
@@ -101,8 +104,9 @@ class IVFIndex(Index):
         spill: float = 0.0,
         scan_bits: int | None = None,
         codes: str = "plain",
+        factor_bits: int = 32,
     ) -> None:
-        super().__init__(dim, metric, bits, quantizer, seed, center, store, codes)
+        super().__init__(dim, metric, bits, quantizer, seed, center, store, codes, factor_bits)
         self.spill = checks.real(spill, "spill", low=0, high=1)
         if self.spill and store == "none":
             raise ValueError(
@@ -112,8 +116,10 @@ class IVFIndex(Index):
         self.nlist: int | str = nlist if nlist == "auto" else checks.integer(nlist, "nlist", low=1, high=2**24)
         if scan_bits is not None and self._spectral is not None:
             raise ValueError(f"scan_bits={scan_bits!r} is for codes='plain', whose first planes are a coarser code")
+        if scan_bits is not None and self.factor_bits == 16:
+            raise ValueError(f"factor_bits=16 is for codes that are scanned whole, not with scan_bits={scan_bits!r}")
         self.scan_bits = None if scan_bits is None else _checked_scan_bits(scan_bits, self.quantizer, self.store)
-        self._coding = ResidualCoding(self.quantizer, self.metric, self.scan_bits)
+        self._coding = ResidualCoding(self.quantizer, self.metric, self.scan_bits, self.factor_bits == 16)
         self._lists_held: Held | None = None
         self._default: Defaults | None = None
         self._seen: dict[tuple[Any, ...], Seen] = {}
@@ -231,7 +237,8 @@ class IVFIndex(Index):
         words, scales, lists = self._codes_at(places)
         energies = None
         if self.metric != "ip":
-            decoded, shifts = self._coding.decoded(words, scales), held.rows.factors_of(held.rows.rows(places))[:, -1]
+            decoded = self._coding.decoded(words, scales)
+            shifts = self._coding.shifts(held.rows.rows(places), held.centroids)
             energies = self._coding.residual_energies(decoded, shifts, lists, held.centroids)
         return learned.told(self.quantizer, True, learned.Some(words, scales, energies))
 
@@ -324,7 +331,8 @@ class IVFIndex(Index):
     def _take(self, centroids: Centroids, groups: Groups | None = None, next_id: int = 0) -> None:
         """Begin anew with empty lists around these centroids, which are grouped so, or are to be."""
         coding = centroids.coding
-        rows = Lists(len(centroids.full), coding.words, coding.stages, original_columns(self.store, self.dim))
+        originals = original_columns(self.store, self.dim)
+        rows = Lists(len(centroids.full), coding.words, coding.stages, originals, coding.short)
         copies = Copies(rows) if self.spill else None
         scan = ListScan(coding, centroids, rows, copies, groups)
         self._hold(Held(centroids, rows, copies, ListIds(rows, next_id, copies), scan))
@@ -465,6 +473,8 @@ class IVFIndex(Index):
             state["spill"] = {"rows": len(held.copies), "limit": None if limit == np.inf else limit}
         if self._spectral is not None:
             state["spectral"] = learned.state_of(self.quantizer)
+        if held.centroids.law is not None:
+            state["factors"] = held.centroids.law._asdict()
         return state
 
     def _saved(self) -> Saved:
@@ -502,7 +512,8 @@ class IVFIndex(Index):
             code = self.quantizer_name
             quantizer = learned.quantizer_of(state["spectral"], self.bits, self.seed, self.dim, code, read)
             coding = ResidualCoding(quantizer, self.metric)
-        self._take(coding.centroids(full, mu, spread, limit), groups)
+        law = FactorLaw.of_state(state["factors"]) if coding.short else None
+        self._take(coding.centroids(full, mu, spread, limit, law), groups)
         held, self._default = self._held, default
         held.rows.adopt(sizes, rows, wide, read)
         held.ids.next_id = next_id
@@ -537,7 +548,7 @@ class IVFIndex(Index):
         if (lists < 0).any() or (lists >= held.rows.nlist).any() or len(np.intersect1d(ids, removed)):
             raise ValueError(f"lists are not all of {held.rows.nlist}, or ids are changed and removed")
         codes = read("codes", (changed, self._coding.words), np.uint32)
-        factors = read("factors", (changed, self._coding.stages + 1), np.float32)
+        factors = held.rows.read_factors(read, "factors", changed)
         originals = {
             name: read(name, (changed, *column.shape), column.dtype)
             for name, column in original_columns(self.store, self.dim).items()

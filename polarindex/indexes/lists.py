@@ -1,8 +1,9 @@
 """Where an inverted file keeps its rows: lists of pages of 16 rows, in blocks that never move.
 
-A row is 32-bit words: its code, its scales, its shift and its id. A page is 16 rows side by side, word by word
-(codes.PANEL), so that the scan reads codes, factors and ids of one page in one run of memory. Pages belong to lists
-as kernels/pages.py says; a row's *place* is 16 page + lane. Originals, where kept, lie at the same places.
+A row is 32-bit words: its code, its scales and its shift (or one word for both), and its id. A page is 16 rows side by
+side, word by word (codes.PANEL), so that the scan reads codes, factors and ids of one page in one run of memory. Pages
+belong to lists as kernels/pages.py says; a row's *place* is 16 page + lane. Originals, where kept, lie at the same
+places.
 
 Law:       new rows are written where nobody reads, free lanes and free pages, and become part of their lists in one
            step, `commit`; until then readers find everything where it was. A removal moves the last row of the list
@@ -68,6 +69,8 @@ class Lists:
     nlist : int
     words, stages : int
         Words of a code and scales of a row.
+    short : bool
+        Whether a row's scale and shift are one word (factors.py).
     originals : columns that are kept beside, by name.
 
     Attributes
@@ -75,10 +78,13 @@ class Lists:
     arena : pages and originals, whose positions are places.
     """
 
-    def __init__(self, nlist: int, words: int, stages: int, originals: Mapping[str, Column]) -> None:
+    def __init__(
+        self, nlist: int, words: int, stages: int, originals: Mapping[str, Column], short: bool = False
+    ) -> None:
         self.nlist = nlist
-        self.words, self.stages = words, stages
-        self.scale_word, self.shift_word, self.id_word = words, words + stages, words + stages + 1
+        self.words, self.stages, self.short = words, stages, short
+        self.scale_word, self.shift_word = words, words if short else words + stages
+        self.id_word = self.shift_word + 1
         self._originals = dict(originals)
         self.arena = self._new_arena(self.id_word + 1)
         self.heads = np.full(nlist, -1, np.int32)
@@ -161,9 +167,9 @@ class Lists:
         return Staged(places, fresh, len(reused), wanted, added)
 
     def put(
-        self, places: Ids, codes: Words, factors: NDArray[np.float32], ids: Ids, originals: Mapping[str, Any]
+        self, places: Ids, codes: Words, factors: NDArray[Any], ids: Ids, originals: Mapping[str, Any]
     ) -> None:
-        """Write staged rows at places: codes (m, words), factors (m, stages + 1) scales and shift, ids (m,)."""
+        """Write staged rows at places: codes (m, words), factors as of `factors_of`, ids (m,)."""
         factors = np.ascontiguousarray(factors).view(np.uint32)
         kernels.write_rows(self._writing, places, np.ascontiguousarray(codes), factors, ids)
         self.put_originals(places, originals)
@@ -252,7 +258,7 @@ class Lists:
         kernels.read_rows(self.store, places, rows)
         return rows
 
-    def taken(self, places: Ids) -> tuple[Words, NDArray[np.float32], Ids, dict[str, NDArray[Any]]]:
+    def taken(self, places: Ids) -> tuple[Words, NDArray[Any], Ids, dict[str, NDArray[Any]]]:
         """Codes, factors, ids and originals of the rows at places, as `put` takes them."""
         rows = self.rows(places)
         return rows[:, : self.words], self.factors_of(rows), self.ids_of(rows), self.originals(places)
@@ -276,9 +282,17 @@ class Lists:
             ids |= rows[:, self.id_word + 1].astype(np.int64) << 32
         return ids
 
-    def factors_of(self, rows: Words) -> NDArray[np.float32]:
-        """(m, stages + 1) float32, scales and shift, of rows of words."""
-        return np.ascontiguousarray(rows[:, self.scale_word : self.id_word]).view(np.float32)
+    def factors_of(self, rows: Words) -> NDArray[Any]:
+        """(m, stages + 1) float32, scales and shift, of rows of words; where these are one word (m, 1) uint32."""
+        return np.ascontiguousarray(rows[:, self.scale_word : self.id_word]).view(self.factor_type)
+
+    def read_factors(self, read: Read, name: str, rows: int) -> NDArray[Any]:
+        """What `factors_of` told a file of, of so many rows."""
+        return read(name, (rows, self.id_word - self.scale_word), self.factor_type)
+
+    @property
+    def factor_type(self) -> Any:
+        return np.uint32 if self.short else np.float32
 
     def lists_of(self, places: Ids) -> NDArray[np.int32]:
         return self.owners[places // PANEL]

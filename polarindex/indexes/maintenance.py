@@ -73,6 +73,8 @@ def check_alike(index: IVFIndex, other: Any) -> None:
             raise ValueError(f"other has {name}={given.get(name)!r}, this index {name}={wanted.get(name)!r}")
     if not (_same_bits(mine.full, theirs.full) and _same_bits(mine.mu, theirs.mu)) or mine.limit != theirs.limit:
         raise ValueError("other has other centroids; make indexes that merge with empty_like()")
+    if mine.law != theirs.law:
+        raise ValueError("other has other steps of shifts; make indexes that merge with empty_like()")
     if index.quantizer != other.quantizer:
         raise ValueError("other's spectral codes have other axes; make indexes that merge with empty_like()")
 
@@ -152,7 +154,7 @@ def _drift(index: IVFIndex) -> float | None:
     step = -(-len(places) // _SAMPLE) | 1  # odd: rows of all lanes of a page
     rows, lists = held.rows.rows(places[::step]), held.rows.lists_of(places[::step])
     decoded = index._coding.decoded(index._coding.code_words(rows), index._coding.scales(rows))
-    shifts = held.rows.factors_of(rows)[:, -1]
+    shifts = index._coding.shifts(rows, held.centroids)
     energies = index._coding.residual_energies(decoded, shifts, lists, held.centroids)
     return float(energies.mean() / held.centroids.spread)
 

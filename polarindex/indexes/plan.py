@@ -42,6 +42,7 @@ _HIT, _HIT_DIM, _HIT_ALONE = 30.0, 0.03, 150.0  # a panel and query behind the h
 _SEGMENT = 0.1  # of a segment of each row in a batch: its scale and sum
 _DECODED = 1 / 50  # a coordinate of segments for one query
 _EARLY, _EARLY_ALONE = 4, 1.5  # times the share of rows that are wanted: what the k-th best so far is among, on average
+_KEY_COLUMNS = "scales", "shifts", "tails", "factors"  # and codes: what a key is made of
 _RAMP = 0.5  # times log(n / k): rows read in full for each that would be, were the k-th rank known from the start
 
 Floats = NDArray[np.float32]
@@ -186,7 +187,7 @@ class _Sample:
         self._coding = coding
         self._ranked: dict[int, tuple[Floats, Floats]] = {}  # planes, 0: a head -> keys, best first, and bounds
         positions = np.unique(np.linspace(0, self.n - 1, min(SAMPLE_ROWS, self.n)).astype(np.int64))
-        names = [name for name in arena.columns if name in ("scales", "shifts", "tails") or name.startswith("codes")]
+        names = [name for name in arena.columns if name in _KEY_COLUMNS or name.startswith("codes")]
         self.rows = Arena({name: arena.columns[name] for name in names})
         self.rows.append({name: arena.take(name, positions) for name in names})
 
@@ -227,9 +228,7 @@ class _Sample:
         coding, every, chosen = self._coding, np.arange(self.rows.n), self._chosen()
         quantizer = coding.quantizer
         decoded = quantizer.mapped(coding.decoded_at(self.rows, every))
-        keys = np.zeros((len(chosen), self.rows.n), np.float32)
-        if "shifts" in self.rows.columns:
-            keys += self.rows.take("shifts", every)
+        keys = np.tile(coding.shifts(self.rows, every), (len(chosen), 1))
         lengths = np.zeros(len(chosen))
         for s, y in enumerate(decoded):
             keys = keys + np.float32(coding.factor) * (y[chosen] @ y.T)
@@ -249,8 +248,8 @@ class _Sample:
         codes = stage.layout.unpack(coding.words(self.rows, every))[:, : stage.map.dims]
         bits, planes = stage.layout.bits, len(first.weights)
         estimates = first.base + (codes[:, :, None] >> (bits - 1 - np.arange(planes)) & 1) @ first.weights
-        shifts = self.rows.take("shifts", every) if "shifts" in self.rows.columns else np.float32(0)
-        factors = coding.factor * float_scales(self.rows.take("scales", every))[:, 0]
+        shifts = coding.shifts(self.rows, every)
+        factors = coding.factor * coding.scales(self.rows, every)[:, 0]
         lifts = first.lift * first.deviation * np.linalg.norm(queries, axis=1)
         if first.deviation == 0:  # sums of four are rounded up to whole 127ths of the widest
             fours = np.abs(queries[:, : queries.shape[1] // 4 * 4]).reshape(len(queries), -1, 4).sum(axis=2)

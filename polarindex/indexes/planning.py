@@ -17,6 +17,7 @@ from polarindex import checks
 from polarindex.allocation import Segment, allocate, head_of, inner_error, plain_error
 from polarindex.indexes.base import Index
 from polarindex.indexes.coding import METRICS, Sample
+from polarindex.indexes.factors import checked_factor_bits
 from polarindex.indexes.flat import CENTRE_ROWS, ROWS_A_DIM, FlatIndex
 from polarindex.indexes.ivf import IVFIndex, auto_nlist
 from polarindex.indexes.kmeans import kmeans
@@ -57,7 +58,7 @@ class Plan:
     kind : {"flat", "ivf"}
     n, dim, metric
         As asked.
-    bits, store, nlist, codes
+    bits, store, nlist, codes, factor_bits
         The constructor's arguments; nlist is None for a flat index.
     recall : float
         The rule's recall, of codes (and originals), before lists are left out.
@@ -81,6 +82,7 @@ class Plan:
     parts: dict[str, int]
     reason: str
     codes: str = "plain"
+    factor_bits: int = 32
 
     @property
     def bytes_per_vector(self) -> float:
@@ -90,6 +92,7 @@ class Plan:
     def make(self, **arguments: Any) -> Index:
         """The index, empty; other arguments of its constructor, as seed, may be given. Fit an IVFIndex, then add."""
         chosen: dict[str, Any] = {"metric": self.metric, "bits": self.bits, "store": self.store, "codes": self.codes}
+        chosen["factor_bits"] = self.factor_bits
         if self.nlist is None:
             return FlatIndex(self.dim, **{**chosen, **arguments})
         return IVFIndex(self.dim, **{**chosen, "nlist": self.nlist, **arguments})
@@ -103,6 +106,7 @@ def plan(
     metric: str = "l2",
     k: int = 10,
     sample: Any = None,
+    factor_bits: int = 32,
 ) -> Plan:
     """Suggest the smallest index that should reach a recall.
 
@@ -121,6 +125,8 @@ def plan(
         Vectors like those to come, at least 1,024 and 4 dim; up to 20,000 are used. With it spectral codes are
         considered too, which may need fewer bits: where every code is scanned only as far as their scan, which may
         take longer, takes no longer than that of plain codes may. That takes seconds.
+    factor_bits : {32, 16}
+        Of the index, as of FlatIndex; spectral codes, which have scales of 16 bits, are then not considered.
 
     Returns
     -------
@@ -165,12 +171,13 @@ def plan(
     budget = None if memory is None else checks.integer(memory, "memory", low=0)
     metric = checks.choice(metric, "metric", METRICS)
     checks.integer(k, "k", low=1)
+    factor_bits = checked_factor_bits(factor_bits)
     rows = None if sample is None else _centred(sample, dim, metric)
     wanted = "flat" if n < LISTED or n * dim <= SCANNED else "ivf"
-    options = _options(wanted, n, dim, metric, target, rows)
+    options = _options(wanted, n, dim, metric, target, rows, factor_bits)
     fitting = [one for one in options if budget is None or one.nbytes <= budget]
     if not fitting and wanted == "ivf":  # no centroids and no ids
-        others = _options("flat", n, dim, metric, target, rows)
+        others = _options("flat", n, dim, metric, target, rows, factor_bits)
         options, fitting = options + others, [one for one in others if budget is None or one.nbytes <= budget]
     if not fitting:
         least = min(options, key=_size)
@@ -181,7 +188,8 @@ def plan(
     reaching = [one for one in fitting if one.enough]
     best = min(reaching, key=_size) if reaching else max(fitting, key=lambda one: (one.recall, -one.nbytes))
     reason = _reason(best, wanted, target, budget, bool(reaching), n, dim)
-    return Plan(n=n, dim=dim, metric=metric, nbytes=best.nbytes, reason=reason, **best.chosen())
+    told = {**best.chosen(), "factor_bits": factor_bits}
+    return Plan(n=n, dim=dim, metric=metric, nbytes=best.nbytes, reason=reason, **told)
 
 
 class _Option(NamedTuple):
@@ -209,11 +217,13 @@ def _size(option: _Option) -> int:
     return option.nbytes
 
 
-def _options(kind: str, n: int, dim: int, metric: str, target: float, rows: Floats | None) -> list[_Option]:
+def _options(
+    kind: str, n: int, dim: int, metric: str, target: float, rows: Floats | None, factor_bits: int
+) -> list[_Option]:
     nlist = auto_nlist(n) if kind == "ivf" else None
     needed = target + (1 - target) * (_UNPROBED if kind == "ivf" else 0)
     codes = [_Codes("plain", bits, bits, None) for bits in CODES[kind]]
-    if rows is not None:
+    if rows is not None and factor_bits == 32:
         most = np.inf if kind == "ivf" or n < LISTED else SCANNED / (n * dim)
         codes += [one for one in _spectral(rows, nlist) if _slower(one.bits) <= most]
     found = []
@@ -222,7 +232,9 @@ def _options(kind: str, n: int, dim: int, metric: str, target: float, rows: Floa
             recall = _known(CODES[kind], equal)
             if store != "none":
                 recall = min(_known(RERANKED[kind], equal), ROUNDED[store])
-            parts = predicted_bytes(n, dim, metric, bits, store, nlist, segments=segments, tails=tails)
+            parts = predicted_bytes(
+                n, dim, metric, bits, store, nlist, segments=segments, tails=tails, factor_bits=factor_bits
+            )
             found.append(_Option(kind, name, bits, store, nlist, recall, recall >= needed, parts))
     return found
 

@@ -55,33 +55,37 @@ def predicted_bytes(
     spill: float = 0.0,
     segments: Segments | None = None,
     tails: bool = False,
+    factor_bits: int = 32,
 ) -> dict[str, int]:
     """What `nbytes` of an index with n rows is made of.
 
     nlist is None for a flat one; scan_bits and spill are as of IVFIndex; segments (dims, bits) are those of spectral
-    codes, None for plain ones; tails : whether a flat index stores the lengths of what is behind the first of them.
+    codes, None for plain ones, whose factors may have 16 bits; tails : whether a flat index stores the lengths of what
+    is behind the first of them.
     """
-    code = _code(dim, bits, segments)
+    code, short = _code(dim, bits, segments), factor_bits == 16
     if nlist is None:
-        parts = _flat_bytes(n, dim, metric, store, code, tails)
+        parts = _flat_bytes(n, dim, metric, store, code, tails, short)
     else:
         head = ResidualCoding(make_quantizer(QUANTIZER, dim, int(bits), 0), metric, scan_bits).head if scan_bits else 0
-        parts = _list_bytes(n, dim, metric, store, nlist, head, code)
+        parts = _list_bytes(n, dim, metric, store, nlist, head, code, short)
     if spill and nlist is not None:
-        parts["copies"] = _copies_bytes(round(spill * n), code, nlist)
+        parts["copies"] = _copies_bytes(round(spill * n), code, nlist, short)
     return parts | ({"axes": code.axes} if code.axes else {})
 
 
-def _flat_bytes(n: int, dim: int, metric: str, store: str, code: _Code, tails: bool) -> dict[str, int]:
-    plain = Coding(make_quantizer(QUANTIZER, dim, 1, 0), metric, store, True)  # whose other columns are those of all
+def _flat_bytes(n: int, dim: int, metric: str, store: str, code: _Code, tails: bool, short: bool) -> dict[str, int]:
+    quantizer = make_quantizer(QUANTIZER, dim, 1, 0)
+    plain = Coding(quantizer, metric, store, True, short=short)  # whose other columns are those of all
     others = {name: column.row_bytes for name, column in plain.columns().items() if not name.startswith("codes")}
     if n >= CENTRE_ROWS:
         del others["held"]
-    others["scales"] = 2 * code.halves * code.scales + 2 * tails
+    if not short:
+        others["scales"] = 2 * code.halves * code.scales + 2 * tails
     spare = allocated_rows(n, block_rows(4 * code.words)) - n
     return {
         "codes": n * 4 * code.words,
-        "scales and shifts": n * (others["scales"] + others.get("shifts", 0)),
+        "scales and shifts": n * sum(others.get(name, 0) for name in ("scales", "shifts", "factors")),
         "originals": n * sum(others.get(name, 0) for name in ("originals", "original_scales", "held")),
         "spare room": spare * (4 * code.words + sum(others.values())),
         "centre": 4 * dim,
@@ -93,8 +97,10 @@ def _factors(code: _Code) -> int:
     return -(-code.halves * code.scales // 2)
 
 
-def _list_bytes(n: int, dim: int, metric: str, store: str, nlist: int, head: int, code: _Code) -> dict[str, int]:
-    lists = Lists(1, head + code.words, _factors(code), original_columns(store, dim))
+def _list_bytes(
+    n: int, dim: int, metric: str, store: str, nlist: int, head: int, code: _Code, short: bool
+) -> dict[str, int]:
+    lists = Lists(1, head + code.words, _factors(code), original_columns(store, dim), short)
     pages = _pages(n, nlist)
     rows = allocated_rows(pages * PANEL, lists.arena.block_rows)
     originals = lists.bytes_per_row - lists.arena.columns[ROWS].row_bytes
@@ -106,7 +112,7 @@ def _list_bytes(n: int, dim: int, metric: str, store: str, nlist: int, head: int
     directions = dim if metric == "cosine" else 0
     return {
         "codes": 4 * n * code.words,
-        "scales and shifts": 4 * n * (_factors(code) + 1 + head),
+        "scales and shifts": 4 * n * (lists.id_word - lists.scale_word + head),
         "ids": 4 * n,
         "originals": n * originals,
         "spare room": (rows - n) * lists.bytes_per_row,
@@ -115,9 +121,9 @@ def _list_bytes(n: int, dim: int, metric: str, store: str, nlist: int, head: int
     }
 
 
-def _copies_bytes(n: int, code: _Code, nlist: int) -> int:
+def _copies_bytes(n: int, code: _Code, nlist: int, short: bool) -> int:
     """Of the codes of n rows in second lists."""
-    lists = Lists(1, code.words, _factors(code), {})
+    lists = Lists(1, code.words, _factors(code), {}, short)
     pages = _pages(n, nlist)
     rows = allocated_rows(pages * PANEL, lists.arena.block_rows)
     return rows * lists.bytes_per_row + _chain_bytes(pages, nlist)

@@ -24,6 +24,7 @@ from polarindex import kernels
 from polarindex.codes import PANEL, Words
 from polarindex.indexes.coarse import Coarse
 from polarindex.indexes.copies import Copies
+from polarindex.indexes.factors import FactorLaw
 from polarindex.indexes.grouping import Groups
 from polarindex.indexes.interrupts import uninterrupted
 from polarindex.indexes.lines import LineCode, StageQueries, line_code, prefix_code
@@ -40,6 +41,7 @@ from polarindex.quantizers.spectral import Spectral
 from polarindex.rotations import HadamardRotation
 
 _EVERYONE = np.empty(0, np.uint8)
+_NO_LAW = np.zeros(3, np.float32)
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -187,7 +189,8 @@ class ListScan:
     def _described(self, reading: _Reading, store: tuple[Any, ...], probing: bool) -> Told:
         code, coarse_code, rotation, quantizer, prefix = reading
         order, signs, starts, size, _ = rotation.plan
-        mine = _side(self._lists, code, store, self._coding.head)
+        law = self.centroids.law
+        mine = _side(self._lists, code, store, self._coding.head, law)
         coarse: list[Any] = [0] * (2 * len(mine))
         grouping: list[Any] = [0, 0, 0]
         made: list[Lists] = []
@@ -226,7 +229,7 @@ class ListScan:
         copies_store = None
         if self._copies is not None:
             copies_store = self._copies.rows.store
-            held += _side(self._copies.rows, code, self._copies.told(copies_store, store))
+            held += _side(self._copies.rows, code, self._copies.told(copies_store, store), law=law)
         segments = None
         spectral, stages = self._coding.quantizer, table_stages(self._coding.quantizer)
         if isinstance(spectral, Spectral) and stages:
@@ -346,7 +349,7 @@ class ListScan:
         """Keys (nq, n) float32, without offsets, of rows of words, by their whole codes or the first planes."""
         coding = self._coding
         stages: tuple[Stage, ...] = coding.quantizer.stages
-        scales, shifts = coding.scales(rows), self._lists.factors_of(rows)[:, -1]
+        scales, shifts = coding.scales(rows), coding.shifts(rows, self.centroids)
         if first and coding.first_stage:
             stages, factors = (coding.first_stage,), coding.first_factors(rows)
             scales, shifts = factors[:, :1], factors[:, 1]
@@ -425,7 +428,9 @@ def _once_each(keys: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
     return np.take_along_axis(keys, order, 1), np.take_along_axis(ids, order, 1)
 
 
-def _side(lists: Lists, code: LineCode, store: tuple[Any, ...], head: int = 0) -> list[Any]:
+def _side(
+    lists: Lists, code: LineCode, store: tuple[Any, ...], head: int = 0, law: FactorLaw | None = None
+) -> list[Any]:
     """What kernels.answer is told of lists that are stored so."""
     blocks, page_bits, width, id_word = store
     heads, following = lists.chains
@@ -440,6 +445,7 @@ def _side(lists: Lists, code: LineCode, store: tuple[Any, ...], head: int = 0) -
         lists.scale_word,
         lists.shift_word,
         head,
+        _NO_LAW if law is None else law.numbers,
         heads,
         len(heads),
         following,

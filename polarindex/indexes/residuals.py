@@ -12,18 +12,21 @@ Law:       c' = c - mu, g = sum over stages of  scale * <A q', levels>,  cross =
 Why:       the int8 query R (q - mu) serves every list, and a row still costs two floats.
 Prefix:    where a search scans the first planes of the codes only, these have a scale (unbiased) and a shift of their
            own, by the same law with E = |r|^2; both come before the code in a row's words.
+Words:     with factor_bits=16 scale and shift are one word (factors.py).
 Short:     scales of 16 bits, one a segment of a spectral code, come after the code, two in a word.
 Source:    residuals of lists: IVFADC, Jegou et al. 2011; with an unbiased scale: RaBitQ 2024."""
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polarindex.codebooks import prefix_levels
 from polarindex.codes import Words, float_scales, upper_halves
+from polarindex.indexes.factors import FactorLaw, law_of, scales_of, shortened
 from polarindex.indexes.lines import lined_stage
 from polarindex.indexes.originals import score_rows
 from polarindex.kernels.limits import INNER_PRODUCT, L2
@@ -47,13 +50,21 @@ class Centroids:
         Mean |r|^2 of the rows that the centroids were learned from.
     limit : float, optional
         Which rows lie in a second list, see spilling.py; None where no row does.
+    law : what words of scales and shifts mean; None where these are floats
     """
 
     def __init__(
-        self, coding: ResidualCoding, full: Floats, mu: Floats, spread: float, limit: float | None = None
+        self,
+        coding: ResidualCoding,
+        full: Floats,
+        mu: Floats,
+        spread: float,
+        limit: float | None = None,
+        law: FactorLaw | None = None,
     ) -> None:
         self.coding = coding
         self.full, self.mu, self.spread, self.limit = full, mu, spread, limit
+        self.law = law
 
     @property
     def nbytes(self) -> int:
@@ -91,12 +102,16 @@ class ResidualCoding:
     scale_word : the first word after the code, where scales are
     words : of a row before its factors: head, code and scales of 16 bits
     stages : scales that are factors, each a float32
+    short : whether scale and shift are one word
     partly : whether a scan may read a first part of the codes for most rows: first planes, or first segments
     """
 
-    def __init__(self, quantizer: Quantizer, metric: str, scan_bits: int | None = None) -> None:
+    def __init__(
+        self, quantizer: Quantizer, metric: str, scan_bits: int | None = None, short: bool = False
+    ) -> None:
         self.quantizer = quantizer
         self.metric = metric
+        self.short = short
         self.head, self.stages, halves = 0, len(quantizer.stages), 0
         if quantizer.short_scales:
             self.stages, halves = 0, self.stages
@@ -118,24 +133,35 @@ class ResidualCoding:
         """What multiplies g in a key."""
         return 2.0 if self.metric == "l2" else 1.0
 
-    def centroids(self, full: Floats, mu: Floats, spread: float, limit: float | None = None) -> Centroids:
-        return Centroids(self, full, mu, spread, limit)
+    def centroids(
+        self, full: Floats, mu: Floats, spread: float, limit: float | None = None, law: FactorLaw | None = None
+    ) -> Centroids:
+        """With a law that follows from them, unless one is given: a file has that of its rows."""
+        if self.short and law is None:
+            law = law_of(self.quantizer, self.metric, mu, full)
+        return Centroids(self, full, mu, spread, limit, law)
 
     def codable(self, x: Floats, name: str, start: int = 0) -> Floats:
         """Rows of unit length for cosine, else x itself; ValueError names a zero row (cosine) or one too long."""
         return (unit_rows if self.metric == "cosine" else bounded_rows)(x, name, start)
 
-    def coded(self, rows: Floats, lists: Numbers, centroids: Centroids, start: int = 0) -> tuple[Words, Floats]:
-        """Words (n, words) and factors (n, stages + 1), scales and shift, of codable rows in their lists."""
+    def coded(
+        self, rows: Floats, lists: Numbers, centroids: Centroids, start: int = 0
+    ) -> tuple[Words, NDArray[Any]]:
+        """Words (n, words) and factors, as of Lists.factors_of, of codable rows in their lists."""
         levels = self.first_stage.table if self.first_stage else None
         encoded = self.quantizer.encode_in_lists(rows, centroids.centres, lists, start, levels)
+        if self.short:
+            encoded = shortened(encoded, self.quantizer.unbiased)
         words, prefix, offsets = encoded.words, encoded.prefix, encoded.offsets
         if encoded.excess is not None and self.metric == "cosine":  # of a near query q' - c' has about the length of r
             offsets = offsets - encoded.excess
-        scales = encoded.scales[:, : self.stages]
-        factors = self._factors(scales, encoded.energies, offsets, encoded.crosses)
+        shifts = self._shifts(encoded.energies, offsets, encoded.crosses)
+        if centroids.law is not None:
+            return words, centroids.law.words(encoded.scales[:, 0], shifts, start)[:, None]
+        factors = _factors(encoded.scales[:, : self.stages], shifts)
         if prefix:
-            first = self._factors(prefix.scales[:, None], prefix.energies, offsets, prefix.crosses)
+            first = _factors(prefix.scales[:, None], self._shifts(prefix.energies, offsets, prefix.crosses))
             words = np.concatenate([first.view(np.uint32), words], axis=1)
         if self.words > self.scale_word:
             halves = np.zeros((len(words), 2 * (self.words - self.scale_word)), np.uint16)
@@ -143,9 +169,8 @@ class ResidualCoding:
             words = np.concatenate([words, halves.view(np.uint32)], axis=1)
         return words, factors
 
-    def _factors(self, scales: Floats, energies: Doubles, offsets: Doubles, crosses: Doubles) -> Floats:
-        shifts = -energies - 2 * crosses if self.metric == "l2" else offsets - crosses
-        return np.concatenate([scales, shifts.astype(np.float32)[:, None]], axis=1)
+    def _shifts(self, energies: Doubles, offsets: Doubles, crosses: Doubles) -> Doubles:
+        return -energies - 2 * crosses if self.metric == "l2" else offsets - crosses
 
     def code_words(self, rows: Words) -> Words:
         """The code's words (n, w) of rows of words."""
@@ -153,10 +178,18 @@ class ResidualCoding:
 
     def scales(self, rows: Words) -> Floats:
         """Scales (n, s), one a stage of the quantizer, of rows of words."""
+        if self.short:
+            return scales_of(np.ascontiguousarray(rows[:, self.words : self.words + 1]))
         if self.words == self.scale_word:
             return np.ascontiguousarray(rows[:, self.words : self.words + self.stages]).view(np.float32)
         halves = np.ascontiguousarray(rows[:, self.scale_word : self.words]).view(np.uint16)
         return float_scales(halves[:, : len(self.quantizer.stages)])
+
+    def shifts(self, rows: Words, centroids: Centroids) -> Floats:
+        """Shifts (n,) of rows of words."""
+        if centroids.law is not None:
+            return centroids.law.floats(rows[:, self.words])[1]
+        return np.ascontiguousarray(rows[:, self.words + self.stages]).view(np.float32)
 
     def first_factors(self, rows: Words) -> Floats:
         """Scales and shifts (n, 2) of the first planes of rows of words."""
@@ -215,3 +248,6 @@ class ResidualCoding:
             return -shifts - 2 * crosses
         return self.quantizer.energies(decoded)
 
+
+def _factors(scales: Floats, shifts: Doubles) -> Floats:
+    return np.concatenate([scales, shifts.astype(np.float32)[:, None]], axis=1)

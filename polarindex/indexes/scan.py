@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.codes import PANEL, Words, float_scales
 from polarindex.indexes.arena import Arena, Span
+from polarindex.indexes.factors import FactorLaw
 from polarindex.indexes.filters import Allowed
 from polarindex.indexes.lines import TILE_FROM, LineScan, StageQueries, best_by_lines, prepared_scan
 from polarindex.indexes.plan import Plan
@@ -153,7 +154,13 @@ class KeyBlock(NamedTuple):
 
 
 def key_blocks(
-    arena: Arena, quantizer: Quantizer, queries: list[list[StageQueries]], allowed: Allowed, start: int, stop: int
+    arena: Arena,
+    law: FactorLaw | None,
+    quantizer: Quantizer,
+    queries: list[list[StageQueries]],
+    allowed: Allowed,
+    start: int,
+    stop: int,
 ) -> Iterator[KeyBlock]:
     """Keys of rows [start, stop) for some queries, a step at a time; steps with no allowed row are skipped."""
     nq = len(queries[0][0].levels)
@@ -165,8 +172,12 @@ def key_blocks(
         if allowed is not None and not mine.any():
             continue
         keys = np.empty((nq, span.rows), np.float32)
-        keys[:] = span.arrays["shifts"] if "shifts" in span.arrays else np.float32(0)
-        all_scales = np.ascontiguousarray(float_scales(_scale_rows(quantizer, span)).T)
+        if law is None:
+            keys[:] = span.arrays["shifts"] if "shifts" in span.arrays else np.float32(0)
+            all_scales = np.ascontiguousarray(float_scales(_scale_rows(quantizer, span)).T)
+        else:
+            scales, shifts = law.floats(span.arrays["factors"])
+            keys[:], all_scales = shifts, scales[None]
         for scales, codes, pieces in zip(all_scales, _stage_codes(quantizer, span), products, strict=True):
             for gains, dots in pieces:
                 kernels.add_scores(dots(codes), gains, scales, keys)
@@ -197,6 +208,7 @@ def _stage_codes(quantizer: Quantizer, span: Span) -> Iterator[NDArray[Any]]:
 
 def best_rows(
     arena: Arena,
+    law: FactorLaw | None,
     quantizer: Quantizer,
     plan: Plan,
     queries: list[list[StageQueries]],
@@ -204,16 +216,19 @@ def best_rows(
     allowed: Allowed,
     threads: int | None,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Keys (nq, k) float32, best first, and their ids (nq, k); empty places are -inf and EMPTY_ID."""
+    """Keys (nq, k) float32, best first, and their ids (nq, k); empty places are -inf and EMPTY_ID.
+
+    law : of words of factors; None where scales and shifts are columns
+    """
 
     def task(part: _Part) -> tuple[Floats, NDArray[np.int64]]:
         mine = queries if part.whole else rows_of(queries, part.queries)
         if plan.code:
             scan = _prepared(plan, mine)
-            return best_by_lines(arena, scan, k, allowed, part.start, part.stop)
+            return best_by_lines(arena, law, scan, k, allowed, part.start, part.stop)
         keys = np.full((len(mine[0][0].levels), k), -np.inf, np.float32)
         ids = np.full(keys.shape, EMPTY_ID, np.int64)
-        for block in key_blocks(arena, quantizer, mine, allowed, part.start, part.stop):
+        for block in key_blocks(arena, law, quantizer, mine, allowed, part.start, part.stop):
             kernels.select(block.keys, block.ids, block.allowed, keys, ids)
         kernels.sort_rows(keys, ids)
         return keys, ids

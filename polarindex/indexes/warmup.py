@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.codes import PANEL
 from polarindex.indexes.coding import METRICS
+from polarindex.indexes.factors import FactorLaw
 from polarindex.indexes.flat import FlatIndex
 from polarindex.indexes.halves import some_question
 from polarindex.indexes.ivf import IVFIndex
@@ -129,7 +130,8 @@ def _use_cell(x: Floats, name: str, bits: int) -> None:
 
 
 def _merge() -> None:
-    """What several threads, or devices, have found."""
+    """What several threads, or devices, have found; and words of factors."""
+    FactorLaw(1.0, 1.0, 1.0).floats(np.zeros(PANEL, np.uint32))
     found = np.zeros((1, 2), np.float32), np.arange(2, dtype=np.int64)[None]
     merged([found, found])
 

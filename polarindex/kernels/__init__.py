@@ -52,6 +52,7 @@ _FILES = {
     "dot_segment": "segments",
     "scan_segments": "cascade",
     "ask_segments": "cascade",
+    "expand_factors": "factors",
     "scan_staged": "staged",
     "nibble_tables": "staged",
     "stage_queries": "staged",

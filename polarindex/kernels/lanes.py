@@ -384,6 +384,28 @@ def upper_halves_at(typing, address, offset):
 
 
 @intrinsic
+def bits_as_floats(typing, words):
+    """The float32 whose bits are these words."""
+
+    def code(context, builder, sig, args):
+        return builder.bitcast(args[0], FLOATS.vector)
+
+    return FLOATS(words), code
+
+
+@intrinsic
+def low_as_floats(typing, words, count):
+    """The integers whose two's complement is the lowest `count` bits of words, as float32."""
+
+    def code(context, builder, sig, args):
+        words_, count_ = args
+        unused = _splat(builder, builder.sub(ir.Constant(I32, 32), builder.trunc(count_, I32)))
+        return builder.sitofp(builder.ashr(builder.shl(words_, unused), unused), FLOATS.vector)
+
+    return FLOATS(words, types.intp), code
+
+
+@intrinsic
 def first_lanes(typing, count):
     """A mask of the lanes below `count`."""
 

@@ -54,7 +54,7 @@ PREFIX_TABLE, PREFIX_SCALE, PREFIX_SHIFT, OWNERS = range(ABOUT, ABOUT + 4)
 def _fetch(isa, store, code, place):
     """Ask for the whole code of the page that has a place, its scales and its shifts."""
     blocks, page_bits, width, _ = store
-    words, _, _, shift_word, code_word = code
+    words, _, _, shift_word, code_word, _ = code
     block, at = at_place(blocks, page_bits, width, place - place % PANEL)
     for g in range(code_word, max(code_word + planes_of(isa) * words, shift_word + 1)):
         prefetch(block, at + g * PANEL)
@@ -71,7 +71,7 @@ def whole_keys(isa, store, code, owners, centroids, queries, found, keep_count):
     found as in scan_lists; a candidate whose key is NaN goes.
     """
     blocks, page_bits, width, _ = store
-    words, table, scale_word, shift_word, code_word = code
+    words, table, scale_word, shift_word, code_word, _ = code
     metric, centres, constants = centroids
     centred, quads, sums, gains = queries
     scores, places, held, _ = found
@@ -133,7 +133,8 @@ def answer_by_planes(isa, whole, about, given, nprobe, gap, keep_count, exact, a
         return False
     coarse = coarse_side(about, d)
     store, code, chains, sizes = side_at(about, 0)
-    prefix = code[0], view(about, np.int8, PREFIX_TABLE, (16,)), about[PREFIX_SCALE], about[PREFIX_SHIFT], code[4]
+    words, _, _, _, code_word, law = code
+    prefix = words, view(about, np.int8, PREFIX_TABLE, (16,)), about[PREFIX_SCALE], about[PREFIX_SHIFT], code_word, law
     found = empty_candidates(nq, keep_count)
     settings = metric, nprobe, np.float32(gap)
     scan_probed(isa, about, coarse, (store, prefix, chains, sizes), queries, settings, keep_count, allowed, found)

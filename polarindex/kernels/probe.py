@@ -18,6 +18,7 @@ from numba import types
 from polarindex.kernels.candidates import shrink, tighten
 from polarindex.kernels.collect import allowed_lanes, tile_collect
 from polarindex.kernels.compile import inlined, kernel
+from polarindex.kernels.factors import put_factors
 from polarindex.kernels.lanes import address_of
 from polarindex.kernels.simd import (
     bias_of,
@@ -107,8 +108,9 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
 
     isa, alone : tags of a tile of queries and of one.
     store = (blocks (b,) int64 addresses, page_bits: 1 << page_bits pages a block, width: words a row, id_word)
-    code = (words of a plane (of a row at 8 bits), table (16,) int8, scale_word, shift_word, code_word): where scales
-        and shifts are, and where the planes begin that are scanned
+    code = (words of a plane (of a row at 8 bits), table (16,) int8, scale_word, shift_word, code_word, law (3,)
+        float32): where scales and shifts are, and where the planes begin that are scanned; one word for both is as
+        factors.py says, by the law
     chains as in list_pages
     jobs = (lists (m,) int32, starts (m + 1,) int64, members (pairs,) int32, offsets (pairs,) float32, sizes (nlist,)):
         the queries of lists[i], no one twice, are members[starts[i] : starts[i + 1]]; sizes are the rows in every list
@@ -118,7 +120,7 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
         query has room = candidate_room(keep_count), and there is a place to write nothing to
     """
     blocks, page_bits, width, id_word = store
-    words, table, scale_word, shift_word, code_word = code
+    words, table, scale_word, shift_word, code_word, law = code
     lists, starts, members, offsets, sizes = jobs
     quads, sums, gains = queries
     floors = found[3]
@@ -142,6 +144,9 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
     starting = np.zeros(slots, np.int32)
     level_room = np.empty(2 * m * PANEL + 16, np.uint32)
     lines = on_line(level_room)
+    shared = scale_word == shift_word  # one word, which becomes two floats a page at a time
+    factor_room = np.empty(4 * PANEL, np.float32)
+    expanded, numbers_of_law = start(factor_room), start(law)
     register, register_alone = load_table(isa, start(table)), load_table(alone, start(table))
     asked, first_quads, begin = start(quads), start(firsts), start(starting)
     per_slot = start(slot_gains), start(slot_offsets), start(limits), start(cursors), start(stops)
@@ -171,6 +176,9 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
         for j in range(first_page, ends[i], together):
             filled = last_filled if j == first_page else PANEL
             block, factors, at, scale_at, shift_at, first, valid = page_at(where, pages[j], filled, allowed, everyone)
+            if shared:
+                put_factors(block, scale_at, numbers_of_law, expanded, 0, PANEL)
+                factors, scale_at, shift_at = expanded, 0, PANEL
             if planes_of(isa) < 8:  # bytes are read in order; the centroids' are in the second-level cache
                 ask_ahead(where, pages, j)
             if count <= ALONE_UP_TO:
@@ -190,6 +198,9 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
             block2, factors2, at2, scale_at2, shift_at2, first2, valid2 = page_at(
                 where, pages[j + 1] if second else pages[j], PANEL if second else 0, allowed, everyone
             )
+            if shared:
+                put_factors(block2, scale_at2, numbers_of_law, expanded, 2 * PANEL, 3 * PANEL)
+                factors2, scale_at2, shift_at2 = expanded, 2 * PANEL, 3 * PANEL
             if valid | valid2 == 0:
                 continue
             unwoven_page(isa, block, at + skipped, words, register, lines, 0)
@@ -231,3 +242,4 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
     keep(floats)
     keep(starting)
     keep(level_room)
+    keep(factor_room)

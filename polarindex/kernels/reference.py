@@ -744,6 +744,19 @@ def _rows(planes: tuple[Array, Array, Array], count: int) -> Array:
     return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
 
+# --- factors.py
+
+
+def expand_factors(words: Array, law: Array) -> Array:
+    """Scales and shifts (2, n) float32 of words (n,) uint32."""
+    across, own, core = law
+    scales = (words >> np.uint32(14) << np.uint32(13)).view(np.float32)
+    t = ((words & 0x3FFF).astype(np.int32) ^ 0x2000) - 0x2000
+    squares = (t * np.abs(t)).astype(np.float32)
+    out: Array = np.stack([scales, scales * ((across + own * scales) * squares + core * scales)])
+    return out
+
+
 # --- staged.py
 
 
@@ -906,12 +919,14 @@ def scan_lists(
 
 def _keys_at(isa: Any, store: Any, code: Any, queries: tuple[Array, Array, Array], mine: Array, places: Array) -> Array:
     """Keys (queries, places) without offsets of some queries and of the rows at places."""
-    words, table, scale_word, shift_word, code_word = code
+    words, table, scale_word, shift_word, code_word, law = code
     quads, _, gains = queries
     rows = _rows_at(store, places)
     levels = _levels_of_rows(isa, np.ascontiguousarray(rows[:, code_word:]), words, table)
     asked = np.ascontiguousarray(quads[mine]).view(np.int8)[:, : levels.shape[1]]
     scales, shifts = (np.ascontiguousarray(rows[:, word]).view(np.float32) for word in (scale_word, shift_word))
+    if scale_word == shift_word:
+        scales, shifts = expand_factors(rows[:, scale_word], law)
     return add_scores(dot(levels, asked), gains[mine], scales, np.tile(shifts, (len(mine), 1)))
 
 

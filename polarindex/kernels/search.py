@@ -297,8 +297,8 @@ def scan_probed(isa, about, coarse, side, queries, settings, keep_count, allowed
 # groups' centres), what follows them, and COPIED: how many places there are before those of second lists, or 0 without
 # these, of which a side follows.
 
-SIDE = 15
-(BLOCKS, BLOCK_COUNT, PAGE_BITS, WIDTH, ID_WORD, WORDS, TABLE, SCALE_WORD, SHIFT_WORD, CODE_WORD, HEADS, LISTS,
+SIDE = 16
+(BLOCKS, BLOCK_COUNT, PAGE_BITS, WIDTH, ID_WORD, WORDS, TABLE, SCALE_WORD, SHIFT_WORD, CODE_WORD, LAW, HEADS, LISTS,
  FOLLOWING, PAGES, SIZES) = range(SIDE)
 (METRIC, UNIT, CENTRES, CONSTANTS, MU, QUADS, ORDER, SIGNS, FLIPS, ROUNDS, STARTS, WINDOWS, WINDOW, ORIGINALS,
  ORIGINAL_COUNT, ORIGINAL_SCALES, SCALE_COUNT, ORIGINAL_BITS, GROUP_PAGES, LOOKS, LEVELS,
@@ -329,6 +329,7 @@ def side_at(about, first):
             about[first + SCALE_WORD],
             about[first + SHIFT_WORD],
             about[first + CODE_WORD],
+            view(about, np.float32, first + LAW, (3,)),
         ),
         (
             view(about, np.int32, first + HEADS, (nlist,)),

@@ -264,6 +264,12 @@ class Quantizer(ABC):
         return 4 * self.words + (2 if self.short_scales else 4) * len(self.stages)
 
     @property
+    def typical_energy(self) -> float | None:
+        """What the energy of `Encoded` is of most rows, over their scale squared; None where no word may hold scale and
+        shift (indexes/factors.py), as where there are several stages."""
+        return None
+
+    @property
     def nbytes(self) -> int:
         """Of what was learned; nothing where all follows from the arguments."""
         return 0

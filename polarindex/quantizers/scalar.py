@@ -122,6 +122,12 @@ class ScalarQuantizer(Quantizer):
         return self.of_sums(words, sums, integer)
 
     @property
+    def typical_energy(self) -> float:
+        """By the book: |levels|^2, or for an unbiased scale <R r, levels>^2 / |r|^2."""
+        product, square = self._grid.moments()
+        return self.dim * (product**2 if self.unbiased else square)
+
+    @property
     def integer_book(self) -> _Book:
         """The gains' multiples, thresholds and levels that an index codes by."""
         return self._books[True]

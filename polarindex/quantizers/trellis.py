@@ -108,6 +108,11 @@ class Trellis(Quantizer):
         """Levels are integers in any case."""
         return ErrorLaw(0.0, self._book.distortion / (1 - self._book.distortion))
 
+    @property
+    def typical_energy(self) -> float:
+        """By the book: <R r, levels>^2 / |r|^2."""
+        return self.dim * ((1 - self._book.distortion) / self._book.unit) ** 2
+
     def encode_residuals(self, r: Floats, integer: bool, start: int) -> tuple[Words, Floats, Doubles]:
         y, norms2 = np.ascontiguousarray(self.stage.map.forward(r)), squared_norms(r)
         words, dots = self.stage.coded(y, norms2)

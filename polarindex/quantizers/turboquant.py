@@ -90,6 +90,11 @@ class TurboQuant(Quantizer):
             return ErrorLaw(0.0, distortion * self._sketch.spread())
         return ErrorLaw(distortion, distortion * (1 - distortion))
 
+    @property
+    def typical_energy(self) -> float | None:
+        """Of the mse code alone."""
+        return self._mse.typical_energy if self._mse and not self._sketch else None
+
     def encode_rows(self, x: Floats, integer: bool, start: int = 0, mu: Floats | None = None) -> Encoded:
         if self._mse and not self._sketch:
             return self._mse.encode_rows(x, integer, start, mu)

@@ -45,11 +45,12 @@ def test_a_flat_index_may_learn_its_centre_from_a_sample(call, rng, tmp_path):
 def test_options_reach_the_index(call, rng, tmp_path):
     np.save(tmp_path / "x.npy", rng.standard_normal((2000, 8), np.float32))
     options = "--metric cosine --bits 4 --quantizer eden --index ivf --nlist 20 --store float16 --spill .5 --seed 3"
+    options += " --factor-bits 16"
     more = "--threads", 1, "--train", 1000, "--json"
     done = call("build", tmp_path / "x.npy", "-o", tmp_path / "index", *options.split(), *more)
     wanted = {
         "kind": "ivf", "n": 2000, "dim": 8, "metric": "cosine", "bits": 4, "quantizer": "eden", "nlist": 20,
-        "store": "float16", "spill": 0.5, "seed": 3, "keys": False,
+        "store": "float16", "spill": 0.5, "seed": 3, "keys": False, "factor_bits": 16,
     }  # fmt: skip
     assert wanted.items() <= done.json.items()
     assert done.json["bytes_on_disk"] == places.bytes_on_disk(tmp_path / "index")

@@ -44,6 +44,8 @@ def added(folder: Path, x: np.ndarray, ids: np.ndarray, at: Path) -> dict[str, P
         {"kind": "flat"},
         {"kind": "flat", "metric": "cosine", "store": "float32", "quantizer": "turboquant"},
         {"kind": "flat", "metric": "ip", "center": False},
+        {"kind": "ivf", "nlist": 12, "factor_bits": 16},
+        {"kind": "flat", "factor_bits": 16},
     ],
 )
 def test_each_shard_is_the_frame_with_its_rows(parameters, shards, x, tmp_path, contents, short_ranges):

@@ -7,6 +7,7 @@ import pytest
 
 import polarindex as pi
 from polarindex.gpu.layout import Layout
+from polarindex.gpu.lists import ListMirror
 from polarindex.gpu.mirror import Mirror
 
 DIM = 16
@@ -65,3 +66,31 @@ def test_ids_that_do_not_fit_beside_the_rows_let_all_be_sent_anew(rng, devices, 
     assert follow(gpu, sent) == list(range(n - 2))
     (mirror,) = gpu._copies
     assert mirror.nbytes <= mirror.memory
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_words_of_factors_are_floats_on_the_device(metric, rng, devices):
+    """Before and after the centre is learned, and rows that changed."""
+    x, q = rng.standard_normal((1_300, DIM)).astype(np.float32) + 1, rng.standard_normal((4, DIM)).astype(np.float32)
+    gpu = pi.gpu.GpuFlatIndex(DIM, metric, factor_bits=16)
+    for rows in (x[:900], x[900:]):
+        gpu.add(rows)
+        gpu.update([3, 70], 2 * rows[:2])
+        found, wanted = gpu.search(q, 7), gpu.to_cpu().search(q, 7, exact_scan=True)
+        np.testing.assert_array_equal(found, wanted)
+    assert gpu.factor_bits == 16 and pi.FlatIndex(**gpu.parameters()).factor_bits == 16
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_words_of_factors_are_floats_on_the_device_in_lists_too(metric, rng, devices, monkeypatch):
+    for name in ("_pack", "_coded_centroids"):  # what has to do with codes is as ever
+        monkeypatch.setattr(ListMirror, name, lambda *_: None)
+    x = rng.standard_normal((300, DIM)).astype(np.float32)
+    index = pi.IVFIndex(DIM, metric, nlist=4, factor_bits=16).fit(x)
+    index.add(x)
+    held, mirror = index._held, ListMirror(index._coding, "none", 0)
+    with mirror.current(held, 1) as listed:
+        places = held.rows.used()
+        stored = held.rows.rows(places)
+        np.testing.assert_array_equal(listed.pages.scales.get()[places], index._coding.scales(stored)[:, 0])
+        np.testing.assert_array_equal(listed.pages.shifts.get()[places], index._coding.shifts(stored, held.centroids))

@@ -45,15 +45,15 @@ def test_the_reader_knows_nothing_of_this_library():
     assert names <= {"__future__", "io", "json", "pathlib", "sys", "numpy", "xxhash"}
 
 
-@pytest.mark.parametrize("large_ids", [False, True])
+@pytest.mark.parametrize(("large_ids", "factor_bits"), [(False, 32), (True, 32), (True, 16)])
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
-def test_a_reader_by_the_document_scores_to_the_last_bit(tmp_path, reader, kind, metric, large_ids):
-    x, q = rows(90, 2), rows(4, 3)
+def test_a_reader_by_the_document_scores_to_the_last_bit(tmp_path, reader, kind, metric, large_ids, factor_bits):
+    x, q, settings = rows(90, 2), rows(4, 3), {"seed": 4, "store": "float32", "factor_bits": factor_bits}
     if kind == "flat":
-        index = pi.FlatIndex(DIM, metric, seed=4, store="float32").fit(rows(200, 1))
+        index = pi.FlatIndex(DIM, metric, **settings).fit(rows(200, 1))
     else:
-        index = pi.IVFIndex(DIM, metric, seed=4, nlist=5, store="float32").fit(rows(200, 1))
+        index = pi.IVFIndex(DIM, metric, nlist=5, **settings).fit(rows(200, 1))
     index.add(x, ids=2**33 + 5 * np.arange(90) if large_ids else None)
     index.remove(index.ids[::7])
     index.save(tmp_path / "index")
@@ -101,7 +101,9 @@ def test_the_document_names_every_key_file_and_number(tmp_path):
     index.add(rows(20, 2))
     flat = pi.FlatIndex(DIM, store="int8")
     flat.add(rows(20, 2), ids=np.arange(20) + 5)
-    for kind, saved in (("ivf", index), ("flat", flat)):
+    short = pi.FlatIndex(DIM, factor_bits=16)
+    short.add(rows(20, 2))
+    for kind, saved in (("ivf", index), ("flat", flat), ("short", short)):
         saved.save(tmp_path / kind)
         manifest = json.loads((tmp_path / kind / "manifest.json").read_text())
         (segment,) = manifest["segments"]

@@ -137,7 +137,7 @@ def lay_pages():
                 page, lane = divmod(place, 16)
                 blocks[page >> page_bits][page % 2**page_bits, :, lane] = row
         store = np.array([block.ctypes.data for block in blocks]), page_bits, width, words + 2
-        code = layout.planes[0].words, table, words, words + 1, head
+        code = layout.planes[0].words, table, words, words + 1, head, np.zeros(3, np.float32)
         return Paged(store, code, (heads, following), sizes, places, pages, blocks)
 
     return lay

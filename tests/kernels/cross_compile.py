@@ -79,7 +79,7 @@ def assembly(triple: str, name: str, features: str, isa: str, rows: int, planes:
             IsaType(isa, rows, planes),
             IsaType(isa, 1, planes),
             types.Tuple((longs, types.int64, types.int64, types.int64)),
-            types.Tuple((types.int64, array(types.int8, 1), types.int64, types.int64, types.int64)),
+            types.Tuple((types.int64, array(types.int8, 1), types.int64, types.int64, types.int64, floats)),
             types.UniTuple(ints, 2),
             types.Tuple((ints, longs, ints, floats, longs)),
             types.Tuple((array(types.int32, 2), ints, floats)),

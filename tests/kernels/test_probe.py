@@ -268,10 +268,10 @@ def test_the_first_planes_are_scanned_by_their_own_scales_and_shifts(lay_pages, 
         firsts = [np.stack([rng.random(n), 1e4 * rng.standard_normal(n)], axis=1) for n in SIZES]
         both = [(*one, first) for one, first in zip(lists, firsts, strict=True)]
         paged = lay_pages(4, uneven_table(4), both, 2, wide)
-        words, table, scale_word, _, code_word = paged.code
+        words, table, scale_word, _, code_word, law = paged.code
         assert (code_word, scale_word) == (2, 2 + 4 * words)
         jobs, queries = random_jobs(rng, len(SIZES)), random_queries(rng, dims, 4)
-        prefix = paged._replace(code=(words, uneven_table(planes), 0, 1, 2))
+        prefix = paged._replace(code=(words, uneven_table(planes), 0, 1, 2, law))
         wanted = reference.scan_lists(
             kernels.Isa(name, 8, planes), None, prefix.store, prefix.code, prefix.chains, as_jobs(jobs, paged.sizes),
             queries, ALL, nothing_found(NQ, keep)[0], keep,
@@ -283,6 +283,22 @@ def test_the_first_planes_are_scanned_by_their_own_scales_and_shifts(lay_pages, 
             other, elsewhere = scan(name, 4, plain, jobs, queries, ALL, keep)
             assert_array_equal(scores, other)
             assert_array_equal(places, elsewhere)
+
+
+@pytest.mark.parametrize(("name", "bits"), [TAGS[0]])
+def test_scale_and_shift_may_be_one_word(lay_pages, uneven_table, name, bits):
+    """The word of a scale, read as that of both."""
+    rng = np.random.default_rng(3)
+    lists = random_lists(rng, 33, bits, SIZES)
+    paged = lay_pages(bits, uneven_table(bits), lists, 2)
+    words, table, scale_word, *_ = paged.code
+    law = np.array([1e13, 1e31, -3e18], np.float32)  # a scale of 2^-1 is 2^-64 then
+    paged = paged._replace(code=(words, table, scale_word, scale_word, 0, law))
+    jobs, queries = random_jobs(rng, len(SIZES)), random_queries(rng, 33, bits)
+    jobs.append((0, np.arange(2), np.zeros(2)))  # one query at a time
+    got = scan(name, bits, paged, jobs, queries, ALL, 5)
+    assert_same(got, oracle(bits, paged, jobs, queries, ALL, 5))
+    assert len(np.unique(got[0])) > 20
 
 
 @pytest.mark.parametrize(("name", "bits"), [TAGS[0]])

@@ -350,7 +350,7 @@ class World:
         return keys, np.where(keys == -np.inf, -1, at), self.coding.constants(rows, self.centroids)
 
     def described(self, lists, code):
-        return code.words, code.table, lists.scale_word, lists.shift_word, 0
+        return code.words, code.table, lists.scale_word, lists.shift_word, 0, np.zeros(3, np.float32)
 
 
 def exact_distances(x, q, metric):
