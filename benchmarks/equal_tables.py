@@ -1,0 +1,150 @@
+"""The table of codes at equal bytes, and what follows from it, for docs/comparison.md.
+
+Law:       a code stands in a cell with the best of its ways that fit into the cell's bytes; one that leaves more than
+           an eighth of them unused also with the best of the next size. The best that fits is bold. What is said of
+           who is ahead is counted here, of the same rows.
+Not here:  the measuring (equal_bytes.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.equal_plans import FAMILIES, LEAST, MOST, OURS, plans
+from benchmarks.kernel_tables import markdown
+from polarindex.bench.tables import machine_line, number
+
+NOT_YET = "Not measured yet: `python -m benchmarks.equal_bytes`."
+
+Row = dict[str, Any]
+
+
+def equal_table(result: Row | None) -> list[str]:
+    """Sets one under another, codes down, bytes across."""
+    if result is None:
+        return [NOT_YET]
+    lines: list[str] = []
+    for data in result["sets"]:
+        cells = data["cells"]
+        head = [f"{bits} bit{'s' * (bits > 1)}: {size} bytes" for bits, size in cells]
+        rows = [[family, *shown, training] for family, shown, training in _lines(result, data)]
+        title = f"**{data['set']}**, {data['n']:,} × {data['dim']}, {data['metric']}"
+        lines += [title, "", *markdown(["", *head, "training, s"], rows), ""]
+    return [*lines, *_missing(result), _footer(result)]
+
+
+def _lines(result: Row, data: Row) -> Iterator[tuple[str, list[str], str]]:
+    """Every code that there is of a set: its cells, and the training of those shown, in CPU seconds."""
+    best = [
+        max(row["recall"] for family in FAMILIES for row in fitting(result, data, family, cell))
+        for cell in _sizes(data)
+    ]
+    for family in FAMILIES:
+        chosen = [candidates(result, data, family, size) for size in _sizes(data)]
+        if not any(chosen):
+            continue
+        cells = []
+        for rows, most, size in zip(chosen, best, _sizes(data), strict=True):
+            marks = ["**" * (row["recall"] == most and row["bytes"] <= size) for row in rows]
+            cells.append(
+                ", ".join(f"{m}{row['recall']:.3f}{m} ({row['bytes']})" for m, row in zip(marks, rows, strict=True))
+            )
+        times = [row["train_s"] for rows in chosen for row in rows]
+        low, high = (number(value) if value >= 1 else "0" for value in (min(times), max(times)))
+        yield family, cells, low if low == high else f"{low} to {high}"
+
+
+def _sizes(data: Row) -> list[int]:
+    return [size for _, size in data["cells"]]
+
+
+def measured(result: Row, data: Row, family: str) -> list[Row]:
+    """The rows of a code that has a recall."""
+    return [row for row in result["rows"] if (row["set"], row["family"]) == (data["set"], family) and "recall" in row]
+
+
+def fitting(result: Row, data: Row, family: str, size: int) -> list[Row]:
+    return [row for row in measured(result, data, family) if row["bytes"] <= size]
+
+
+def larger(result: Row, data: Row, family: str, size: int) -> list[Row]:
+    """The rows of a code that take more than a cell's bytes and are compared with it none the less."""
+    most = max((row["bytes"] for row in fitting(result, data, family, size)), default=0)
+    if most >= LEAST * size:
+        return []
+    above = [row for row in measured(result, data, family) if size < row["bytes"] <= MOST * size]
+    return [row for row in above if row["bytes"] == min(row["bytes"] for row in above)]
+
+
+def candidates(result: Row, data: Row, family: str, size: int) -> list[Row]:
+    """What is shown of a code in a cell: the best that fits, and the best that is larger."""
+    both = fitting(result, data, family, size), larger(result, data, family, size)
+    return [max(rows, key=lambda row: (row["recall"], -row["bytes"])) for rows in both if rows]
+
+
+class Standing:
+    """Of each cell our best code, the best of the others that fits, and the others with more bytes that find more."""
+
+    def __init__(self, result: Row, data: Row, bits: int, size: int) -> None:
+        def best(rows: list[Row]) -> Row:
+            return max(rows, key=lambda row: float(row["recall"]))
+
+        peers = [family for family in FAMILIES if family not in OURS]
+        self.where = f"{data['set'].split('-')[0]} at {bits} bit{'s' * (bits > 1)}"
+        self.ours = best([row for family in OURS for row in fitting(result, data, family, size)])
+        self.peer = best([row for family in peers for row in fitting(result, data, family, size)])
+        above = [row for family in peers for row in larger(result, data, family, size)]
+        self.larger = [row for row in above if row["recall"] > self.ours["recall"]]
+
+
+def standings(result: Row) -> list[Standing]:
+    return [Standing(result, data, bits, size) for data in result["sets"] for bits, size in data["cells"]]
+
+
+def equal_claims(result: Row | None) -> list[str]:
+    """In how many cells a code of ours is the best, and the others, each with who is ahead and by how much."""
+    if result is None:
+        return [NOT_YET]
+    found = standings(result)
+    ahead = [one for one in found if one.ours["recall"] > one.peer["recall"]]
+    behind = [one for one in found if one not in ahead]
+    lines = [f"A code of polarindex is the best of {len(ahead)} of the {len(found)} cells" + (":" if behind else ".")]
+    if behind:
+        lines += ["", *(_behind(one) for one in behind)]
+    larger_rows = [(one, row) for one in found for row in one.larger]
+    if larger_rows:
+        said = "; ".join(
+            f"{one.where} {row['family']} {row['recall']:.3f} ({row['bytes']} for {one.ours['bytes']} bytes)"
+            for one, row in larger_rows
+        )
+        lines += ["", f"With more bytes than the cell's, and more found: {said}."]
+    return lines
+
+
+def _behind(one: Standing) -> str:
+    ours, peer = one.ours, one.peer
+    return (
+        f"* {one.where}: {peer['family']} finds {peer['recall']:.3f} ({peer['bytes']} bytes), {ours['family']} "
+        f"{ours['recall']:.3f} ({ours['bytes']})."
+    )
+
+
+def _missing(result: Row) -> list[str]:
+    """What took too long, failed or was not measured yet."""
+    rows = {(row["set"], row["family"], row["name"]): row for row in result["rows"]}
+    said = []
+    for data in result["sets"]:
+        for plan in plans(data["dim"], data["metric"]):
+            row = rows.get((data["set"], plan.family, plan.name), {"why": "not yet"})
+            if "recall" not in row:
+                why = row.get("why") or f"not trained in {row['minutes']} minutes"
+                said.append(f"{plan.family}, {plan.name}, of {data['set']}: {why}")
+    return [f"Not measured: {'; '.join(said)}.", ""] if said else []
+
+
+def _footer(result: Row) -> str:
+    half = max((row["high"] - row["low"]) / 2 for row in result["rows"] if "recall" in row)
+    return (
+        f"R10@10 (bytes a row) of {result['queries']:,} queries; half the 95 % interval of a mean over queries is at "
+        f"most {half:.3f}. {machine_line(result['environment'])} Reproduce: `{result['command']}`"
+    )
