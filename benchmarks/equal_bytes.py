@@ -43,6 +43,7 @@ from polarindex.sweep.metrics import overlap_with_interval
 
 NAME = "equal-bytes"
 ROWS, QUERIES = 60_000, 1_000
+PACKAGES = ("llvmlite", *dict.fromkeys(engine.package for engine in ENGINES.values()))
 
 Row = dict[str, Any]
 
@@ -67,11 +68,14 @@ def measured(plan: Plan, source: Source, seeds: int, seconds: int) -> Row:
         found.append(tuple(overlap_with_interval(engine.many(q), data.true, K)))
     recall, low, high = np.mean(found, axis=0)
     train, add = np.median(times, axis=0)
-    row = {"bytes": engine.row_bytes, "recall": recall, "low": low, "high": high, "runs": len(found),
-           "deviation": float(np.std([mean for mean, *_ in found])), "train_s": train, "add_s": add}  # fmt: skip
-    if plan.library == "polarindex":
-        row["bits"] = engine.bits
-    return {key: rounded(float(value)) if isinstance(value, float) else value for key, value in row.items()}
+    spread = np.std([mean for mean, *_ in found])
+    facts = {"recall": recall, "low": low, "high": high, "deviation": spread, "train_s": train, "add_s": add}
+    return {
+        "bytes": engine.row_bytes,
+        **({"bits": engine.bits} if plan.library == "polarindex" else {}),
+        "runs": len(found),
+        **{key: rounded(float(value)) for key, value in facts.items()},
+    }
 
 
 @contextmanager
@@ -122,16 +126,20 @@ def kept() -> dict[str, Any]:
     """What was measured on this machine before."""
     path = place(NAME)
     if not path.exists():
-        command = "python -m benchmarks.equal_bytes --data FOLDER"
-        return {"queries": QUERIES, "command": command, "environment": {}, "sets": [], "rows": []}
+        return {"sets": [], "rows": []}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
-def with_row(result: dict[str, Any], new: Row) -> dict[str, Any]:
-    """The result with a row in the place of an earlier one of the same engine."""
+def with_row(result: dict[str, Any], facts: Row, new: Row) -> dict[str, Any]:
+    """The result with a row, and the facts of its set, in the place of earlier ones of the same engine and set."""
+    sets = [one for one in result["sets"] if one["set"] != facts["set"]]
     rows = [row for row in result["rows"] if identity(row) != identity(new)]
-    return result | {"rows": sorted([*rows, new], key=identity)}
+    order = list(published.GRIDS)
+    return result | {
+        "sets": sorted([*sets, facts], key=lambda one: order.index(one["set"])),
+        "rows": sorted([*rows, new], key=identity),
+    }
 
 
 def compare(source: Source, options: argparse.Namespace) -> None:
@@ -141,17 +149,19 @@ def compare(source: Source, options: argparse.Namespace) -> None:
     facts["cells"] = cells(facts["dim"], data.metric)
     wanted = [plan for plan in plans(facts["dim"], data.metric) if plan.named(published.engines(options))]
     del data
-    result = kept()
-    result["sets"] = [*(one for one in result["sets"] if one["set"] != source.name), facts]
-    result["environment"] = machine(("llvmlite", *dict.fromkeys(engine.package for engine in ENGINES.values())))
+    run = {
+        "queries": QUERIES,
+        "command": "python -m benchmarks.equal_bytes --data FOLDER",
+        "environment": machine(PACKAGES),
+    }
     if not options.again:
-        there = {identity(row) for row in result["rows"] if "why" not in row}
+        there = {identity(row) for row in kept()["rows"] if "why" not in row}
         wanted = [plan for plan in wanted if (source.name, plan.family, plan.name) not in there]
     work = partial(row, source=source, seeds=options.seeds, minutes=options.minutes)
     with ThreadPoolExecutor(options.processes) as pool:
         for done in as_completed([pool.submit(work, plan) for plan in wanted]):
             new = done.result()
-            keep(NAME, with_row(kept() | {key: result[key] for key in ("sets", "environment")}, new))
+            keep(NAME, with_row(kept() | run, facts, new))
             print("  ".join(f"{value}" for value in new.values()), flush=True)
 
 

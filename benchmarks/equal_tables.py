@@ -8,7 +8,7 @@ Not here:  the measuring (equal_bytes.py)."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.equal_plans import FAMILIES, LEAST, MOST, OURS, plans
 from benchmarks.kernel_tables import markdown
@@ -35,10 +35,7 @@ def equal_table(result: Row | None) -> list[str]:
 
 def _lines(result: Row, data: Row) -> Iterator[tuple[str, list[str], str]]:
     """Every code that there is of a set: its cells, and the training of those shown, in CPU seconds."""
-    best = [
-        max(row["recall"] for family in FAMILIES for row in fitting(result, data, family, cell))
-        for cell in _sizes(data)
-    ]
+    best = [max(row["recall"] for row in _rows(result, data) if row["bytes"] <= size) for size in _sizes(data)]
     for family in FAMILIES:
         chosen = [candidates(result, data, family, size) for size in _sizes(data)]
         if not any(chosen):
@@ -58,13 +55,13 @@ def _sizes(data: Row) -> list[int]:
     return [size for _, size in data["cells"]]
 
 
-def measured(result: Row, data: Row, family: str) -> list[Row]:
-    """The rows of a code that has a recall."""
-    return [row for row in result["rows"] if (row["set"], row["family"]) == (data["set"], family) and "recall" in row]
+def _rows(result: Row, data: Row) -> list[Row]:
+    """What was measured of a set."""
+    return [row for row in result["rows"] if row["set"] == data["set"] and "recall" in row]
 
 
 def fitting(result: Row, data: Row, family: str, size: int) -> list[Row]:
-    return [row for row in measured(result, data, family) if row["bytes"] <= size]
+    return [row for row in _rows(result, data) if row["family"] == family and row["bytes"] <= size]
 
 
 def larger(result: Row, data: Row, family: str, size: int) -> list[Row]:
@@ -72,7 +69,7 @@ def larger(result: Row, data: Row, family: str, size: int) -> list[Row]:
     most = max((row["bytes"] for row in fitting(result, data, family, size)), default=0)
     if most >= LEAST * size:
         return []
-    above = [row for row in measured(result, data, family) if size < row["bytes"] <= MOST * size]
+    above = [row for row in _rows(result, data) if row["family"] == family and size < row["bytes"] <= MOST * size]
     return [row for row in above if row["bytes"] == min(row["bytes"] for row in above)]
 
 
@@ -82,43 +79,51 @@ def candidates(result: Row, data: Row, family: str, size: int) -> list[Row]:
     return [max(rows, key=lambda row: (row["recall"], -row["bytes"])) for rows in both if rows]
 
 
-class Standing:
-    """Of each cell our best code, the best of the others that fits, and the others with more bytes that find more."""
+class Standing(NamedTuple):
+    """Of a cell our best code, the best of the others that fits, and the larger of the others that find more."""
 
-    def __init__(self, result: Row, data: Row, bits: int, size: int) -> None:
-        def best(rows: list[Row]) -> Row:
-            return max(rows, key=lambda row: float(row["recall"]))
-
-        peers = [family for family in FAMILIES if family not in OURS]
-        self.where = f"{data['set'].split('-')[0]} at {bits} bit{'s' * (bits > 1)}"
-        self.ours = best([row for family in OURS for row in fitting(result, data, family, size)])
-        self.peer = best([row for family in peers for row in fitting(result, data, family, size)])
-        above = [row for family in peers for row in larger(result, data, family, size)]
-        self.larger = [row for row in above if row["recall"] > self.ours["recall"]]
+    where: str
+    ours: Row
+    peer: Row
+    larger: list[Row]
 
 
-def standings(result: Row) -> list[Standing]:
-    return [Standing(result, data, bits, size) for data in result["sets"] for bits, size in data["cells"]]
+def standings(result: Row) -> Iterator[Standing]:
+    """Of every cell that both ours and others were measured of."""
+    peers = [family for family in FAMILIES if family not in OURS]
+    for data in result["sets"]:
+        for bits, size in data["cells"]:
+            ours, others = (
+                sorted((row for family in families for row in fitting(result, data, family, size)), key=_recall)
+                for families in (OURS, peers)
+            )
+            if ours and others:
+                above = (row for family in peers for row in larger(result, data, family, size))
+                more = [row for row in above if row["recall"] > ours[-1]["recall"]]
+                where = f"{data['set'].split('-')[0]} at {bits} bit{'s' * (bits > 1)}"
+                yield Standing(where, ours[-1], others[-1], more)
+
+
+def _recall(row: Row) -> float:
+    return float(row["recall"])
 
 
 def equal_claims(result: Row | None) -> list[str]:
     """In how many cells a code of ours is the best, and the others, each with who is ahead and by how much."""
     if result is None:
         return [NOT_YET]
-    found = standings(result)
+    found = list(standings(result))
     ahead = [one for one in found if one.ours["recall"] > one.peer["recall"]]
     behind = [one for one in found if one not in ahead]
     lines = [f"A code of polarindex is the best of {len(ahead)} of the {len(found)} cells" + (":" if behind else ".")]
     if behind:
         lines += ["", *(_behind(one) for one in behind)]
-    larger_rows = [(one, row) for one in found for row in one.larger]
-    if larger_rows:
-        said = "; ".join(
-            f"{one.where} {row['family']} {row['recall']:.3f} ({row['bytes']} for {one.ours['bytes']} bytes)"
-            for one, row in larger_rows
-        )
-        lines += ["", f"With more bytes than the cell's, and more found: {said}."]
-    return lines
+    more = [
+        f"{one.where} {row['family']} {row['recall']:.3f} ({row['bytes']} for {one.ours['bytes']} bytes)"
+        for one in found
+        for row in one.larger
+    ]
+    return [*lines, "", f"With more bytes than the cell's, and more found: {'; '.join(more)}."] if more else lines
 
 
 def _behind(one: Standing) -> str:

@@ -24,6 +24,7 @@ from benchmarks.equal_plans import (
 from polarindex.bench.data import Source
 from polarindex.bench.plans import Plan
 
+SET = "sift-photos-128-euclidean"
 SAMPLE = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "glove-sample.hdf5"
 
 
@@ -95,14 +96,14 @@ def test_training_that_takes_too_long_is_stopped_and_said_to_be():
     assert "recall" not in found and "why" not in found
 
 
-def row(family, name, size, recall, **facts):
-    return {"set": "a-set", "family": family, "name": name, "bytes": size, "recall": recall, "low": recall - 0.01,
-            "high": recall + 0.01, "train_s": 2.0, **facts}  # fmt: skip
+def row(family, name, size, recall):
+    about = {"low": recall - 0.01, "high": recall + 0.01, "train_s": 2.0}
+    return {"set": SET, "family": family, "name": name, "bytes": size, "recall": recall, **about}
 
 
 def result(*rows):
     facts = {"cpu": "a processor", "cores": 2, "threads": 1, "caches": {}, "versions": {"faiss": "1"}, "date": "today"}
-    data = {"set": "a-set", "n": 100, "dim": 128, "metric": "l2", "cells": [[1, 24], [2, 40]]}
+    data = {"set": SET, "n": 100, "dim": 128, "metric": "l2", "cells": [[1, 24], [2, 40]]}
     return {"queries": 10, "environment": facts, "command": "python", "sets": [data], "rows": list(rows)}
 
 
@@ -110,7 +111,10 @@ EDEN = row("polarindex EDEN", "24 bytes", 24, 0.5), row("polarindex EDEN", "40 b
 
 
 def test_what_is_measured_again_takes_the_place_of_what_was():
-    first = equal_bytes.with_row(result(*EDEN), row("polarindex EDEN", "24 bytes", 22, 0.6))
+    start = result(*EDEN)
+    facts = start["sets"][0]
+    first = equal_bytes.with_row(start, facts, row("polarindex EDEN", "24 bytes", 22, 0.6))
+    assert first["sets"] == [facts]
     assert [(one["bytes"], one["recall"]) for one in first["rows"]] == [(22, 0.6), (40, 0.7)]
 
 
@@ -126,21 +130,31 @@ def test_what_is_said_of_who_is_ahead_is_counted():
     assert equal_tables.equal_claims(result(*EDEN, *peers)) == [
         "A code of polarindex is the best of 1 of the 2 cells:",
         "",
-        "* a at 2 bits: FAISS PQ, 8 bit finds 0.750 (40 bytes), polarindex EDEN 0.700 (40).",
+        "* sift at 2 bits: FAISS PQ, 8 bit finds 0.750 (40 bytes), polarindex EDEN 0.700 (40).",
     ]
     peers[1] = row("FAISS PQ, 8 bit", "PQ48x8", 48, 0.75)
     assert equal_tables.equal_claims(result(*EDEN, *peers)) == [
         "A code of polarindex is the best of 2 of the 2 cells.",
         "",
-        "With more bytes than the cell's, and more found: a at 2 bits FAISS PQ, 8 bit 0.750 (48 for 40 bytes).",
+        "With more bytes than the cell's, and more found: sift at 2 bits FAISS PQ, 8 bit 0.750 (48 for 40 bytes).",
     ]
 
 
 def test_what_was_not_measured_is_named_with_the_reason():
-    late = {"set": "a-set", "family": "FAISS OPQ + PQ, 8 bit", "name": "OPQ40_160,PQ40x8", "minutes": 15}
-    dead = {"set": "a-set", "family": "FAISS EDEN", "name": "RR,EDEN", "why": "the process died, exit code -11"}
+    late = {
+        "set": SET,
+        "family": "FAISS OPQ + PQ, 8 bit",
+        "name": "OPQ40_160,PQ40x8",
+        "minutes": 15,
+    }
+    dead = {
+        "set": SET,
+        "family": "FAISS EDEN",
+        "name": "RR,EDEN",
+        "why": "the process died, exit code -11",
+    }
     (line,) = (line for line in equal_tables.equal_table(result(*EDEN, late, dead)) if line.startswith("Not measured"))
-    assert "OPQ40_160,PQ40x8, of a-set: not trained in 15 minutes;" in line
-    assert "RR,EDEN, of a-set: the process died, exit code -11;" in line
-    assert "polarindex trellis, 24 bytes, of a-set: not yet" in line
+    assert f"OPQ40_160,PQ40x8, of {SET}: not trained in 15 minutes;" in line
+    assert f"RR,EDEN, of {SET}: the process died, exit code -11;" in line
+    assert f"polarindex trellis, 24 bytes, of {SET}: not yet" in line
     assert "polarindex EDEN, 24 bytes" not in line
