@@ -146,7 +146,7 @@ def compare(source: Source, options: argparse.Namespace) -> None:
     """Measure what is asked of a set, and keep each row once it is there."""
     data = load(source)  # finds the neighbours, once for all processes
     facts = {"set": source.name, "n": len(data.x), "dim": data.x.shape[1], "metric": data.metric}
-    facts["cells"] = cells(facts["dim"], data.metric)
+    facts["cells"] = cells(facts["dim"])
     wanted = [plan for plan in plans(facts["dim"], data.metric) if plan.named(published.engines(options))]
     del data
     run = {

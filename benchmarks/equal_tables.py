@@ -27,14 +27,14 @@ def equal_table(result: Row | None) -> list[str]:
     for data in result["sets"]:
         cells = data["cells"]
         head = [f"{bits} bit{'s' * (bits > 1)}: {size} bytes" for bits, size in cells]
-        rows = [[family, *shown, training] for family, shown, training in _lines(result, data)]
+        rows = [[family, *shown, build] for family, shown, build in _lines(result, data)]
         title = f"**{data['set']}**, {data['n']:,} × {data['dim']}, {data['metric']}"
-        lines += [title, "", *markdown(["", *head, "training, s"], rows), ""]
+        lines += [title, "", *markdown(["", *head, "build, s"], rows), ""]
     return [*lines, *_missing(result), _footer(result)]
 
 
 def _lines(result: Row, data: Row) -> Iterator[tuple[str, list[str], str]]:
-    """Every code that there is of a set: its cells, and the training of those shown, in CPU seconds."""
+    """Every code that there is of a set: its cells, and what training and adding took those shown."""
     best = [max(row["recall"] for row in _rows(result, data) if row["bytes"] <= size) for size in _sizes(data)]
     for family in FAMILIES:
         chosen = [candidates(result, data, family, size) for size in _sizes(data)]
@@ -46,7 +46,7 @@ def _lines(result: Row, data: Row) -> Iterator[tuple[str, list[str], str]]:
             cells.append(
                 ", ".join(f"{m}{row['recall']:.3f}{m} ({row['bytes']})" for m, row in zip(marks, rows, strict=True))
             )
-        times = [row["train_s"] for rows in chosen for row in rows]
+        times = [row["train_s"] + row["add_s"] for rows in chosen for row in rows]
         low, high = (number(value) if value >= 1 else "0" for value in (min(times), max(times)))
         yield family, cells, low if low == high else f"{low} to {high}"
 
@@ -98,7 +98,7 @@ def standings(result: Row) -> Iterator[Standing]:
                 for families in (OURS, peers)
             )
             if ours and others:
-                above = (row for family in peers for row in larger(result, data, family, size))
+                above = [max(rows, key=_recall) for family in peers if (rows := larger(result, data, family, size))]
                 more = [row for row in above if row["recall"] > ours[-1]["recall"]]
                 where = f"{data['set'].split('-')[0]} at {bits} bit{'s' * (bits > 1)}"
                 yield Standing(where, ours[-1], others[-1], more)
@@ -135,15 +135,16 @@ def _behind(one: Standing) -> str:
 
 
 def _missing(result: Row) -> list[str]:
-    """What took too long, failed or was not measured yet."""
+    """What took too long, failed or was not measured yet; engines of a code with one reason are said together."""
     rows = {(row["set"], row["family"], row["name"]): row for row in result["rows"]}
-    said = []
+    why: dict[tuple[str, str, str], list[str]] = {}
     for data in result["sets"]:
         for plan in plans(data["dim"], data["metric"]):
             row = rows.get((data["set"], plan.family, plan.name), {"why": "not yet"})
             if "recall" not in row:
-                why = row.get("why") or f"not trained in {row['minutes']} minutes"
-                said.append(f"{plan.family}, {plan.name}, of {data['set']}: {why}")
+                reason = row.get("why") or f"not trained in {row['minutes']} minutes"
+                why.setdefault((data["set"], plan.family, reason), []).append(plan.name)
+    said = [f"{family} of {name} ({', '.join(engines)}): {reason}" for (name, family, reason), engines in why.items()]
     return [f"Not measured: {'; '.join(said)}.", ""] if said else []
 
 
