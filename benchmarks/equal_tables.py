@@ -82,10 +82,15 @@ def candidates(result: Row, data: Row, family: str, size: int) -> list[Row]:
 class Standing(NamedTuple):
     """Of a cell our best code, the best of the others that fits, and the larger of the others that find more."""
 
-    where: str
+    name: str  # of the set
+    bits: int
     ours: Row
     peer: Row
     larger: list[Row]
+
+    @property
+    def ahead(self) -> float:
+        return _recall(self.ours) - _recall(self.peer)
 
 
 def standings(result: Row) -> Iterator[Standing]:
@@ -99,9 +104,8 @@ def standings(result: Row) -> Iterator[Standing]:
             )
             if ours and others:
                 above = [max(rows, key=_recall) for family in peers if (rows := larger(result, data, family, size))]
-                more = [row for row in above if row["recall"] > ours[-1]["recall"]]
-                where = f"{data['set'].split('-')[0]} at {bits} bit{'s' * (bits > 1)}"
-                yield Standing(where, ours[-1], others[-1], more)
+                more = [row for row in above if _recall(row) > _recall(ours[-1])]
+                yield Standing(data["set"], bits, ours[-1], others[-1], more)
 
 
 def _recall(row: Row) -> float:
@@ -109,29 +113,34 @@ def _recall(row: Row) -> float:
 
 
 def equal_claims(result: Row | None) -> list[str]:
-    """In how many cells a code of ours is the best, and the others, each with who is ahead and by how much."""
+    """How far our best code is ahead of the best other in each cell, in how many it is, and what larger ones find."""
     if result is None:
         return [NOT_YET]
-    found = list(standings(result))
-    ahead = [one for one in found if one.ours["recall"] > one.peer["recall"]]
-    behind = [one for one in found if one not in ahead]
-    lines = [f"A code of polarindex is the best of {len(ahead)} of the {len(found)} cells" + (":" if behind else ".")]
-    if behind:
-        lines += ["", *(_behind(one) for one in behind)]
-    more = [
-        f"{one.where} {row['family']} {row['recall']:.3f} ({row['bytes']} for {one.ours['bytes']} bytes)"
-        for one in found
+    found = {(one.name, one.bits): one for one in standings(result)}
+    ahead = sum(one.ahead > 0 for one in found.values())
+    rows = [
+        [data["set"], *(_shown(found.get((data["set"], bits))) for bits, _ in data["cells"])] for data in result["sets"]
+    ]
+    head = ["", *(f"{bits} bit{'s' * (bits > 1)}" for bits, _ in result["sets"][0]["cells"])]
+    larger_found = [
+        f"{one.name} at {one.bits} bit{'s' * (one.bits > 1)} {row['family']} {row['recall']:.3f} ({row['bytes']})"
+        for one in found.values()
         for row in one.larger
     ]
-    return [*lines, "", f"With more bytes than the cell's, and more found: {'; '.join(more)}."] if more else lines
+    return [
+        f"A code of polarindex finds most in {ahead} of {len(found)} cells. Our best, the best other that fits, and how "
+        "much more ours finds:",
+        "",
+        *markdown(head, rows),
+        *(["", f"With more bytes than the cell, and more found: {'; '.join(larger_found)}."] if larger_found else []),
+    ]
 
 
-def _behind(one: Standing) -> str:
-    ours, peer = one.ours, one.peer
-    return (
-        f"* {one.where}: {peer['family']} finds {peer['recall']:.3f} ({peer['bytes']} bytes), {ours['family']} "
-        f"{ours['recall']:.3f} ({ours['bytes']})."
-    )
+def _shown(one: Standing | None) -> str:
+    if one is None:
+        return ""
+    ours, peer = one.ours["family"].removeprefix("polarindex "), one.peer["family"]
+    return f"{ours} {one.ours['recall']:.3f}, {peer} {one.peer['recall']:.3f}: {one.ahead:+.3f}"
 
 
 def _missing(result: Row) -> list[str]:
