@@ -72,18 +72,24 @@ def engines(options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(part for part in options.engines.split(";") if part)
 
 
-def sources(options: argparse.Namespace) -> Iterator[Source]:
-    """The sets asked for, where they are."""
+def files(options: argparse.Namespace) -> Iterator[Path]:
+    """The files of the sets asked for, where they are."""
     wanted = [name for name in GRIDS if not options.sets or any(part in name for part in options.sets.split(","))]
     if not wanted:
         raise SystemExit(f"--sets must name some of {', '.join(GRIDS)}; got {options.sets!r}")
-    rows, queries = (_QUICK_ROWS, min(options.queries, _QUICK_QUERIES)) if options.quick else (None, options.queries)
-    singles = min(options.singles, _QUICK_SINGLES if options.quick else queries)
     for name in wanted:
         path = next((found for folder in options.data if (found := folder / f"{name}.hdf5").is_file()), None)
         if path is None:
             print(f"{name}: no such file in {', '.join(map(str, options.data))}; left out")
             continue
+        yield path
+
+
+def sources(options: argparse.Namespace) -> Iterator[Source]:
+    """The sets asked for, and how much of them is used."""
+    rows, queries = (_QUICK_ROWS, min(options.queries, _QUICK_QUERIES)) if options.quick else (None, options.queries)
+    singles = min(options.singles, _QUICK_SINGLES if options.quick else queries)
+    for path in files(options):
         yield Source(str(path), rows, queries, singles)
 
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.equal_tables import equal_claims, equal_table
 from benchmarks.kept import names, newest
 from benchmarks.kernel_tables import block, markdown
 from benchmarks.published import in_order
@@ -451,6 +452,10 @@ def made(name: str) -> list[str]:
             return trellis_table(newest("trellis"))
         case "factors":
             return factors_table(newest("factors"))
+        case "equal-bytes":
+            return equal_table(newest("equal-bytes"))
+        case "equal-bytes-claims":
+            return equal_claims(newest("equal-bytes"))
         case "storage":
             return storage_table(newest("storage"))
         case "out-of-core":
