@@ -1,0 +1,117 @@
+"""A first pass over codes in segments, for a query alone: which planes of which segments, and the scan that follows.
+
+Read:      one to three planes of a segment by nibble tables, or all of it; of none but the first segments, for what is
+           not read at all is bounded by its length, and the last are the shortest.
+Bound:     what is behind the first planes of a segment errs like noise, for a segment is rotated at random. LIFT
+           standard deviations are added, of all segments together: deviations of a row of usual scales.
+Not here:  whether it pays (plan.py); the law of the scan (kernels/staged_segments.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polarindex import kernels
+from polarindex.codebooks import first_planes
+from polarindex.indexes.lines import StageQueries
+from polarindex.indexes.segments import SegmentCode, SegmentQueries, room_for, stored
+from polarindex.memory import aligned_zeros
+from polarindex.quantizers.base import TableStage
+
+LIFT = 6.0
+_PASSES = 8  # that a sample is asked about
+_MOST = 3  # planes that tables add up; with more it is cheaper to unpack the segment
+_BYTES = 8  # bits of codes that have no planes
+
+
+class SegmentPlanes(NamedTuple):
+    """What is read of all rows.
+
+    planes : (f,) int64, of each of the first segments; its bits where all of it is read
+    estimates : (f, 6) float64, as kernels.stage_segments wants them
+    lines : of planes, in a panel; 0: whole segments alone, and bounds are true
+    """
+
+    planes: NDArray[np.int64]
+    estimates: NDArray[np.float64]
+    lines: int
+
+    def describe(self, bits: Sequence[int]) -> str:
+        """In words, of a code whose segments have these bits."""
+        read = " + ".join(f"{p} of {b}" for p, b in zip(self.planes, bits, strict=False))
+        return f"{read} planes of {len(self.planes)} of {len(bits)} segments"
+
+
+def segment_planes(stages: Sequence[TableStage], shares: Sequence[float], planes: Sequence[int]) -> SegmentPlanes:
+    """A first pass over so many planes of the first segments; shares: of energy, of each segment."""
+    estimates, lines = np.zeros((len(planes), 6)), 0
+    for row, stage, share, count in zip(estimates, stages, shares, planes, strict=False):
+        layout, words = stage.layout, stage.layout.planes[0].words
+        if count < layout.bits:
+            lines += words * count
+            first = first_planes(stage.table, stage.thresholds, count, LIFT)
+            row[0], row[1 : 1 + count] = first.base, first.weights
+            row[4] = first.lift * first.deviation
+            # a row's scale is about its length in the segment by that of its levels
+            row[5] = np.sqrt(share / stage.map.dims) / np.abs(stage.table.astype(np.float64)).max()
+    return SegmentPlanes(np.array(planes, np.int64), estimates, lines)
+
+
+def passes(stages: Sequence[TableStage], shares: Sequence[float]) -> list[tuple[int, ...]]:
+    """Planes of first passes that may pay: what is left of a coordinate is about alike in all segments of a pass."""
+    variances = [share / stage.map.dims for share, stage in zip(shares, stages, strict=False)]
+    left = [[variance * 4.0**-p for p in range(_MOST + 1)] for variance in variances]
+    found: dict[tuple[int, ...], None] = {}
+    for level in sorted({error for errors in left for error in errors}, reverse=True):
+        planes = [next((p for p, error in enumerate(errors) if error <= level), _MOST + 1) for errors in left]
+        while planes and planes[-1] == 0:
+            planes.pop()
+        for first in (0, 1) if planes else ():
+            more = [planes[0] + first, *planes[1:]]
+            read = [bits if bits == _BYTES or p > _MOST else min(p, bits) for p, bits in zip(more, _bits(stages), strict=False)]
+            if 0 not in read and any(p < bits for p, bits in zip(read, _bits(stages), strict=False)):
+                found[tuple(read)] = None
+    return list(found)[:_PASSES]
+
+
+def _bits(stages: Sequence[TableStage]) -> list[int]:
+    return [stage.layout.bits for stage in stages]
+
+
+class AloneScan(SegmentQueries):
+    """kernels.scan_alone with its queries, one or two; `first`: what is read of all rows."""
+
+    def __init__(self, code: SegmentCode, first: SegmentPlanes, queries: list[StageQueries]) -> None:
+        super().__init__(code, queries, 1)
+        planes = first.planes
+        tables = aligned_zeros((self.held, first.lines, 1, 2, 64), np.uint8)
+        steps, lifts = np.zeros((2, len(planes), self.held), np.float32)
+        if first.lines:
+            kernels.stage_segments(
+                self.asked, self.sums, self.gains, code.parts, planes, first.estimates, tables, steps, lifts
+            )
+            self._alone = kernels.Isa(code.isa, 1, 1)
+        self._first = planes, tables, steps, lifts
+        self._segments = code.head, code.head, code.parts
+        self._queries = self.asked, self.sums, self.gains, self.reaches
+
+    def __call__(self, arrays: Any, count: int, names: Any, allowed: Any, best: Any) -> None:
+        panels, factors = stored(arrays)
+        kernels.scan_alone(
+            self._alone,
+            panels,
+            count,
+            self._segments,
+            self.code.tables,
+            self.code.longest,
+            self._first,
+            self._queries,
+            factors,
+            names,
+            allowed,
+            best,
+            room_for(self.held),
+        )
