@@ -51,6 +51,11 @@ class SegmentCode(NamedTuple):
         return len(self.parts)
 
     @property
+    def planes(self) -> bool:
+        """Whether planes can be read first, by nibble tables."""
+        return self.isa == "avx512"
+
+    @property
     def dims(self) -> int:
         """Coordinates of all segments, with the padding of their last words."""
         return 4 * self.lines
