@@ -132,10 +132,12 @@ class Planner:
         return best
 
     def _of_segments(self, code: SegmentCode, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
-        if exact or code.head == code.stages or arena.n * code.dims < _STAGED_FROM:
+        if exact or arena.n * code.dims < _STAGED_FROM:
             return Plan(code)
         if nq < TILE_FROM:
             return self._of_segments_alone(code, arena, k)
+        if code.head == code.stages:
+            return Plan(code)
         survivors = self._sampled(arena).near(code, whole_segments(code, code.head), min(0.5, _EARLY * k / arena.n))
         saved = (code.dims - code.head_dims) * _FULL + (code.stages - code.head) * _SEGMENT
         cost = _panels(survivors) * (_HIT + _HIT_DIM * (code.dims - code.head_dims))
@@ -144,7 +146,7 @@ class Planner:
     def _of_segments_alone(self, code: SegmentCode, arena: Arena, k: int) -> Plan:
         sample, share, quantizer = self._sampled(arena), min(0.5, _EARLY_ALONE * k / arena.n), self._coding.quantizer
         best, lowest = Plan(code), self._alone_cost(code, whole_segments(code, code.stages), 0.0)
-        firsts = [whole_segments(code, code.head)]
+        firsts = [whole_segments(code, code.head)] if code.head < code.stages else []
         if code.planes and isinstance(quantizer, Spectral):
             given = quantizer.stages, quantizer.shares
             firsts += [segment_planes(*given, planes) for planes in passes(*given)]

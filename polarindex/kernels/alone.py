@@ -111,7 +111,7 @@ def _add_segment(alone, codes, layout, tables, queries, stored, s, q, p, panels,
     query = asked, q * m + parts[s, 3], per_query, s * held + q
     scales = moved(stored, (p * stages + s) * PANEL), stages * PANEL, scale
     part, table = (parts[s, 0], parts[s, 2]), moved(tables, s * 8 * PANEL)
-    _score_whole(alone, source, part, table, query, scales, base, panels, keys)
+    _score_whole(tag_with(alone, 0, 8), source, part, table, query, scales, base, panels, keys)
 
 
 @inlined
@@ -142,12 +142,11 @@ def _estimates(alone, codes, layout, tables, first, queries, factors, q, block, 
 def _length(longest, first, factors, layout, v, length):
     """Put what is known of the lengths behind the first segments, of 16 vectors from v on."""
     head, _, parts, _ = layout
-    stored, _, tail = factors
     stages = parts.shape[0]
     if first == head and head < stages:
-        put_at(length, 0, upper_halves_at(tail, v))
+        put_at(length, 0, upper_halves_at(factors[2], v))
     elif first < stages:
-        put_at(length, 0, length_from(stored, v * stages, longest, first, stages))
+        put_at(length, 0, length_from(factors[0], v * stages, longest, first, stages))
 
 
 @kernel
@@ -182,6 +181,27 @@ def _collect(alone, codes, layout, tables, longest, first, queries, factors, row
     return found
 
 
+@inlined
+def _follow(alone, codes, layout, tables, longest, begin, queries, factors, limits, q, place, keys):
+    """Add segments from `begin` on to the keys of a panel, as long as the rest may bring one of a register's, which are
+    those from `place` on, to the limit; whether it may. Behind the keys is room for scales and lengths of segments."""
+    head, _, parts, _ = layout
+    stages, p, half, zero = parts.shape[0], place // PANEL, place % PANEL, np.int64(0)
+    scale, length = moved(keys, PANEL), moved(keys, (1 + stages) * PANEL)
+    widened(factors[0], p * stages * PANEL, stages, scale)
+    lengths_after(scale, longest, begin, stages, length)
+    if begin < head < stages:
+        put_at(length, (head - 1) * PANEL, upper_halves_at(factors[2], p * PANEL))
+    panels, own = (np.int64(1), half, half + lanes_of(alone)), moved(keys, half)
+    for s in range(begin, stages):
+        fetch_segment(codes, layout, p, s + 1)
+        _add_segment(alone, codes, layout, tables, queries, factors[0], s, q, p, panels, zero, scale, keys, keys)
+        reaches = moved(queries[1][2], s * queries[2])
+        if rows_reaching(alone, own, reaches, start(limits), q, length, s * PANEL + half) == np.uint64(0):
+            return False
+    return True
+
+
 @kernel
 def _read(alone, codes, layout, tables, longest, first, queries, factors, ends, allowed, limits, q, hits, found, least):
     """Offer what the hits with a key of at least `least` so far come to; the others stay hits; how many.
@@ -191,12 +211,9 @@ def _read(alone, codes, layout, tables, longest, first, queries, factors, ends, 
     names, best, k, slack, count = ends
     keys_room, places, most = hits
     parts, lanes, read = layout[2], lanes_of(alone), first[0].size
-    stored, shift, _ = factors
-    stages, left, zero, begin = parts.shape[0], 0, np.int64(0), 0 if planes_of(alone) < 8 else read
-    room = np.zeros((3 + 2 * stages) * PANEL, np.float32)
-    keys, bounds, length = start(room), moved(start(room), PANEL), moved(start(room), 2 * PANEL)
-    scale, lengths = moved(start(room), 3 * PANEL), moved(start(room), (3 + stages) * PANEL)
-    ahead = 0
+    left, ahead, begin = 0, 0, 0 if planes_of(alone) < 8 else read
+    room = np.zeros((3 + 2 * parts.shape[0]) * PANEL, np.float32)
+    bounds, length, keys = start(room), moved(start(room), PANEL), moved(start(room), 2 * PANEL)
     for i in range(found):
         place, known = np.int64(places[i]), moved(keys_room, i * lanes)
         if most[i] < least:
@@ -207,8 +224,7 @@ def _read(alone, codes, layout, tables, longest, first, queries, factors, ends, 
         p, half = place // PANEL, place % PANEL
         _length(longest, read, factors, layout, p * PANEL, length)
         reaches = moved(queries[1][2], (read - 1) * queries[2])
-        near = rows_reaching(alone, known, reaches, start(limits), q, length, half) != np.uint64(0)
-        if not near:
+        if rows_reaching(alone, known, reaches, start(limits), q, length, half) == np.uint64(0):
             continue
         ahead = max(ahead, i + 1)
         while ahead < min(i + _LOOK, found):
@@ -220,20 +236,10 @@ def _read(alone, codes, layout, tables, longest, first, queries, factors, ends, 
         if begin < read:
             for lane in range(lanes):
                 bounds[lane] = known[lane] + reaches[q] * length[half + lane]
-            put_at(keys, 0, floats_at(shift, p * PANEL))
-        widened(stored, p * stages * PANEL, stages, scale)
-        lengths_after(scale, longest, begin, stages, lengths)
-        if begin < layout[0] < stages:
-            put_at(lengths, (layout[0] - 1) * PANEL, upper_halves_at(factors[2], p * PANEL))
-        panels = np.int64(1), half, half + lanes
-        for s in range(begin, stages):
-            fetch_segment(codes, layout, p, s + 1)
-            _add_segment(alone, codes, layout, tables, queries, stored, s, q, p, panels, zero, scale, keys, keys)
-            reach = moved(queries[1][2], s * queries[2])
-            near = rows_reaching(alone, own, reach, start(limits), q, lengths, s * PANEL + half) != np.uint64(0)
-            if not near:
-                break
-        for lane in range(min(lanes, count - place) if near else 0):
+            put_at(keys, 0, floats_at(factors[1], p * PANEL))
+        if not _follow(alone, codes, layout, tables, longest, begin, queries, factors, limits, q, place, keys):
+            continue
+        for lane in range(min(lanes, count - place)):
             key = own[lane]
             if begin < read and bounds[lane] < key:
                 key = bounds[lane]

@@ -53,21 +53,23 @@ def stage_segments(asked, sums, gains, parts, planes, estimates, tables, steps, 
 
 @inlined
 def add_planes(alone, source, lines, tables, per_query, index, halves, base, count, keys):
-    """Add to the keys of `count` panels what `lines` lines of each say by tables; arguments as score_alone's."""
+    """Add to the keys of `count` panels what the first `lines` lines of each say by tables.
+
+    source = (codes; where they begin in the first panel; words from panel to panel, and to one that is asked for ahead)
+    per_query = (steps, lifts), the query's at `index`; halves = (scales of the first panel, upper halves; how many from
+    panel to panel); base, keys: 16 floats a panel
+    """
     codes, at, size, ahead = source
-    for p in range(0, count - count % GROUP, GROUP):
+    p = 0
+    while p < count:
+        many = 1 if p + GROUP <= count else 0  # 0: all panels of the group are one
         group = group_zero(alone)
         for line in range(lines):
-            for panel in range(GROUP):
+            for panel in range(GROUP * many):
                 prefetch(codes, at + (p + panel) * size + ahead + line * PANEL)
-            group = group_add(group, codes, at + p * size + line * PANEL, size, tables, line * TABLE)
-        own = moved(halves[0], p * halves[1])
-        before, after = moved(base, p * PANEL), moved(keys, p * PANEL)
-        group_scores(group, per_query[0], per_query[1], index, own, halves[1], before, after, np.int64(PANEL))
-    for p in range(count - count % GROUP, count):
-        group = group_zero(alone)
-        for line in range(lines):
-            group = group_add(group, codes, at + p * size + line * PANEL, np.int64(0), tables, line * TABLE)
-        own = moved(halves[0], p * halves[1])
-        before, after = moved(base, p * PANEL), moved(keys, p * PANEL)
-        group_scores(group, per_query[0], per_query[1], index, own, np.int64(0), before, after, np.int64(0))
+            group = group_add(group, codes, at + p * size + line * PANEL, many * size, tables, line * TABLE)
+        own, before, after = moved(halves[0], p * halves[1]), moved(base, p * PANEL), moved(keys, p * PANEL)
+        group_scores(
+            group, per_query[0], per_query[1], index, own, many * halves[1], before, after, many * PANEL
+        )
+        p += GROUP if many else 1
