@@ -329,5 +329,5 @@ class _SegmentSample:
             layout, dims = self._stages[s].layout, self._rows[s].shape[1]
             codes = layout.unpack(self._words[s])[:, :dims]
             levels = first.estimated(s, layout.bits, codes) * self._scales[:, s : s + 1]
-            self._products[s, planes] = self._queries[s] @ levels.T
+            self._products[s, planes] = (self._queries[s] @ levels.T).astype(np.float32)
         return self._products[s, planes]
