@@ -104,6 +104,7 @@ class AloneScan(SegmentQueries):
 
     def __init__(self, code: SegmentCode, first: SegmentPlanes, queries: list[StageQueries]) -> None:
         super().__init__(code, queries, 1)
+        self._alone = kernels.Isa(code.isa, 1, 1 if code.planes else 8)
         planes = first.planes
         tables = aligned_zeros((self.held, first.lines, 1, 2, 64), np.uint8)
         steps, lifts = np.zeros((2, len(planes), self.held), np.float32)
@@ -111,7 +112,6 @@ class AloneScan(SegmentQueries):
             kernels.stage_segments(
                 self.asked, self.sums, self.gains, code.parts, planes, first.estimates, tables, steps, lifts
             )
-            self._alone = kernels.Isa(code.isa, 1, 1)
         self._first = planes, tables, steps, lifts
         self._segments = code.head, code.head, code.parts
         self._queries = self.asked, self.sums, self.gains, self.reaches

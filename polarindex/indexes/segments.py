@@ -135,7 +135,7 @@ class SegmentQueries:
     def __init__(self, code: SegmentCode, queries: list[StageQueries], rows: int) -> None:
         self.nq = len(queries[0].levels)
         self.held = -(-self.nq // rows) * rows
-        self.code, self._alone = code, kernels.Isa(code.isa, 1, 8)
+        self.code = code
         self.gains = np.zeros((code.stages, self.held), np.float32)
         for s, piece in enumerate(queries):
             self.gains[s, : self.nq] = piece.gains
@@ -155,7 +155,7 @@ class SegmentScan(SegmentQueries):
     def __init__(self, code: SegmentCode, pruned: bool, queries: list[StageQueries]) -> None:
         super().__init__(code, queries, _TILE)
         self._segments = code.head if pruned else code.stages, code.head, code.parts
-        self._isa = kernels.Isa(code.isa, _TILE, 8)
+        self._isa, self._alone = kernels.Isa(code.isa, _TILE, 8), kernels.Isa(code.isa, 1, 8)
         quads = np.ascontiguousarray(self.asked.reshape(-1, _TILE, code.lines).transpose(0, 2, 1))
         self._queries = quads, self.asked, self.sums, self.gains, self.reaches
 

@@ -211,7 +211,7 @@ def _read(alone, codes, layout, tables, longest, first, queries, factors, ends, 
     names, best, k, slack, count = ends
     keys_room, places, most = hits
     parts, lanes, read = layout[2], lanes_of(alone), first[0].size
-    left, ahead, begin = 0, 0, 0 if planes_of(alone) < 8 else read
+    left, ahead, begin = 0, 0, 0 if first[2] else read  # after planes all is read
     room = np.zeros((3 + 2 * parts.shape[0]) * PANEL, np.float32)
     bounds, length, keys = start(room), moved(start(room), PANEL), moved(start(room), 2 * PANEL)
     for i in range(found):
@@ -257,7 +257,7 @@ def scan_alone(
 ):
     """Offer every vector that may be among the k best of each query: its key, or its rank where planes are read.
 
-    alone : a tag of one query; of 8 planes, if of all that is read first none are planes, else of fewer
+    alone : a tag of one query; of 8 planes where tables cannot be, so that there is no code for them
     panels, count, segments, tables, longest, factors, names, allowed, heaps, room as in cascade.scan_segments; the head
         is that of `tails`. queries = (asked, sums, gains, reaches) of those there, of which one has a tile.
     first = (planes (f,) int64, what is read of the first segments for all vectors: all bits, or some planes; tables

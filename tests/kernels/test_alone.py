@@ -36,10 +36,10 @@ def arguments(given, first):
     return [panels, count, (head, parted, parts), tables, longest, first, tuple(queries), factors, names, allowed]
 
 
-def found(name, given, first, planes=8, hits=64, best=None):
+def found(name, given, first, hits=64, best=None):
     best = tuple(part.copy() for part in given["best"]) if best is None else best
     room = np.zeros(16 * hits * 16 + 16, np.float32), np.empty((3, hits * 16), np.int32)
-    kernels.scan_alone(kernels.Isa(name, 1, planes), *arguments(given, first), best, room)
+    kernels.scan_alone(kernels.Isa(name, 1, 1 if name == "avx512" else 8), *arguments(given, first), best, room)
     kernels.sort_rows(*best)
     return best
 
@@ -75,7 +75,7 @@ def test_keys_are_the_reference_to_the_bit_whatever_is_left_out(segment_scene, n
         given = varied(segment_scene(widths, n, nq, k, head, number, 1), number, n)
         right = reference.scan_segments(None, None, *given.values(), None)
         for count, hits in itertools.product((head, len(widths)), (1, 100)):
-            assert_same(found(name, given, whole(widths, count), 8, hits), right)
+            assert_same(found(name, given, whole(widths, count), hits), right)
 
 
 def test_rows_are_left_out_that_their_tails_length_rules_out(segment_scene):
@@ -114,7 +114,7 @@ def test_ranks_are_the_reference_to_the_bit_in_any_order(segment_scene):
             first = staged(given, planes, number, (20.0, 3.0, 0.3)[number % 3])
             right = wanted(given, first)
             for hits in (1, 100):
-                assert_same(found("avx512", given, first, 1, hits), right)
+                assert_same(found("avx512", given, first, hits), right)
             below += (right[0] != reference.scan_segments(None, None, *given.values(), None)[0]).any()
             if n > 16 and k < n:
                 assert_same(apart(given, first, 16), right)
@@ -135,7 +135,7 @@ def apart(given, first, cut):
             "names": (ids[rows], base + (rows.start or 0)),
             "allowed": given["allowed"][rows],
         }
-        best = found("avx512", part, first, 1, 64, best)
+        best = found("avx512", part, first, best=best)
         for q in range(len(best[0])):  # heaps have the worst first
             best[0][q], best[1][q] = best[0][q][::-1].copy(), best[1][q][::-1].copy()
     for part in best:
