@@ -45,6 +45,7 @@ _HIT, _HIT_DIM = 30.0, 0.03  # a panel and query behind the head: fixed, a coord
 _HIT_ALONE, _HIT_ALONE_DIM = 100.0, 0.5  # and for one query, of all coordinates
 _SEGMENT = 0.1  # of a segment of each row in a batch: its scale and sum
 _DECODED, _LINE = 1 / 50, 0.12  # a coordinate of segments for one query, and a line of planes
+_WORTH = 0.8  # of the time of a scan with true bounds: what one takes at most whose bounds are not
 _EARLY, _EARLY_ALONE = 4, 1.5  # times the share of rows that are wanted: what the k-th best so far is among, on average
 _RAMP = 0.5  # times log(n / k): rows read in full for each that would be, were the k-th rank known from the start
 
@@ -138,7 +139,9 @@ class Planner:
             return self._of_segments_alone(code, arena, k)
         if code.head == code.stages:
             return Plan(code)
-        survivors = self._sampled(arena).near(code, whole_segments(code, code.head), min(0.5, _EARLY * k / arena.n))
+        sample = self._sampled(arena)
+        survivors = sample.near(code, whole_segments(code, code.head), min(0.5, _EARLY * k / arena.n))
+        sample.settle()
         saved = (code.dims - code.head_dims) * _FULL + (code.stages - code.head) * _SEGMENT
         cost = _panels(survivors) * (_HIT + _HIT_DIM * (code.dims - code.head_dims))
         return Plan(code, None, survivors, True) if cost < saved else Plan(code)
@@ -151,9 +154,10 @@ class Planner:
             given = quantizer.stages, quantizer.shares
             firsts += [segment_planes(*given, planes) for planes in passes(*given)]
         for first in firsts:
-            if self._alone_cost(code, first, 0.0) < lowest:
+            worth = _WORTH if first.lines else 1.0
+            if self._alone_cost(code, first, 0.0) < worth * lowest:
                 survivors = sample.near(code, first, share)
-                cost = self._alone_cost(code, first, survivors)
+                cost = self._alone_cost(code, first, survivors) / worth
                 if cost < lowest:
                     best = Plan(code, first if first.lines else None, survivors, not first.lines)
                     lowest = cost
@@ -242,12 +246,12 @@ class _Sample:
         """The same of rows whose key by what is read of segments, with all that others may add, reaches it."""
         planes = tuple(first.planes.tolist())
         if planes not in self._ranked:
-            if self._segments is None:
-                self._segments = _SegmentSample(self._coding, self.rows, self._chosen())
-            keys, bounds = self._segments.keys(), self._segments.bounds(code, first)
+            segments = self._segments or _SegmentSample(self._coding, self.rows, self._chosen())
+            self._segments = segments
+            keys, bounds = segments.keys(), segments.bounds(code, first)
             own = np.arange(len(keys)), self._chosen()  # a query's own row is out of the running
             keys[own] = bounds[own] = -np.inf
-            ranked = next((held[0] for held in self._ranked.values()), None)
+            ranked = next((held[0] for held in tuple(self._ranked.values())), None)
             self._ranked[planes] = (-np.sort(-keys, axis=1) if ranked is None else ranked), bounds
         return self._reaching(planes, share)
 
