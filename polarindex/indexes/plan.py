@@ -45,7 +45,7 @@ _HIT, _HIT_DIM = 30.0, 0.03  # a panel and query behind the head: fixed, a coord
 _HIT_ALONE, _HIT_ALONE_DIM = 100.0, 0.5  # and for one query, of all coordinates
 _SEGMENT = 0.1  # of a segment of each row in a batch: its scale and sum
 _DECODED, _LINE = 1 / 50, 0.12  # a coordinate of segments for one query, and a line of planes
-_WORTH = 0.8  # of the time of a scan with true bounds: what one takes at most whose bounds are not
+_WORTH = 0.9  # of the time of a scan with true bounds: what one takes at most whose bounds are not
 _EARLY, _EARLY_ALONE = 4, 1.5  # times the share of rows that are wanted: what the k-th best so far is among, on average
 _RAMP = 0.5  # times log(n / k): rows read in full for each that would be, were the k-th rank known from the start
 
@@ -325,7 +325,7 @@ class _SegmentSample:
 
     def _whole(self, s: int) -> Floats:
         if (s, 0) not in self._products:
-            self._products[s, 0] = self._queries[s] @ self._rows[s].T
+            self._products[s, 0] = (self._queries[s] @ self._rows[s].T).astype(np.float32)
         return self._products[s, 0]
 
     def _by_planes(self, s: int, planes: int, first: SegmentPlanes) -> Floats:
