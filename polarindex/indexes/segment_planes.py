@@ -4,7 +4,7 @@ Read:      one to three planes of a segment by nibble tables, or all of it; of n
            not read at all is bounded by its length, and the last are the shortest.
 Bound:     what is behind the first planes of a segment errs like noise, for a segment is rotated at random. LIFT
            standard deviations are added, of all segments together: deviations of a row of usual scales.
-Not here:  whether it pays (plan.py); the law of the scan (kernels/staged_segments.py)."""
+Not here:  whether it pays (plan.py); the law of the scan (kernels/alone.py)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from polarindex.quantizers.base import TableStage
 LIFT = 5.0  # with 3.4 three of 40,000 results were lost, with 4 none, but 7 distances of near copies were others
 _MOST = 3  # planes that tables add up; with more it is cheaper to unpack the segment
 _BYTES = 8  # bits of codes that have no planes
+_LEAST = 1e-30  # share of energy: of what is all zeros too
 
 
 class SegmentPlanes(NamedTuple):
@@ -83,7 +84,7 @@ def whole_segments(code: SegmentCode, count: int) -> SegmentPlanes:
 def passes(stages: Sequence[TableStage], shares: Sequence[float]) -> list[tuple[int, ...]]:
     """Planes of first passes that may pay, coarse ones first: segments leave about alike of a coordinate."""
     bits = [stage.layout.bits for stage in stages]
-    energies = [share / stage.map.dims for share, stage in zip(shares, stages, strict=False)]
+    energies = [max(share, _LEAST) / stage.map.dims for share, stage in zip(shares, stages, strict=False)]
     found: dict[tuple[int, ...], None] = {}
     for level in sorted({energy * 4.0**-p for energy in energies for p in range(_MOST + 1)}, reverse=True):
         wanted = [max(0, math.ceil(math.log(energy / level, 4) - 1e-9)) for energy in energies]

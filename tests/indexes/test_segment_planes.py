@@ -88,8 +88,9 @@ def test_keys_exceed_bounds_as_seldom_as_the_lift_says(large):
 
 def test_passes_are_some_planes_of_the_first_segments(large):
     bits = [stage.layout.bits for stage in large.quantizer.stages]
-    found = passes(large.quantizer.stages, large.quantizer.shares)
+    given = large.quantizer.shares
+    found = passes(large.quantizer.stages, given)
     assert len(set(found)) == len(found)
-    for planes in found:
+    for planes in (*found, *passes(large.quantizer.stages, [given[0], *np.zeros(len(given) - 1)])):
         pairs = list(zip(planes, bits, strict=False))
         assert all(p == b or 1 <= p <= min(3, b) for p, b in pairs) and any(p < b for p, b in pairs)
