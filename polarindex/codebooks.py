@@ -338,10 +338,14 @@ class FirstPlanes:
     lift: float
 
 
-def first_planes(table: NDArray[np.int8], thresholds: Array, planes: int) -> FirstPlanes:
-    """The first one or two planes of the code of a scalar table (2^bits,), symmetric where two are asked for.
+def first_planes(
+    table: NDArray[np.int8], thresholds: Array, planes: int, lift: float | None = None
+) -> FirstPlanes:
+    """The first one to three planes of the code of a scalar table (2^bits,), symmetric where more than one.
 
-    With y ~ N(0, 1), L(y) its level and m(y) = E[L | planes]: the estimate is c m with c = E[y L] / E[y m].
+    With y ~ N(0, 1), L(y) its level and m(y) = E[L | planes]: the estimate is c m with c = E[y L] / E[y m]. Of three
+    planes it is the sum of weights that is nearest to it and as unbiased. Without a lift it is what one or two planes
+    of a whole code need.
     """
     levels = table.astype(np.float64).reshape(1 << planes, -1)
     mass, first = _moments_of(thresholds, planes)
@@ -350,9 +354,21 @@ def first_planes(table: NDArray[np.int8], thresholds: Array, planes: int) -> Fir
     else:
         means = (mass * levels).sum(axis=1) / mass.sum(axis=1)
         estimates = means * ((first * levels).sum() / (first.sum(axis=1) * means).sum())
+    if planes > 2:
+        estimates = _summed(estimates, mass.sum(axis=1), first.sum(axis=1))
     weights = np.array([estimates[1 << (planes - 1 - p)] - estimates[0] for p in range(planes)])
     deviation = float(np.sqrt((mass * (levels - estimates[:, None]) ** 2).sum()))
-    return FirstPlanes(float(estimates[0]), weights, deviation, _LIFTS[planes])
+    return FirstPlanes(float(estimates[0]), weights, deviation, _LIFTS[planes] if lift is None else lift)
+
+
+def _summed(estimates: Array, mass: Array, first: Array) -> Array:
+    """The nearest sums of a base and a weight a bit to estimates (2^planes,), with the same E[y estimate]."""
+    planes = len(estimates).bit_length() - 1
+    bits = np.arange(len(estimates))[:, None] >> np.arange(planes - 1, -1, -1) & 1
+    terms, roots = np.column_stack([np.ones(len(bits)), bits]), np.sqrt(mass)
+    summed = terms @ np.linalg.lstsq(terms * roots[:, None], estimates * roots, rcond=None)[0]
+    fitted: Array = summed * ((first * estimates).sum() / (first * summed).sum())
+    return fitted
 
 
 def prefix_levels(thresholds: Array, planes: int) -> NDArray[np.int8]:

@@ -8,12 +8,13 @@ Costs:     nanoseconds on one Zen 4 core; only their ratios matter.
 Sample:    2,048 rows spread over the first 2^m, taken again when m grows. Some of them, decoded, are taken as
            queries, for queries mostly resemble what they look for; the share of rows whose bound reaches the k-th
            best key (extrapolated from the sample's) is what a first pass leaves.
-Segments:  of spectral codes a head is scanned, and the bound of the rest is true: answers are the full scan's.
+Segments:  of spectral codes a head is scanned, and the bound of the rest is true: answers are the full scan's. For a
+           query alone it may be planes of the first segments, whose bound is not.
 Rings:     a trellis code has no planes and so no first pass: all of it is scanned."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,10 @@ from polarindex.indexes.arena import Arena
 from polarindex.indexes.coding import Coding
 from polarindex.indexes.lines import TILE_FROM, LineCode, line_code
 from polarindex.indexes.rings import RingCode, ring_code
-from polarindex.indexes.segments import SegmentCode, segment_code
+from polarindex.indexes.segment_planes import SegmentPlanes, passes, segment_planes, whole_segments
+from polarindex.indexes.segments import SegmentCode, segment_code, table_stages
 from polarindex.quantizers.base import TableStage
+from polarindex.quantizers.spectral import Spectral
 from polarindex.vectors import squared_norms
 
 SAMPLE_ROWS = 2048
@@ -38,9 +41,11 @@ _FULL, _FIRST = 1 / 210, 1 / 600  # a coordinate in a batch: VPDPBUSD, and nibbl
 _FULL_ALONE, _FIRST_ALONE = 1 / 100, 1 / 350  # and for one query, which shares its work with none
 _READ = 1 / 20  # a byte of code from memory, which is what a query alone waits for
 _ROW, _ROW_DIM, _ROW_ALONE = 45.0, 0.01, 10.0  # the whole code of one row: fixed, a coordinate, for one query
-_HIT, _HIT_DIM, _HIT_ALONE = 30.0, 0.03, 150.0  # a panel and query behind the head: fixed, a coordinate, for one query
+_HIT, _HIT_DIM = 30.0, 0.03  # a panel and query behind the head: fixed, a coordinate
+_HIT_ALONE, _HIT_ALONE_DIM = 100.0, 0.5  # and for one query, of all coordinates
 _SEGMENT = 0.1  # of a segment of each row in a batch: its scale and sum
-_DECODED = 1 / 50  # a coordinate of segments for one query
+_DECODED, _LINE = 1 / 50, 0.12  # a coordinate of segments for one query, and a line of planes
+_WORTH = 0.9  # of the time of a scan with true bounds: what one takes at most whose bounds are not
 _EARLY, _EARLY_ALONE = 4, 1.5  # times the share of rows that are wanted: what the k-th best so far is among, on average
 _KEY_COLUMNS = "scales", "shifts", "tails", "factors"  # and codes: what a key is made of
 _RAMP = 0.5  # times log(n / k): rows read in full for each that would be, were the k-th rank known from the start
@@ -59,7 +64,7 @@ class Plan(NamedTuple):
     """
 
     code: _Code
-    first: FirstPlanes | None = None
+    first: FirstPlanes | SegmentPlanes | None = None
     survivors: float = 1.0
     pruned: bool = False
 
@@ -71,6 +76,9 @@ class Plan(NamedTuple):
             return f"first {segments} ({self.code.isa}), {self.survivors:.1%} read further"
         if self.first is None:
             return f"full scan ({self.code.isa})"
+        if isinstance(self.first, SegmentPlanes):
+            bits = self.code.parts[:, 0].tolist()  # type: ignore[union-attr]  # of segments
+            return f"first pass over {self.first.describe(bits)} ({self.code.isa}), {self.survivors:.1%} read further"
         planes, bits = len(self.first.weights), self.code.stage.layout.bits  # type: ignore[union-attr]  # of planes
         if self.first.deviation == 0:
             return f"lossless first pass over the whole code ({self.code.isa})"
@@ -126,17 +134,37 @@ class Planner:
         return best
 
     def _of_segments(self, code: SegmentCode, arena: Arena, nq: int, k: int, exact: bool) -> Plan:
-        if exact or code.head == code.stages or arena.n * code.dims < _STAGED_FROM:
+        if exact or arena.n * code.dims < _STAGED_FROM:
             return Plan(code)
-        early = _EARLY if nq >= TILE_FROM else _EARLY_ALONE
-        survivors = self._sampled(arena).near(min(0.5, early * k / arena.n))
-        hits = (1 - (1 - survivors) ** PANEL) / PANEL
-        if nq >= TILE_FROM:
-            saved = (code.dims - code.head_dims) * _FULL + (code.stages - code.head) * _SEGMENT
-            cost = hits * (_HIT + _HIT_DIM * (code.dims - code.head_dims))
-        else:
-            saved, cost = (code.dims - code.head_dims) * _DECODED, hits * _HIT_ALONE
+        if nq < TILE_FROM:
+            return self._of_segments_alone(code, arena, k)
+        if code.head == code.stages:
+            return Plan(code)
+        sample = self._sampled(arena)
+        survivors = sample.near(code, whole_segments(code, code.head), min(0.5, _EARLY * k / arena.n))
+        sample.settle()
+        saved = (code.dims - code.head_dims) * _FULL + (code.stages - code.head) * _SEGMENT
+        cost = _panels(survivors) * (_HIT + _HIT_DIM * (code.dims - code.head_dims))
         return Plan(code, None, survivors, True) if cost < saved else Plan(code)
+
+    def _of_segments_alone(self, code: SegmentCode, arena: Arena, k: int) -> Plan:
+        sample, share, quantizer = self._sampled(arena), min(0.5, _EARLY_ALONE * k / arena.n), self._coding.quantizer
+        best, lowest = Plan(code), self._alone_cost(code, whole_segments(code, code.stages), 0.0)
+        firsts = [whole_segments(code, code.head)] if code.head < code.stages else []
+        stages = table_stages(quantizer)
+        if code.planes and stages is not None and isinstance(quantizer, Spectral):
+            given = stages, quantizer.shares
+            firsts += [segment_planes(*given, planes) for planes in passes(*given)]
+        for first in firsts:
+            worth = _WORTH if first.lines else 1.0
+            if self._alone_cost(code, first, 0.0) < worth * lowest:
+                survivors = sample.near(code, first, share)
+                cost = self._alone_cost(code, first, survivors) / worth
+                if cost < lowest:
+                    best = Plan(code, first if first.lines else None, survivors, not first.lines)
+                    lowest = cost
+        sample.settle()
+        return best
 
     def _code(self, isa: str) -> _Code:
         if isa not in self._codes:
@@ -158,6 +186,12 @@ class Planner:
 
     # --- nanoseconds a row
 
+    def _alone_cost(self, code: SegmentCode, first: SegmentPlanes, survivors: float) -> float:
+        count = len(first.planes)
+        whole = code.parts[:count][first.planes == code.parts[:count, 0], 4].sum() * 4
+        hit = _HIT_ALONE + _HIT_ALONE_DIM * code.dims
+        return float(whole) * _DECODED + first.lines * _LINE + count * _SEGMENT + _panels(survivors) * hit
+
     def _full_cost(self, code: LineCode, nq: int) -> float:
         work = _FULL if nq >= TILE_FROM else _FULL_ALONE
         return code.dims * max(work, code.bits / 8 * _READ / nq)
@@ -174,6 +208,11 @@ def _whole(n: int) -> int:
     return 1 << (n.bit_length() - 1) if n else 0
 
 
+def _panels(share: float) -> float:
+    """Panels with one of a share of the rows, for each row."""
+    return (1 - (1 - share) ** PANEL) / PANEL
+
+
 def _ranked(keys: Floats, bounds: Floats) -> tuple[Floats, Floats]:
     """Keys of each query, best first, and bounds."""
     return -np.sort(-keys, axis=1), bounds
@@ -185,7 +224,8 @@ class _Sample:
     def __init__(self, coding: Coding, arena: Arena) -> None:
         self.arena, self.n = arena, _whole(arena.n)
         self._coding = coding
-        self._ranked: dict[int, tuple[Floats, Floats]] = {}  # planes, 0: a head -> keys, best first, and bounds
+        self._segments: _SegmentSample | None = None
+        self._ranked: dict[int | tuple[int, ...], tuple[Floats, Floats]] = {}  # planes -> keys, best first, and bounds
         positions = np.unique(np.linspace(0, self.n - 1, min(SAMPLE_ROWS, self.n)).astype(np.int64))
         names = [name for name in arena.columns if name in _KEY_COLUMNS or name.startswith("codes")]
         self.rows = Arena({name: arena.columns[name] for name in names})
@@ -194,8 +234,8 @@ class _Sample:
     @property
     def nbytes(self) -> int:
         """Of the rows, and of what was found of them."""
-        found = [array for pair in tuple(self._ranked.values()) for array in pair]
-        return self.rows.nbytes + sum(array.nbytes for array in found)
+        found = {id(array): array for pair in tuple(self._ranked.values()) for array in pair}
+        return self.rows.nbytes + sum(array.nbytes for array in found.values())
 
     def survivors(self, stage: TableStage, first: FirstPlanes, share: float) -> float:
         """The share of rows whose bound reaches the key that a `share` of rows reaches."""
@@ -204,13 +244,24 @@ class _Sample:
             self._ranked[planes] = _ranked(*self._keys_and_bounds(stage, first))
         return self._reaching(planes, share)
 
-    def near(self, share: float) -> float:
-        """The same of rows whose key of the head, with all that is behind it may add, reaches it."""
-        if 0 not in self._ranked:
-            self._ranked[0] = _ranked(*self._keys_and_reaches())
-        return self._reaching(0, share)
+    def near(self, code: SegmentCode, first: SegmentPlanes, share: float) -> float:
+        """The same of rows whose key by what is read of segments, with all that others may add, reaches it."""
+        planes = tuple(first.planes.tolist())
+        if planes not in self._ranked:
+            segments = self._segments or _SegmentSample(self._coding, self.rows, self._chosen())
+            self._segments = segments
+            keys, bounds = segments.keys(), segments.bounds(code, first)
+            own = np.arange(len(keys)), self._chosen()  # a query's own row is out of the running
+            keys[own] = bounds[own] = -np.inf
+            ranked = next((held[0] for held in tuple(self._ranked.values())), None)
+            self._ranked[planes] = (-np.sort(-keys, axis=1) if ranked is None else ranked), bounds
+        return self._reaching(planes, share)
 
-    def _reaching(self, planes: int, share: float) -> float:
+    def settle(self) -> None:
+        """Let go of what is only needed while passes are compared."""
+        self._segments = None
+
+    def _reaching(self, planes: int | tuple[int, ...], share: float) -> float:
         ranked, bounds = self._ranked[planes]
         rows = ranked.shape[1]
         near, far = min(2, rows), min(max(32, round(share * rows)), rows)
@@ -222,24 +273,6 @@ class _Sample:
     def _chosen(self) -> NDArray[np.int64]:
         """The rows that are queries."""
         return np.linspace(0, self.rows.n - 1, _SAMPLE_QUERIES).astype(np.int64)
-
-    def _keys_and_reaches(self) -> tuple[Floats, Floats]:
-        """Of all rows for some of them as queries, of segments; a query's own row is out of the running."""
-        coding, every, chosen = self._coding, np.arange(self.rows.n), self._chosen()
-        quantizer = coding.quantizer
-        decoded = quantizer.mapped(coding.decoded_at(self.rows, every))
-        keys = np.tile(coding.shifts(self.rows, every), (len(chosen), 1))
-        lengths = np.zeros(len(chosen))
-        for s, y in enumerate(decoded):
-            keys = keys + np.float32(coding.factor) * (y[chosen] @ y.T)
-            if s < quantizer.head:
-                bounds = keys
-            else:
-                lengths += squared_norms(y[chosen])
-        tails = float_scales(self.rows.take("tails", every))
-        bounds = bounds + (coding.factor * np.sqrt(lengths)[:, None] * tails).astype(np.float32)
-        keys[np.arange(len(chosen)), chosen] = bounds[np.arange(len(chosen)), chosen] = -np.inf
-        return keys, bounds
 
     def _keys_and_bounds(self, stage: TableStage, first: FirstPlanes) -> tuple[Floats, Floats]:
         """Of all rows for some of them as queries; a query's own row is out of the running."""
@@ -258,3 +291,49 @@ class _Sample:
         bounds = (queries @ estimates.astype(np.float32).T + lifts[:, None]) * factors + shifts
         keys[np.arange(len(chosen)), chosen] = bounds[np.arange(len(chosen)), chosen] = -np.inf
         return keys.astype(np.float32), bounds.astype(np.float32)
+
+
+class _SegmentSample:
+    """Decoded segments of a sample's rows, some of which are queries, as long as first passes are compared."""
+
+    def __init__(self, coding: Coding, rows: Arena, chosen: NDArray[np.int64]) -> None:
+        every = np.arange(rows.n)
+        self._stages = coding.quantizer.stages
+        self._rows = coding.quantizer.mapped(coding.decoded_at(rows, every))
+        self._queries = [np.float32(coding.factor) * y[chosen] for y in self._rows]
+        self._words = coding.quantizer.split(coding.words(rows, every))
+        self._scales = float_scales(rows.take("scales", every))
+        self._tails = float_scales(rows.take("tails", every)) if "tails" in rows.columns else None
+        self._shifts = rows.take("shifts", every) if "shifts" in rows.columns else np.zeros(rows.n, np.float32)
+        self._products: dict[tuple[int, int], Floats] = {}  # segment and planes
+
+    def keys(self) -> Floats:
+        """(nq, n)."""
+        products = [self._whole(s) for s in range(len(self._rows))]
+        return self._shifts + np.sum(products, axis=0, dtype=np.float32)
+
+    def bounds(self, code: SegmentCode, first: SegmentPlanes) -> Floats:
+        """(nq, n)."""
+        count = len(first.planes)
+        bounds = self._shifts + first.margins(self._queries, self._scales)
+        for s, (planes, bits) in enumerate(zip(first.planes.tolist(), code.parts[:, 0].tolist(), strict=False)):
+            bounds += self._whole(s) if planes == bits else self._by_planes(s, planes, bits, first)
+        energies = np.zeros(len(bounds)) + sum(squared_norms(q) for q in self._queries[count:])
+        lengths: NDArray[Any] = np.sqrt(np.square(self._scales[:, count:] * code.longest[count:]).sum(axis=1))
+        if count == code.head and self._tails is not None:
+            lengths = self._tails
+        found: Floats = (bounds + np.sqrt(energies)[:, None] * lengths).astype(np.float32)
+        return found
+
+    def _whole(self, s: int) -> Floats:
+        if (s, 0) not in self._products:
+            self._products[s, 0] = (self._queries[s] @ self._rows[s].T).astype(np.float32)
+        return self._products[s, 0]
+
+    def _by_planes(self, s: int, planes: int, bits: int, first: SegmentPlanes) -> Floats:
+        if (s, planes) not in self._products:
+            dims = self._rows[s].shape[1]
+            codes = self._stages[s].layout.unpack(self._words[s])[:, :dims]
+            levels = first.estimated(s, bits, codes) * self._scales[:, s : s + 1]
+            self._products[s, planes] = (self._queries[s] @ levels.T).astype(np.float32)
+        return self._products[s, planes]

@@ -24,6 +24,7 @@ from polarindex.indexes.filters import Allowed
 from polarindex.indexes.lines import TILE_FROM, LineScan, StageQueries, best_by_lines, prepared_scan
 from polarindex.indexes.plan import Plan
 from polarindex.indexes.rings import RingCode, RingScan
+from polarindex.indexes.segment_planes import AloneScan, SegmentPlanes, whole_segments
 from polarindex.indexes.segments import SegmentCode, SegmentScan, level_table, segment_words, table_stages
 from polarindex.indexes.threads import available_cores, go_on, run_all
 from polarindex.kernels.limits import EMPTY_ID
@@ -248,11 +249,18 @@ def best_rows(
 def _prepared(plan: Plan, queries: list[list[StageQueries]]) -> LineScan:
     """The scan of a plan in registers, for 8-bit queries."""
     if isinstance(plan.code, SegmentCode):
-        return SegmentScan(plan.code, plan.pruned, [pieces[0] for pieces in queries])
+        mine = [pieces[0] for pieces in queries]
+        if len(mine[0].levels) >= TILE_FROM:
+            return SegmentScan(plan.code, plan.pruned, mine)
+        count = plan.code.head if plan.pruned else plan.code.stages
+        first = plan.first if isinstance(plan.first, SegmentPlanes) else whole_segments(plan.code, count)
+        return AloneScan(plan.code, first, mine)
     if isinstance(plan.code, RingCode):
         return RingScan(plan.code, queries[0][0])
     if plan.code is None:
         raise ValueError("codes that no register kernel reads")
+    if isinstance(plan.first, SegmentPlanes):
+        raise ValueError("planes of segments that there are none of")
     return prepared_scan(plan.code, plan.first, queries[0][0])
 
 

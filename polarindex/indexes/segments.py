@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.codebooks import longest_levels
 from polarindex.codes import PANEL
-from polarindex.indexes.lines import NO_LINES, NO_SHIFTS, TILE_FROM, StageQueries, rows_of_a_call
-from polarindex.kernels.limits import RING, TABLE
+from polarindex.indexes.lines import NO_LINES, NO_SHIFTS, StageQueries, rows_of_a_call
+from polarindex.kernels.limits import LEVELS, RING
 from polarindex.memory import aligned_zeros
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.base import TableStage
@@ -53,6 +53,11 @@ class SegmentCode(NamedTuple):
         return len(self.parts)
 
     @property
+    def planes(self) -> bool:
+        """Whether planes can be read first, by nibble tables."""
+        return self.isa == "avx512"
+
+    @property
     def dims(self) -> int:
         """Coordinates of all segments, with the padding of their last words."""
         return 4 * self.lines
@@ -86,7 +91,7 @@ def segment_code(quantizer: Quantizer, isa: str) -> SegmentCode | None:
         return None
     stages = [stage for stage in quantizer.stages if isinstance(stage, TableStage | TrellisStage)]
     parts = _parts(stages, [first for part in segment_words(quantizer) for first in part])
-    tables = np.zeros((len(stages), TABLE), np.int8)
+    tables = np.zeros((len(stages), LEVELS), np.int8)
     for table, stage in zip(tables, stages, strict=True):
         own = stage.table if isinstance(stage, TrellisStage) else level_table(stage).reshape(-1)
         table[: len(own)] = own
@@ -146,49 +151,52 @@ def level_table(stage: TableStage) -> NDArray[np.int8]:
     return table
 
 
-class SegmentScan:
-    """kernels.scan_segments with its queries; `pruned`: rows are left out that bounds rule out."""
+class SegmentQueries:
+    """Queries as kernels.ask_segments makes them, `held` with those that fill up the last tile of `rows`."""
 
-    def __init__(self, code: SegmentCode, pruned: bool, queries: list[StageQueries]) -> None:
+    def __init__(self, code: SegmentCode, queries: list[StageQueries], rows: int) -> None:
         self.nq = len(queries[0].levels)
-        rows = 1 if self.nq < TILE_FROM else _TILE
-        tiles = -(-self.nq // rows)
-        self.held = tiles * rows
-        self._code = code
-        self._head = code.head if pruned else code.stages
-        self._isa, self._alone = kernels.Isa(code.isa, rows, 8), kernels.Isa(code.isa, 1, 8)
-        gains = np.zeros((code.stages, self.held), np.float32)
+        self.held = -(-self.nq // rows) * rows
+        self.code = code
+        self.gains = np.zeros((code.stages, self.held), np.float32)
         for s, piece in enumerate(queries):
-            gains[s, : self.nq] = piece.gains
+            self.gains[s, : self.nq] = piece.gains
         levels = np.concatenate([piece.levels.reshape(-1) for piece in queries])
-        asked, sums = np.empty((self.held, code.lines), np.int32), np.empty(gains.shape, np.int32)
-        reaches = np.empty_like(gains)
-        kernels.ask_segments(levels, code.sizes, gains, code.parts, asked, sums, reaches)
-        quads = np.ascontiguousarray(asked.reshape(tiles, rows, code.lines).transpose(0, 2, 1))
-        self._queries = quads, asked, sums, gains, reaches
+        self.asked, self.sums = np.empty((self.held, code.lines), np.int32), np.empty(self.gains.shape, np.int32)
+        self.reaches = np.empty_like(self.gains)
+        kernels.ask_segments(levels, code.sizes, self.gains, code.parts, self.asked, self.sums, self.reaches)
 
     @property
     def rows_at_once(self) -> int:
-        return rows_of_a_call(self.held * self._code.dims)
+        return rows_of_a_call(self.held * self.code.dims)
+
+
+class SegmentScan(SegmentQueries):
+    """kernels.scan_segments with its queries; `pruned`: rows are left out that bounds rule out."""
+
+    def __init__(self, code: SegmentCode, pruned: bool, queries: list[StageQueries]) -> None:
+        super().__init__(code, queries, _TILE)
+        self._segments = code.head if pruned else code.stages, code.head, code.parts
+        self._isa, self._alone = kernels.Isa(code.isa, _TILE, 8), kernels.Isa(code.isa, 1, 8)
+        quads = np.ascontiguousarray(self.asked.reshape(-1, _TILE, code.lines).transpose(0, 2, 1))
+        self._queries = quads, self.asked, self.sums, self.gains, self.reaches
 
     def __call__(self, arrays: Any, count: int, names: Any, allowed: Any, best: Any) -> None:
-        code = self._code
-        panels = arrays["codes0"], arrays.get("codes1", NO_LINES)
-        factors = arrays["scales"], arrays.get("shifts", NO_SHIFTS), arrays.get("tails", _NO_TAILS)
+        panels, factors = stored(arrays)
         kernels.scan_segments(
             self._isa,
             self._alone,
             panels,
             count,
-            (self._head, code.head, code.parts),
-            code.tables,
-            code.longest,
+            self._segments,
+            self.code.tables,
+            self.code.longest,
             self._queries,
             factors,
             names,
             allowed,
             best,
-            _room(self.held),
+            room_for(self.held),
         )
 
 
@@ -196,7 +204,13 @@ _NO_TAILS = np.empty(0, np.uint16)
 _rooms = threading.local()
 
 
-def _room(held: int) -> tuple[Floats, NDArray[np.int32]]:
+def stored(arrays: Any) -> tuple[Any, Any]:
+    """Panels and factors of an arena's arrays, as scan_segments takes them."""
+    panels = arrays["codes0"], arrays.get("codes1", NO_LINES)
+    return panels, (arrays["scales"], arrays.get("shifts", NO_SHIFTS), arrays.get("tails", _NO_TAILS))
+
+
+def room_for(held: int) -> tuple[Floats, NDArray[np.int32]]:
     """Where this thread's scans keep hits: held on to, for new memory is cleared first, 75 us for a query alone."""
     wanted = max(_HITS, held * PANEL)
     if getattr(_rooms, "hits", 0) < wanted:

@@ -26,7 +26,8 @@ from polarindex.indexes.ivf import IVFIndex
 from polarindex.indexes.lines import READ_BITS
 from polarindex.indexes.originals import STORES
 from polarindex.indexes.scan import SegmentProducts, integer_queries, merged
-from polarindex.indexes.segments import table_stages
+from polarindex.indexes.segment_planes import AloneScan, segment_planes
+from polarindex.indexes.segments import segment_code, table_stages
 from polarindex.indexes.storage import load
 from polarindex.quantizers import CELLS, make_quantizer
 from polarindex.quantizers.spectral import Spectral
@@ -166,10 +167,14 @@ def _use_segment(x: Floats, bits: int) -> None:
     words = quantizer.encode_rows(x, integer=True).words
     panels = np.zeros((-(-len(words) // PANEL), quantizer.words, PANEL), np.uint32)
     kernels.to_panels(words, 0, panels)
+    stages = table_stages(quantizer) or []
     for count in _TILES if kernels.selected() != kernels.GENERIC else ():
-        stages = table_stages(quantizer) or []
         for pieces, stage in zip(integer_queries(quantizer, x[:count], 1.0), stages, strict=True):
             SegmentProducts(pieces[0], stage, 0)(panels)
+    code = segment_code(quantizer, kernels.selected())
+    if code is not None and code.planes:  # what is read first in indexes larger than those here
+        pieces = [own[0] for own in integer_queries(quantizer, x[:1], 1.0)]
+        AloneScan(code, segment_planes(stages, quantizer.shares, (1,)), pieces)
 
 
 def _use(x: Floats, kind: str, **arguments: Any) -> AnyIndex:

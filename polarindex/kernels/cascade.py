@@ -8,22 +8,21 @@ Law:       a key is shift + sum over segments, in their order, of (dot * gain) *
 Bound:     what segments after s add is <x, q> of what a row and a query have there, at most |x| |q| (Cauchy-Schwarz).
            |q| is `reach`; |x| of all segments after the head is stored with the row, rounded up, and after others it
            is at most the root of the sum of (scale * longest levels)^2. `SLACK` is for what float32 rounds.
-First:     where nothing is known yet, and for a query alone always, the hits with the best keys so far are finished
-           before all others: from then on the limit is nearly the last one. In their order, a query alone would finish
-           1.8 to 3 times as many rows. Of many queries, hits in their order share the levels of their panels.
+First:     where nothing is known yet, the hits with the best keys so far are finished before all others: from then on
+           the limit is nearly the last one. Afterwards they come in their order, and share the levels of their panels.
 All:       with all segments in the head it is the full scan, in one pass.
-Not here:  what the bounds leave, and whether they pay (indexes/plan.py)."""
+Not here:  queries alone (alone.py); what the bounds leave, and whether they pay (indexes/plan.py)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from polarindex.kernels.compile import inlined, kernel
-from polarindex.kernels.lanes import floats_at, moved, put_at, root, splat, upper_halves_at
-from polarindex.kernels.limits import EMPTY_ID, RING, TABLE
-from polarindex.kernels.lines import any_allowed, dot_levels
-from polarindex.kernels.ring_segments import score_rings
-from polarindex.kernels.segments import segment_levels
+from polarindex.kernels.lanes import floats_at, moved, put_at, upper_halves_at
+from polarindex.kernels.limits import EMPTY_ID, LEVELS
+from polarindex.kernels.lines import any_allowed, dot_alone, dot_levels
+from polarindex.kernels.reaches import SLACK, lengths_after, widened
+from polarindex.kernels.segments import fetch_segment, segment_levels
 from polarindex.kernels.simd import (
     bias_of,
     keep,
@@ -32,85 +31,22 @@ from polarindex.kernels.simd import (
     lowest_bit,
     most_of,
     on_line,
-    planes_of,
-    prefetch,
     row_starts,
     rows_of,
     rows_reaching,
     start,
     store,
-    tag_with,
-    tile_add,
-    tile_dot4,
     tile_dot4_of,
     tile_from,
     tile_scores,
     tile_start,
-    tile_zero,
 )
 from polarindex.kernels.topk import ident_of, push
-from polarindex.kernels.weave import PANEL, dot_page, dot_wide, load_table
+from polarindex.kernels.weave import AHEAD, PANEL
 
-SLACK = 2.0**-21  # of a limit and of what the rest can add, for each segment: twice what sums of float32 lose
-_LEAST = np.float32(1e-36)  # added to squared lengths: what squares of less than 1e-19 lose to 0
-_AHEAD = 2048  # words of codes
-_RUN = 32  # panels that a query alone passes over before the next segment
-_LOOK, _LOOK_ALONE = 3, 6  # panels with hits
-_FRESH = 256  # panels that a query alone takes all hits from to have a limit for the others
+_LOOK = 3  # panels with hits
 _BEST = 3  # times k: hits that are finished before the others where nothing is known yet
 _SAMPLED = 8  # one of so many says which these are
-
-
-@inlined
-def dot_alone(isa, acc, levels, half, m, quads, q):
-    """dot_levels for a tile of one query: four accumulators, for the dot instruction's result is ready after four."""
-    second, third, fourth = tile_zero(isa), tile_zero(isa), tile_zero(isa)
-    for i in range(0, m - 3, 4):
-        at = i * PANEL + half
-        acc = tile_dot4(isa, acc, load(isa, levels, at), quads, q + i)
-        second = tile_dot4(isa, second, load(isa, levels, at + PANEL), quads, q + i + 1)
-        third = tile_dot4(isa, third, load(isa, levels, at + 2 * PANEL), quads, q + i + 2)
-        fourth = tile_dot4(isa, fourth, load(isa, levels, at + 3 * PANEL), quads, q + i + 3)
-    for i in range(m - m % 4, m):
-        acc = tile_dot4(isa, acc, load(isa, levels, i * PANEL + half), quads, q + i)
-    return tile_add(tile_add(acc, second), tile_add(third, fourth))
-
-
-@inlined
-def _widened(halves, first, count, floats):
-    """floats[i] of 16 `count` upper halves from halves[first] on."""
-    for i in range(0, count * PANEL, PANEL):
-        put_at(floats, i, upper_halves_at(halves, first + i))
-
-
-@inlined
-def squares_after(scales, longest, first, count, squares):
-    """At least what rows have of |x|^2 in all segments after each from `first` on, squares[s * PANEL + v]; what is at
-    the last is left as it is: 0."""
-    sums = splat(np.float32(0))
-    for s in range(count - 2, first - 1, -1):
-        own = floats_at(scales, (s + 1) * PANEL) * splat(longest[s + 1])
-        sums = sums + (own * own + splat(_LEAST))
-        put_at(squares, s * PANEL, sums)
-
-
-@inlined
-def _lengths(scales, longest, head, count, lengths):
-    """What rows' segments after each behind the head have at most, lengths[s * PANEL + v]; 0 after the last."""
-    squares_after(scales, longest, head, count, lengths)
-    for s in range(head, count - 1):
-        put_at(lengths, s * PANEL, root(floats_at(lengths, s * PANEL)))
-
-
-@inlined
-def _fetch(codes, layout, p, s):
-    """Ask for segment s of panel p, if there is one."""
-    _, whole, parts, sizes = layout
-    if s < parts.shape[0]:
-        source, size = (codes[0], sizes[0]) if s < whole else (codes[1], sizes[1])
-        first = p * size + parts[s, 1] * PANEL
-        for line in range(parts[s, 2] * (parts[s, 0] if parts[s, 0] < 8 else 1)):
-            prefetch(source, first + line * PANEL)
 
 
 @inlined
@@ -123,7 +59,7 @@ def _levels_of(isa, codes, layout, tables, levels, p, s, known):
         return moved(source, at)
     found = moved(levels, line)
     if not known:
-        segment_levels(isa, source, at, parts[s, 2], parts[s, 0], moved(tables, s * TABLE), found)
+        segment_levels(isa, source, at, parts[s, 2], parts[s, 0], moved(tables, s * LEVELS), found)
     return found
 
 
@@ -138,153 +74,12 @@ def _offer(found, v, lanes, q, limits, slack, names, allowed, best, k):
             limits[q] = worst - slack * abs(worst)
 
 
-@inlined
-def reach_after(energies, reaches):
-    """reaches[s, q] float32 >= the root of what energies (s, nq) float64 have after s; 0 after the last."""
-    stages, nq = energies.shape
-    for q in range(nq):
-        after = 0.0
-        for s in range(stages - 1, -1, -1):
-            reaches[s, q] = np.sqrt(after) * (1 + 4 * stages * SLACK)
-            after += energies[s, q]
-
-
-@kernel
-def ask_segments(levels, sizes, gains, parts, asked, sums, reaches):
-    """Queries as scan_segments takes them; those that fill up the last tile are zeros.
-
-    levels (nq sum(sizes),) int8, segment after segment (nq, size); gains (s, held) float32; parts as in scan_segments.
-    asked (held, m) int32, a quad a line; sums (s, held) int32, of a query's bytes; reaches (s, held) float32, at least
-        the root of the sum of (gain |levels|)^2 of all segments after s; 0 after the last.
-    """
-    stages, held = gains.shape
-    width, first, total_size = 4 * asked.shape[1], 0, 0
-    for s in range(stages):
-        total_size += sizes[s]
-    nq = levels.size // total_size
-    quads, energies = asked.view(np.int8).reshape(-1), np.zeros((stages, held))
-    quads[:] = 0
-    sums[:] = 0
-    for s in range(stages):
-        for q in range(nq):
-            at, total, square = q * width + 4 * parts[s, 3], 0, 0
-            for j in range(sizes[s]):
-                level = np.int32(levels[first + j])
-                quads[at + j] = levels[first + j]
-                total += level
-                square += level * level
-            sums[s, q] = total
-            energies[s, q] = np.float64(square) * np.float64(gains[s, q]) * np.float64(gains[s, q])
-            first += sizes[s]
-    reach_after(energies, reaches)
-
-
-@inlined
-def _score_panels(tag, source, part, tables, query, stored, base, panels, keys):
-    """_score_alone for a width that is known."""
-    codes, at, size, ahead = source
-    count = part[1]
-    quads, q, per_query, own = query
-    scale, lines = stored[2], count if planes_of(tag) == 8 else count * planes_of(tag)
-    for p in range(panels[0]):
-        for line in range(lines if ahead else 0):
-            prefetch(codes, at + ahead + line * PANEL)
-        put_at(scale, 0, upper_halves_at(stored[0], p * stored[1]))
-        for half in range(panels[1], panels[2], lanes_of(tag)):
-            acc = tile_start(tag, per_query[0], own)
-            if 4 < planes_of(tag) < 8:
-                acc = dot_wide(tag, acc, codes, at, count, tables, half, quads, q)
-            else:
-                acc = dot_page(tag, acc, codes, at, count, load_table(tag, tables), half, quads, q)
-            v = p * PANEL + half
-            tile_scores(acc, per_query[1], own, scale, half, base, v, 0, moved(keys, v))
-        at += size
-
-
-@kernel
-def _score_alone(alone, source, part, tables, query, stored, base, panels, keys):
-    """Keys with one segment more than those of `base`, of panels and one query: levels stay in registers.
-
-    source = (codes; where the segment begins in the first panel; words from panel to panel, and to one that is asked
-        for ahead, 0: none); part = (bits, words of a plane); tables: the segment's.
-    query = (quads, the first of the query's in the segment, what is known of queries, the query's place in that)
-    stored = (scales of the first panel, upper halves; how many from panel to panel; room for 16)
-    panels = (how many; the parts of their 16 vectors from and to)
-    """
-    bits, rest = part[0], (source, part, tables, query, stored, base, panels, keys)
-    if bits > RING:
-        score_rings(tag_with(alone, 0, 8), *rest)
-    elif bits == 8:
-        _score_panels(tag_with(alone, 0, 8), *rest)
-    elif bits == 7:
-        _score_panels(tag_with(alone, 0, 7), *rest)
-    elif bits == 6:
-        _score_panels(tag_with(alone, 0, 6), *rest)
-    elif bits == 5:
-        _score_panels(tag_with(alone, 0, 5), *rest)
-    elif bits == 4:
-        _score_panels(tag_with(alone, 0, 4), *rest)
-    elif bits == 3:
-        _score_panels(tag_with(alone, 0, 3), *rest)
-    elif bits == 2:
-        _score_panels(tag_with(alone, 0, 2), *rest)
-    else:
-        _score_panels(tag_with(alone, 0, 1), *rest)
-
-
-@kernel
-def _heads_alone(alone, codes, rows, layout, tables, queries, factors, ends, allowed, limits, hits):
-    """_heads for tiles of one query: segment by segment over some panels, whose keys lie in between."""
-    head, whole, parts, sizes = layout
-    quads, _, per_query, _, m = queries
-    stored, shift, tail = factors
-    hit_keys, hit_places, hit_queries = hits
-    lanes, stages, held, found = lanes_of(alone), parts.shape[0], limits.size, 0
-    names, best, k, slack = ends
-    room, tail_room = np.empty((_RUN + 1) * PANEL, np.float32), np.zeros(PANEL, np.float32)
-    keys, length, worsts, reaches = start(room), start(tail_room), start(limits), moved(per_query[2], (head - 1) * held)
-    for block in range(rows[0], rows[1], _RUN):
-        count, v0 = min(_RUN, rows[1] - block), block * PANEL
-        panels, stop = (count, np.int64(0), np.int64(PANEL)), min(v0 + count * PANEL, rows[2])
-        if allowed.size and not any_allowed(allowed, v0, stop):
-            continue
-        for q in range(held):
-            for s in range(head):
-                own, size = (codes[0], sizes[0]) if s < whole else (codes[1], sizes[1])
-                source = own, block * size + parts[s, 1] * PANEL, size, (1 + _AHEAD // size) * size
-                query = quads, q * m + parts[s, 3], per_query, s * held + q
-                scales = moved(stored, (block * stages + s) * PANEL), stages * PANEL, moved(keys, _RUN * PANEL)
-                part, table, base = (parts[s, 0], parts[s, 2]), moved(tables, s * TABLE), keys
-                if s == 0:
-                    base = moved(shift, v0)
-                _score_alone(alone, source, part, table, query, scales, base, panels, keys)
-            for v in range(v0, stop, lanes):
-                if head < stages and v % PANEL == 0:
-                    put_at(length, 0, upper_halves_at(tail, v))
-                own_keys = moved(keys, v - v0)
-                if rows_reaching(alone, own_keys, reaches, worsts, q, length, v % PANEL) == np.uint64(0):
-                    continue
-                if allowed.size and not any_allowed(allowed, v, min(v + lanes, stop)):
-                    continue
-                if head == stages:
-                    _offer(own_keys, v, min(lanes, stop - v), q, limits, slack, names, allowed, best, k)
-                else:
-                    store(load(alone, own_keys, 0), hit_keys, found * lanes)
-                    hit_places[found], hit_queries[found] = v, q
-                    found += 1
-    keep(room)
-    keep(tail_room)
-    return found
-
-
 @kernel
 def _heads(isa, alone, codes, rows, layout, tables, queries, factors, ends, allowed, limits, levels, hits):
     """The hits of panels `rows[0]` to rows[1] - 1 of rows[2] vectors: keys of their heads, places and queries.
 
     ends = (names, best, k, slack): where the head is all there is, keys are offered to the heaps, and no hit is left.
     """
-    if rows_of(isa) == 1:
-        return _heads_alone(alone, codes, rows, layout, tables, queries, factors, ends, allowed, limits, hits)
     head, _, parts, sizes = layout
     tile_quads, _, per_query, tiles, m = queries
     stored, shift, tail = factors
@@ -294,17 +89,17 @@ def _heads(isa, alone, codes, rows, layout, tables, queries, factors, ends, allo
     room, scale_room = np.empty((held + 1) * PANEL, np.float32), np.zeros((head + 1) * PANEL, np.float32)
     keys, scale, worsts, length = start(room), start(scale_room), start(limits), moved(start(scale_room), head * PANEL)
     reaches = moved(per_query[2], (head - 1) * held)
-    ahead = 1 + _AHEAD // (sizes[0] + (sizes[1] if head == stages else 0))  # panels
+    ahead = 1 + AHEAD // (sizes[0] + (sizes[1] if head == stages else 0))  # panels
     for p in range(rows[0], rows[1]):
         first = p * PANEL
         stop = min(first + PANEL, rows[2])
         if allowed.size and not any_allowed(allowed, first, stop):
             continue
         if head < stages:
-            _widened(tail, first, 1, length)
-        _widened(stored, p * stages * PANEL, head, scale)
+            widened(tail, first, 1, length)
+        widened(stored, p * stages * PANEL, head, scale)
         for s in range(head):
-            _fetch(codes, layout, p + ahead, s)
+            fetch_segment(codes, layout, p + ahead, s)
             own = _levels_of(alone, codes, layout, tables, levels, p, s, False)
             line, count = parts[s, 3], parts[s, 4]
             for t in range(tiles):
@@ -401,29 +196,6 @@ def _one_by_one(alone, own, place, s, queries, parts, factors, limits, hits, min
 
 
 @inlined
-def _unshared(alone, codes, layout, tables, place, s, queries, stored, factors, limits, hits, mine):
-    """The same of all hits of a place, of which there is mostly one: no levels are kept for others."""
-    _, whole, parts, sizes = layout
-    _, asked, per_query, _, m = queries
-    hit_keys, _, hit_queries = hits
-    half, lanes, nq, kept = place % PANEL, lanes_of(alone), limits.size, 0
-    scale, length = factors
-    own, size = (codes[0], sizes[0]) if s < whole else (codes[1], sizes[1])
-    p, zero = place // PANEL, np.int64(0)
-    source = own, p * size + parts[s, 1] * PANEL, size, zero
-    part, table = (parts[s, 0], parts[s, 2]), moved(tables, s * TABLE)
-    scales = moved(stored, (p * parts.shape[0] + s) * PANEL), zero, moved(scale, s * PANEL)
-    for i in mine:
-        q, found = hit_queries[i], moved(hit_keys, i * lanes)
-        query, keys = (asked, q * m + parts[s, 3], per_query, s * nq + q), moved(found, -half)
-        _score_alone(alone, source, part, table, query, scales, keys, (np.int64(1), half, half + lanes), keys)
-        mine[kept] = i
-        at = s * PANEL + half
-        kept += rows_reaching(alone, found, moved(per_query[2], s * nq), start(limits), q, length, at) != np.uint64(0)
-    return kept
-
-
-@inlined
 def _together(isa, own, place, s, queries, parts, factors, limits, hits, mine, first, kept, room):
     """The same of mine[first : first + rows of a tile], or as many as there are: levels are loaded once for all."""
     _, asked, per_query, _, m = queries
@@ -473,14 +245,13 @@ def _finish(
     scale, length = start(room), moved(start(room), stages * PANEL)
     tile_room = np.empty(rows * (PANEL + 3), np.float32), np.empty(rows, np.int64), np.empty(rows, np.int32)
     done, ahead, waiting, current, decoded = 0, 0, 0, -1, head
-    look = _LOOK_ALONE if rows == 1 else _LOOK
     while done < todo.size:
         place, held = hit_places[todo[done]], 0
-        while ahead < todo.size and waiting < look:
+        while ahead < todo.size and waiting < _LOOK:
             p = hit_places[todo[ahead]] // PANEL
             if ahead == 0 or p != hit_places[todo[ahead - 1]] // PANEL:
                 waiting += 1
-                _fetch(codes, layout, p, head)
+                fetch_segment(codes, layout, p, head)
             ahead += 1
         while done < todo.size and hit_places[todo[done]] == place:
             group[held] = todo[done]
@@ -489,23 +260,15 @@ def _finish(
         p, s = place // PANEL, head
         if p != current:
             current, waiting, decoded = p, waiting - 1, head
-            _widened(factors[0], p * stages * PANEL, stages, scale)
-            _lengths(scale, longest, head, stages, length)
+            widened(factors[0], p * stages * PANEL, stages, scale)
+            lengths_after(scale, longest, head, stages, length)
         while held and s < stages:
             if s >= decoded:
-                _fetch(codes, layout, p, s + 1)
+                fetch_segment(codes, layout, p, s + 1)
             mine, first, kept = group[:held], 0, 0
-            if rows == 1:
-                decoded = max(decoded, s + 1)
-                held = _unshared(
-                    alone, codes, layout, tables, np.int64(place), s, queries, factors[0], (scale, length), limits,
-                    hits, mine,
-                )
-                s += 1
-                continue
             own = _levels_of(alone, codes, layout, tables, levels, p, s, s < decoded)
             decoded = max(decoded, s + 1)
-            while held - first > 2 and rows > 2:
+            while held - first > 2:
                 kept = _together(
                     isa, own, place, s, queries, parts, (scale, length), limits, hits, mine, first, kept, tile_room
                 )
@@ -529,7 +292,7 @@ def scan_segments(isa, alone, panels, count, segments, tables, longest, queries,
     segments = (head, whole, parts): how many are multiplied for all rows; how many lie in the first panels; (s, 5)
         int64, of each its bits (RING more of a ring), the first word in its panel, words of a plane (all of them at 8
         bits and of a ring), its first line of levels, four coordinates each as of `queries`, and how many lines.
-    tables (s, TABLE) int8, as those of dot_segment, of rings the levels by window; longest (s,) float32, at least
+    tables (s, LEVELS) int8, as those of dot_segment, of rings the levels by window; longest (s,) float32, at least
         the length of the levels of any row.
     queries = (quads (tiles, m, rows) int32, of tile_queries; asked (rows tiles, m) int32, the same of one query each;
         sums (s, rows tiles) int32, of a query's bytes in a segment; gains (s, rows tiles) float32; reaches (s, rows
@@ -560,15 +323,14 @@ def scan_segments(isa, alone, panels, count, segments, tables, longest, queries,
     block = 0
     while block < all_panels:
         fresh = limits[0] == -np.inf
-        run = min(together, _FRESH) if fresh and head < stages and rows_of(isa) == 1 else together
-        begun, block = block, min(block + run, all_panels)
+        begun, block = block, min(block + together, all_panels)
         found = _heads(
             isa, alone, codes, (begun, block, count), layout, table, asking, known, ends, allowed, limits, levels, hits
         )
         if found == 0:
             continue
         best = 0
-        if fresh or rows_of(isa) == 1:
+        if fresh:
             tops = np.full((held, 1 + _BEST * k // _SAMPLED), -np.inf, np.float32)
             best = _best_first(alone, hits, found, tops, todo)
             _finish(

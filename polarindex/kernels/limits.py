@@ -17,7 +17,8 @@ L2, INNER_PRODUCT, COSINE = 0, 1, 2
 THROUGH, BEHIND = 1 << 32, 5
 
 # Segments of codes in panels (cascade.py): the width of one that is a ring is RING more than a coordinate's bits,
-# beside widths of 1 to 8, and the levels of each are TABLE bytes.
-RING, TABLE = 8, 256
+# beside widths of 1 to 8, and the levels of each are LEVELS bytes.
+RING, LEVELS = 8, 256
+
 # Of a word that holds a row's scale and its shift: the lowest bits, of the level that tells the shift (factors.py).
 LEVEL_BITS = 14

@@ -21,10 +21,12 @@ from polarindex.kernels.simd import (
     rows_of,
     start,
     store,
+    tile_add,
     tile_dot4,
     tile_keys,
     tile_start,
     tile_store,
+    tile_zero,
 )
 from polarindex.kernels.topk import ident_of, push
 from polarindex.kernels.weave import AHEAD, PANEL, dot_panel, fetch, load_table, transpose4, weave_panel
@@ -85,6 +87,21 @@ def dot_lines(isa, levels, queries, out):
                 acc = dot_levels(isa, tile_start(isa, totals, t * rows), lines, half, m, asked, t * m * rows)
                 tile_store(acc, found, t * rows * out.shape[1] + first + half, out.shape[1])
     keep(room)
+
+
+@inlined
+def dot_alone(isa, acc, levels, half, m, quads, q):
+    """dot_levels for a tile of one query: four accumulators, for the dot instruction's result is ready after four."""
+    second, third, fourth = tile_zero(isa), tile_zero(isa), tile_zero(isa)
+    for i in range(0, m - 3, 4):
+        at = i * PANEL + half
+        acc = tile_dot4(isa, acc, load(isa, levels, at), quads, q + i)
+        second = tile_dot4(isa, second, load(isa, levels, at + PANEL), quads, q + i + 1)
+        third = tile_dot4(isa, third, load(isa, levels, at + 2 * PANEL), quads, q + i + 2)
+        fourth = tile_dot4(isa, fourth, load(isa, levels, at + 3 * PANEL), quads, q + i + 3)
+    for i in range(m - m % 4, m):
+        acc = tile_dot4(isa, acc, load(isa, levels, i * PANEL + half), quads, q + i)
+    return tile_add(tile_add(acc, second), tile_add(third, fourth))
 
 
 @inlined

@@ -87,6 +87,35 @@ def group_add(typing, group, words, line, stride, tables, offset):
     return group(group, words, types.intp, types.intp, tables, types.intp), code
 
 
+@intrinsic
+def group_scores(typing, group, steps, lifts, q, halves, halves_stride, base, keys, panel_stride):
+    """Of one query: keys[panel, lane] = base[panel, lane] + (group * step + lift) * scale[panel, lane], in float32.
+
+    base, keys: panels `panel_stride` apart; halves: upper halves of the scales, `halves_stride` apart.
+    """
+
+    def code(context, builder, sig, args):
+        acc, steps_, lifts_, q_, halves_, halves_stride_, base_, keys_, stride_ = args
+        floats, words = vector(F32, 16), vector(I32, 16)
+        step, lift = (splat(builder, builder.load(pointer(builder, part, q_, F32), align=4), 16) for part in args[1:3])
+        found = []
+        for panel in range(GROUP):
+            at, own = (builder.mul(by, ir.Constant(I64, panel)) for by in (stride_, halves_stride_))
+            half = builder.load(pointer(builder, halves_, own, vector(I16, 16)), align=2)
+            scale = builder.bitcast(builder.shl(builder.zext(half, words), every(I32, 16, 16)), floats)
+            x = builder.sitofp(builder.extract_value(acc, panel), floats)
+            x = builder.fmul(builder.fadd(builder.fmul(x, step), lift), scale)
+            found.append((at, builder.fadd(builder.load(pointer(builder, base_, at, floats), align=4), x)))
+        for at, x in found:  # after all loads: panels may be the same one
+            builder.store(x, pointer(builder, keys_, at, floats), align=4)
+        return context.get_dummy_value()
+
+    signature = types.none(
+        group, steps, lifts, types.intp, halves, types.intp, base, keys, types.intp
+    )
+    return signature, code
+
+
 def _lanes_below(builder: ir.IRBuilder, count: ir.Value) -> ir.Value:
     """A mask of the lanes i < count of 16."""
     held = splat(builder, builder.trunc(count, I32), 16)

@@ -651,7 +651,7 @@ def _segment_levels(bits: int, panels: Array, first: int, count: int, table: Arr
     return levels
 
 
-# --- cascade.py
+# --- reaches.py
 
 
 def ask_segments(levels: Array, sizes: Array, gains: Array, parts: Array, m: int) -> tuple[Array, Array, Array]:
@@ -669,6 +669,9 @@ def ask_segments(levels: Array, sizes: Array, gains: Array, parts: Array, m: int
     after = np.concatenate([np.cumsum(energies[::-1], axis=0)[::-1][1:], np.zeros((1, held))])
     reaches: Array = (np.sqrt(after) * (1 + stages * 2.0**-19)).astype(np.float32)
     return quads.view(np.int32), sums, reaches
+
+
+# --- cascade.py
 
 
 def scan_segments(
@@ -697,6 +700,80 @@ def scan_segments(
         factor = (scales[:, s].reshape(-1)[:count].astype(np.uint32) << np.uint32(16)).view(np.float32)
         keys = add_scores(dot(levels, quads), gains[s], factor, keys)
     return select(keys, _ids(names, count), allowed, *best)
+
+
+# --- segment_planes.py
+
+
+def stage_segments(
+    asked: Array, sums: Array, gains: Array, parts: Array, planes: Array, estimates: Array
+) -> tuple[Array, Array, Array]:
+    """Tables (held, lines, 1, 2, 64) of all segments by planes, one after the other; steps and lifts (f, held): what
+    a bound adds is the tables' offset, the base of every level, and the segment's part of the root of the sum of all
+    segments' squared errors, (margin |q|)^2, each weighed by a row's usual scale there."""
+    queries, exact, tables = asked.view(np.int8), gains.astype(np.float64), []
+    steps, lifts = np.zeros((2, len(planes), len(asked)), np.float32)
+    own = [queries[:, 4 * line : 4 * (line + lines)].astype(np.float64) for *_, line, lines in parts[: len(planes)]]
+    errors = np.array([row[4] * np.sqrt((q * q).sum(axis=1)) for row, q in zip(estimates, own, strict=True)])
+    errors *= exact[: len(planes)]
+    spread = np.sqrt(_in_order(((errors * estimates[:, 5:]) ** 2).T))
+    for s, count in enumerate(planes):
+        if count < parts[s, 0]:
+            entries, step, offset = nibble_tables(own[s].astype(np.int8), estimates[s, 1 : 1 + count], False)
+            tables.append(entries)
+            share = np.divide(errors[s] * estimates[s, 5], spread, out=np.zeros_like(spread), where=spread > 0)
+            steps[s] = step * exact[s]
+            lifts[s] = (offset + estimates[s, 0] * sums[s]) * exact[s] + errors[s] * share
+    return np.concatenate(tables, axis=1)[:, :, None], steps, lifts
+
+
+# --- alone.py
+
+
+def scan_alone(
+    alone: Any,
+    panels: tuple[Array, Array],
+    count: int,
+    segments: tuple[int, int, Array],
+    tables: Array,
+    longest: Array,
+    first: tuple[Array, Array, Array, Array],
+    queries: tuple[Array, Array, Array, Array],
+    factors: tuple[Array, Array, Array],
+    names: tuple[Array, int],
+    allowed: Array,
+    best: tuple[Array, Array],
+    room: Any,
+) -> tuple[Array, Array]:
+    """The key of every vector, segment after segment, or the least of it and of its bound where there are planes."""
+    head, whole, parts = segments
+    planes, nibbles, steps, lifts = first
+    asked, _, gains, reaches = queries
+    scales, tails = ((part.astype(np.uint32) << np.uint32(16)).view(np.float32) for part in (factors[0], factors[2]))
+    keys = np.tile(factors[1][:count], (len(asked), 1))
+    bounds, line, far = keys.copy(), 0, np.zeros(count, np.float32)
+    for s, (bits, word, words, at, lines) in enumerate(parts):
+        codes, factor = panels[int(s >= whole)], scales[:, s].reshape(-1)[:count]
+        quads = np.ascontiguousarray(asked[:, at : at + lines]).view(np.int8)
+        dots = dot(_segment_levels(bits, codes, word, words, tables[s])[:count], quads)
+        keys = add_scores(dots, gains[s], factor, keys)
+        if s >= len(planes):
+            far += np.square(factor * longest[s]) + np.float32(1e-36)
+        elif planes[s] < bits:
+            own = np.ascontiguousarray(codes.transpose(0, 2, 1)).reshape(-1, codes.shape[1])
+            read = np.ascontiguousarray(own[:count, word : word + planes[s] * words])
+            picked = _nibble_sums(nibbles[:, line : line + read.shape[1]], read).astype(np.float32)
+            bounds = bounds + (picked * steps[s][:, None] + lifts[s][:, None]) * factor
+            line += read.shape[1]
+        else:
+            bounds = add_scores(dots, gains[s], factor, bounds)
+    length = tails[:count] if len(planes) == head < len(parts) else np.sqrt(far)
+    bounds = bounds + reaches[len(planes) - 1][:, None] * length
+    ranks = np.minimum(keys, bounds) if (planes < parts[: len(planes), 0]).any() else keys
+    return select(ranks, _ids(names, count), allowed, *best)
+
+
+# --- lines.py
 
 
 def scan_lines(

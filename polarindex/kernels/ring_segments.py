@@ -54,8 +54,8 @@ def ring_levels(isa, codes, at, count, bits, table, levels):
 
 @inlined
 def score_rings(alone, source, part, table, query, stored, base, panels, keys):
-    """Keys with one segment more, of panels and one query, as _score_alone says; levels stay in registers, where there
-    are instructions that look them up in these."""
+    """Keys with one segment more, of panels and one query, as alone._score_whole says; levels stay in registers, where
+    there are instructions that look them up in these."""
     codes, at, size, ahead = source
     bits, count = part[0] - RING, part[1]
     quads, q, per_query, own = query

@@ -19,14 +19,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from polarindex.kernels.cascade import SLACK, dot_alone, reach_after, squares_after
 from polarindex.kernels.collect import keys_add, keys_collect, keys_reaching, keys_start
 from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.copies import join_copies, raise_limits
 from polarindex.kernels.dense import project
 from polarindex.kernels.lanes import LANES, address_of, floats_at, moved, put_at, root
 from polarindex.kernels.limits import L2
+from polarindex.kernels.lines import dot_alone
 from polarindex.kernels.probe import AHEAD, ALONE_UP_TO, list_pages, page_at, shrunk
+from polarindex.kernels.reaches import SLACK, reach_after, squares_after
 from polarindex.kernels.search import (
     ABOUT,
     COPIED,

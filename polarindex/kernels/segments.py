@@ -13,7 +13,17 @@ from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.limits import RING
 from polarindex.kernels.lines import dot_levels
 from polarindex.kernels.ring_segments import ring_levels
-from polarindex.kernels.simd import keep, lanes_of, planes_of, rows_of, start, tag_with, tile_start, tile_store
+from polarindex.kernels.simd import (
+    keep,
+    lanes_of,
+    planes_of,
+    prefetch,
+    rows_of,
+    start,
+    tag_with,
+    tile_start,
+    tile_store,
+)
 from polarindex.kernels.weave import PANEL, load_table, unwoven_page, unwoven_wide
 
 
@@ -81,3 +91,14 @@ def dot_segment(isa, panels, first, count, table, queries, out):
                 acc = dot_levels(isa, tile_start(isa, totals, t * rows), held, half, m, asked, t * m * rows)
                 tile_store(acc, found, t * rows * out.shape[1] + p * PANEL + half, out.shape[1])
     keep(lines)
+
+
+@inlined
+def fetch_segment(codes, layout, p, s):
+    """Ask for segment s of panel p, if there is one."""
+    _, whole, parts, sizes = layout
+    if s < parts.shape[0]:
+        source, size = (codes[0], sizes[0]) if s < whole else (codes[1], sizes[1])
+        first = p * size + parts[s, 1] * PANEL
+        for line in range(parts[s, 2] * (parts[s, 0] if parts[s, 0] < 8 else 1)):
+            prefetch(source, first + line * PANEL)

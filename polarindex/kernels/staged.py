@@ -43,6 +43,42 @@ FETCH_FROM = 16  # queries
 BLOCK = 32  # panels over which all queries pass before the next: 98 kB of a plane at d = 1536
 
 
+@inlined
+def row_tables(levels, q, column, words, weights, up, tables, line):
+    """nibble_tables of query q alone, of 32 * words levels from `column` on, in lines from `line` on; step, offset."""
+    rows, planes = tables.shape[2], weights.size
+    tile, row = q // rows, q % rows
+    sums = np.empty(16, np.float64)
+    widest = 0.0
+    offset = 0.0
+    for j in range(column, column + 32 * words, 16):
+        for t in range(4):
+            total = 0.0
+            for s in range(4):
+                total += abs(np.float64(levels[q, j + 4 * s + t]))
+            for p in range(planes):
+                widest = max(widest, total * abs(weights[p]))
+    step = widest / 127
+    inverse = 1 / step if step > 0 else 0.0
+    for p in range(planes):
+        for g in range(words):
+            for h in range(2):
+                for t in range(4):
+                    sums[0] = 0.0
+                    lowest = 0.0
+                    for s in range(4):
+                        value = np.float64(levels[q, column + 32 * g + 16 * h + 4 * s + t]) * weights[p]
+                        lowest += min(value, 0.0)
+                        for i in range(1 << s):
+                            sums[i + (1 << s)] = sums[i] + value
+                    offset += lowest
+                    table = tables[tile, line + p * words + g, row, h]
+                    for i in range(16):
+                        scaled = (sums[i] - lowest) * inverse
+                        table[16 * t + i] = min(int(np.ceil(scaled) if up else scaled + 0.5), 127)
+    return step, offset
+
+
 @kernel
 def nibble_tables(levels, weights, up, tables, steps, offsets):
     """Tables of the sums of four coordinates' weighted bits: sum = step_q * (sum of bytes) + offset_q.
@@ -52,41 +88,8 @@ def nibble_tables(levels, weights, up, tables, steps, offsets):
     32 g + 16 h + 4 s + t, s = 0..3, in steps of a 127th of the query's widest sum; to the next whole step, or with
     `up` to the one not below. steps, offsets (nq,) float64. A query of zeros has step 0.
     """
-    nq, dims = levels.shape
-    rows, planes = tables.shape[2], weights.size
-    words = dims // 32
-    sums = np.empty(16, np.float64)
-    for q in range(nq):
-        tile, row = q // rows, q % rows
-        widest = 0.0
-        offset = 0.0
-        for j in range(0, dims, 16):
-            for t in range(4):
-                total = 0.0
-                for s in range(4):
-                    total += abs(np.float64(levels[q, j + 4 * s + t]))
-                for p in range(planes):
-                    widest = max(widest, total * abs(weights[p]))
-        step = widest / 127
-        inverse = 1 / step if step > 0 else 0.0
-        for p in range(planes):
-            for g in range(words):
-                for h in range(2):
-                    for t in range(4):
-                        sums[0] = 0.0
-                        lowest = 0.0
-                        for s in range(4):
-                            value = np.float64(levels[q, 32 * g + 16 * h + 4 * s + t]) * weights[p]
-                            lowest += min(value, 0.0)
-                            for i in range(1 << s):
-                                sums[i + (1 << s)] = sums[i] + value
-                        offset += lowest
-                        table = tables[tile, p * words + g, row, h]
-                        for i in range(16):
-                            scaled = (sums[i] - lowest) * inverse
-                            table[16 * t + i] = min(int(np.ceil(scaled) if up else scaled + 0.5), 127)
-        steps[q] = step
-        offsets[q] = offset
+    for q in range(levels.shape[0]):
+        steps[q], offsets[q] = row_tables(levels, q, 0, levels.shape[1] // 32, weights, up, tables, 0)
 
 
 @kernel
@@ -168,7 +171,7 @@ def _fetch_row(isa, codes, v, count):
 
 
 @inlined
-def _kth_largest(values, count, k, room):
+def kth_largest(values, count, k, room):
     """The k-th largest of values[:count], 1 <= k <= count; by quickselect in room[:count]."""
     for i in range(count):
         room[i] = values[i]
@@ -272,7 +275,7 @@ def scan_staged(isa, alone, planes, count, words, first_planes, table, first, qu
                     continue
                 q = t * rows + r
                 # the best bounds first, so that the k-th rank is high when the others' turn comes
-                middle = _kth_largest(bounds[r], held[r], k, room) if held[r] > 2 * k else np.float32(-np.inf)
+                middle = kth_largest(bounds[r], held[r], k, room) if held[r] > 2 * k else np.float32(-np.inf)
                 for turn in range(2):
                     for i in range(held[r]):
                         bound = bounds[r, i]

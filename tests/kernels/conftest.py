@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import polarindex
-from polarindex.codes import LineLayout
-from polarindex.kernels.limits import EMPTY_ID
+from polarindex.codes import LineLayout, RingLayout, upper_halves, upper_halves_above
+from polarindex.kernels import reference
+from polarindex.kernels.limits import EMPTY_ID, LEVELS, RING
 
 
 @pytest.fixture(scope="session")
@@ -141,3 +142,91 @@ def lay_pages():
         return Paged(store, code, (heads, following), sizes, places, pages, blocks)
 
     return lay
+
+
+def _panels_of(rows):
+    """Rows of words as panels, and rubbish beyond them."""
+    padded = np.random.default_rng(1).integers(0, 2**32, (-(-len(rows) // 16) * 16, rows.shape[1]), np.uint32)
+    padded[: len(rows)] = rows
+    return np.ascontiguousarray(padded.reshape(-1, 16, rows.shape[1]).transpose(0, 2, 1))
+
+
+def _scalar_codes(rng, n, dims, bits, table):
+    """Rows of words of codes each for itself, the words of a plane, coordinates, and the levels; table is filled."""
+    layout = LineLayout(dims, bits)
+    codes = rng.integers(1 if bits == 8 else 0, 2**bits, (n, dims), dtype=np.uint8)
+    if bits < 8:
+        levels = np.sort(rng.permutation(np.arange(-127, 128))[: 2**bits]).astype(np.int8)
+        table[:128][: max(16, 2**bits) : max(1, 16 >> bits)] = levels
+        own = levels[codes].astype(np.float64)
+    else:
+        own = codes.astype(np.float64) - 128
+    return layout.pack(codes), layout.planes[0].words, layout.padded, own
+
+
+@pytest.fixture(scope="session")
+def segment_scene():
+    """Codes in segments of random levels, and queries, as kernels.scan_segments wants them."""
+
+    def scene(widths, n, nq, k, head, seed, rows, decay=8.0):
+        """Arguments from panels on: rows whose segments are each `decay` times shorter than the last."""
+        rng = np.random.default_rng(seed)
+        stages, parts, words, longest, line = len(widths), [], [], [], 0
+        tables = np.zeros((stages, LEVELS), np.int8)
+        scales, tails, shifts = [], np.zeros(n), rng.standard_normal(n).astype(np.float32)
+        whole, levels, first = max(1, stages - 2), [], 0
+        for s, (dims, bits) in enumerate(widths):
+            if bits > RING:
+                ring = RingLayout(dims, bits - RING)
+                packed, plane_words, padded = rng.integers(0, 2**32, (n, ring.words), np.uint32), ring.words, ring.begun
+                tables[s] = rng.integers(-127, 128, LEVELS)
+                own = tables[s][ring.unpack(packed)][:, :dims].astype(np.float64)
+            else:
+                packed, plane_words, padded, own = _scalar_codes(rng, n, dims, bits, tables[s])
+            first = 0 if s == whole else first
+            parts.append((bits, first, plane_words, line, padded // 4))
+            first, line = first + packed.shape[1], line + padded // 4
+            words.append(packed)
+            longest.append(np.sqrt((own**2).sum(axis=1).max()) * 1.001)
+            halves = upper_halves(rng.random(n).astype(np.float32) * np.float32(decay**-s))
+            exact = (halves.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+            scales.append(halves)
+            tails += (exact**2 * (own**2).sum(axis=1)) if s >= head else 0
+            levels.append((rng.standard_normal((nq, dims)) * 40).clip(-127, 127).astype(np.int8))
+        tiles = -(-nq // rows)
+        held = tiles * rows
+        gains = np.zeros((stages, held), np.float32)
+        gains[:, :nq] = (rng.random(nq) * 1e-3).astype(np.float32)
+        asked, sums, reaches = reference.ask_segments(
+            np.concatenate([own.reshape(-1) for own in levels]),
+            np.array([dims for dims, _ in widths]),
+            gains,
+            np.array(parts),
+            line,
+        )
+        quads = np.ascontiguousarray(asked.reshape(tiles, rows, line).transpose(0, 2, 1))
+        lanes = np.full((-(-n // 16) * 16, stages), 0x7FC0, np.uint16)  # NaN
+        lanes[:n] = np.stack(scales, axis=1)
+        beyond = np.full(len(lanes) - n, np.nan, np.float32)
+        factors = (
+            np.ascontiguousarray(lanes.reshape(-1, 16, stages).transpose(0, 2, 1)),
+            np.concatenate([shifts, beyond]),
+            np.concatenate([upper_halves_above(np.sqrt(tails)), np.full(len(beyond), 0x7FC0, np.uint16)]),
+        )
+        both = np.concatenate(words[:whole], axis=1), np.concatenate(words[whole:], axis=1)
+        keys, ids = np.full((held, k), -np.inf, np.float32), np.full((held, k), 2**63 - 1)
+        keys[nq:] = np.inf
+        return {
+            "panels": (_panels_of(both[0]), _panels_of(both[1])),
+            "count": n,
+            "segments": (head, whole, np.array(parts)),
+            "tables": tables,
+            "longest": np.array(longest, np.float32),
+            "queries": (quads, asked, sums, gains, reaches),
+            "factors": factors,
+            "names": (np.empty(0, np.int64), 7),
+            "allowed": np.empty(0, np.uint8),
+            "best": (keys, ids),
+        }
+
+    return scene
