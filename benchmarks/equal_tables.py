@@ -128,8 +128,8 @@ def equal_claims(result: Row | None) -> list[str]:
         for row in one.larger
     ]
     return [
-        f"A code of polarindex finds most in {ahead} of {len(found)} cells. Our best, the best other that fits, and how "
-        "much more ours finds:",
+        f"A code of polarindex finds most in {ahead} of {len(found)} cells. Our best, the best other that fits, and "
+        "how much more ours finds:",
         "",
         *markdown(head, rows),
         *(["", f"With more bytes than the cell, and more found: {'; '.join(larger_found)}."] if larger_found else []),
