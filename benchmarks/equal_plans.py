@@ -42,9 +42,13 @@ def plans(dim: int, metric: str) -> list[Plan]:
     """All that is measured of a set, in the order of PEERS and what trains for minutes last."""
     found: dict[tuple[str, str], Plan] = {}
     for cell in cells(dim):
-        for plan in (*ours(cell), *scaled(cell, dim, metric), *product(cell, dim)):
+        for plan in of_cell(cell, dim, metric):
             found.setdefault((plan.family, plan.name), plan)
     return sorted(found.values(), key=lambda plan: (plan.family == OPQ, FAMILIES.index(plan.family)))
+
+
+def of_cell(cell: Cell, dim: int, metric: str) -> list[Plan]:
+    return [*ours(cell), *scaled(cell, dim, metric), *product(cell, dim)]
 
 
 def ours(cell: Cell) -> Iterator[Plan]:
