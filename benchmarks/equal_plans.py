@@ -23,7 +23,10 @@ PEERS = (PQ, WIDE_PQ, ROTATED_PQ, OPQ, ONE_LIST, TURBOVEC, SCANN, TURBO, EDEN, P
 OURS: dict[str, dict[str, Any]] = {
     "polarindex EDEN": {"quantizer": "eden"},
     "polarindex trellis": {"quantizer": "trellis"},
+    "polarindex trellis, window 12": {"quantizer": "trellis-12"},
+    "polarindex trellis, 16-bit factors": {"quantizer": "trellis", "factor_bits": 16},
     "polarindex spectral": {"codes": "spectral"},
+    "polarindex spectral trellis": {"codes": "spectral", "quantizer": "trellis"},
 }
 FAMILIES = (*OURS, *PEERS)
 
@@ -42,9 +45,13 @@ def plans(dim: int, metric: str) -> list[Plan]:
     """All that is measured of a set, in the order of PEERS and what trains for minutes last."""
     found: dict[tuple[str, str], Plan] = {}
     for cell in cells(dim):
-        for plan in (*ours(cell), *scaled(cell, dim, metric), *product(cell, dim)):
+        for plan in of_cell(cell, dim, metric):
             found.setdefault((plan.family, plan.name), plan)
     return sorted(found.values(), key=lambda plan: (plan.family == OPQ, FAMILIES.index(plan.family)))
+
+
+def of_cell(cell: Cell, dim: int, metric: str) -> list[Plan]:
+    return [*ours(cell), *scaled(cell, dim, metric), *product(cell, dim)]
 
 
 def ours(cell: Cell) -> Iterator[Plan]:

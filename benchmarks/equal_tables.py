@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from benchmarks.equal_plans import FAMILIES, LEAST, MOST, OURS, plans
+from benchmarks.equal_plans import FAMILIES, LEAST, MOST, OURS, Cell, of_cell, plans
 from benchmarks.kernel_tables import markdown
 from polarindex.bench.tables import machine_line, number
 
@@ -37,7 +37,10 @@ def _lines(result: Row, data: Row) -> Iterator[tuple[str, list[str], str]]:
     """Every code that there is of a set: its cells, and what training and adding took those shown."""
     best = [max(row["recall"] for row in _rows(result, data) if row["bytes"] <= size) for size in _sizes(data)]
     for family in FAMILIES:
-        chosen = [candidates(result, data, family, size) for size in _sizes(data)]
+        chosen = [
+            candidates(result, data, family, cell[1]) if family in _measured(result, data, cell, True) else []
+            for cell in data["cells"]
+        ]
         if not any(chosen):
             continue
         cells = []
@@ -49,6 +52,13 @@ def _lines(result: Row, data: Row) -> Iterator[tuple[str, list[str], str]]:
         times = [row["train_s"] + row["add_s"] for rows in chosen for row in rows]
         low, high = (number(value) if value >= 1 else "0" for value in (min(times), max(times)))
         yield family, cells, low if low == high else f"{low} to {high}"
+
+
+def _measured(result: Row, data: Row, cell: tuple[int, int], there: bool) -> set[str]:
+    """The codes of which something that is meant for a cell was measured, or was not."""
+    names = {(row["family"], row["name"]) for row in _rows(result, data)}
+    meant = of_cell(Cell(*cell), data["dim"], data["metric"])
+    return {plan.family for plan in meant if ((plan.family, plan.name) in names) == there}
 
 
 def _sizes(data: Row) -> list[int]:
@@ -118,6 +128,7 @@ def equal_claims(result: Row | None) -> list[str]:
         return [NOT_YET]
     found = {(one.name, one.bits): one for one in standings(result)}
     ahead = sum(one.ahead > 0 for one in found.values())
+    open_cells = sum(bool(_measured(result, data, cell, False)) for data in result["sets"] for cell in data["cells"])
     rows = [
         [data["set"], *(_shown(found.get((data["set"], bits))) for bits, _ in data["cells"])] for data in result["sets"]
     ]
@@ -129,7 +140,7 @@ def equal_claims(result: Row | None) -> list[str]:
     ]
     return [
         f"A code of polarindex finds most in {ahead} of {len(found)} cells. Our best, the best other that fits, and "
-        "how much more ours finds:",
+        "how much more ours finds" + (f"; not every code of {open_cells} of them was measured:" if open_cells else ":"),
         "",
         *markdown(head, rows),
         *(["", f"With more bytes than the cell, and more found: {'; '.join(larger_found)}."] if larger_found else []),
