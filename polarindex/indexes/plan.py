@@ -42,10 +42,11 @@ _FULL_ALONE, _FIRST_ALONE = 1 / 100, 1 / 350  # and for one query, which shares 
 _READ = 1 / 20  # a byte of code from memory, which is what a query alone waits for
 _ROW, _ROW_DIM, _ROW_ALONE = 45.0, 0.01, 10.0  # the whole code of one row: fixed, a coordinate, for one query
 _HIT, _HIT_DIM = 30.0, 0.03  # a panel and query behind the head: fixed, a coordinate
-_HIT_ALONE, _HIT_ALONE_DIM = 100.0, 0.5  # and for one query, of all coordinates
+_HIT_ALONE = 250.0  # and for one query
 _SEGMENT = 0.1  # of a segment of each row in a batch: its scale and sum
 _DECODED, _LINE = 1 / 50, 0.12  # a coordinate of segments for one query, and a line of planes
-_WORTH = 0.9  # of the time of a scan with true bounds: what one takes at most whose bounds are not
+_LINE_BEHIND = 0.25  # and one behind the head, where most of a panel is passed over
+_WORTH = 0.86  # of the time of a scan with true bounds: what one takes at most whose bounds are not
 _EARLY, _EARLY_ALONE = 4, 1.5  # times the share of rows that are wanted: what the k-th best so far is among, on average
 _KEY_COLUMNS = "scales", "shifts", "tails", "factors"  # and codes: what a key is made of
 _RAMP = 0.5  # times log(n / k): rows read in full for each that would be, were the k-th rank known from the start
@@ -188,9 +189,11 @@ class Planner:
 
     def _alone_cost(self, code: SegmentCode, first: SegmentPlanes, survivors: float) -> float:
         count = len(first.planes)
-        whole = code.parts[:count][first.planes == code.parts[:count, 0], 4].sum() * 4
-        hit = _HIT_ALONE + _HIT_ALONE_DIM * code.dims
-        return float(whole) * _DECODED + first.lines * _LINE + count * _SEGMENT + _panels(survivors) * hit
+        read = first.planes == code.parts[:count, 0]
+        whole = 4 * float(code.parts[:count, 4][read].sum()) * _DECODED
+        lines = np.where(read, 0, first.planes * code.parts[:count, 2])
+        planes = float(lines[: code.head].sum()) * _LINE + float(lines[code.head :].sum()) * _LINE_BEHIND
+        return whole + planes + count * _SEGMENT + _panels(survivors) * _HIT_ALONE
 
     def _full_cost(self, code: LineCode, nq: int) -> float:
         work = _FULL if nq >= TILE_FROM else _FULL_ALONE
