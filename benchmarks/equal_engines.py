@@ -39,7 +39,9 @@ class Ours(engines.PolarindexFlat):
             self.index = wider
 
     def _more(self, bits: float) -> float:
-        """So many bits more, or the whole ones of them where a code has no others."""
+        """So many bits more, or the whole ones of them where a code has no others; none beyond its most."""
+        most = 4 if self.build.get("quantizer", "eden").startswith("trellis") else 8
+        bits = min(bits, most - self.index.bits)
         return bits if self.build.get("codes") == "spectral" else int(bits)
 
     def _fitted(self, bits: float, x: Floats) -> Any:
