@@ -30,7 +30,7 @@ class Ours(engines.PolarindexFlat):
 
     def train(self, x: Floats) -> None:
         """The cell's bits fit; more of them do where a code has less beside its bits than a plain one."""
-        plane = 4 * -(-self.dim // 32)  # bytes of a bit a coordinate
+        plane = self.dim / 8 if self._ring else 4 * -(-self.dim // 32)  # bytes of a bit a coordinate
         self.index = self._fitted(self.cell.bits, x)
         while more := self._more((self.cell.bytes - self.index.bytes_per_vector) / plane):
             wider = self._fitted(self.index.bits + more, x)
@@ -38,10 +38,14 @@ class Ours(engines.PolarindexFlat):
                 return
             self.index = wider
 
+    @property
+    def _ring(self) -> bool:
+        """Whether bits are in a row, without planes of whole words."""
+        return str(self.build.get("quantizer")).startswith("trellis")
+
     def _more(self, bits: float) -> float:
         """So many bits more, or the whole ones of them where a code has no others; none beyond its most."""
-        most = 4 if self.build.get("quantizer", "eden").startswith("trellis") else 8
-        bits = min(bits, most - self.index.bits)
+        bits = min(bits, (4 if self._ring else 8) - self.index.bits)
         return bits if self.build.get("codes") == "spectral" else int(bits)
 
     def _fitted(self, bits: float, x: Floats) -> Any:

@@ -21,7 +21,7 @@ from polarindex.indexes import warmup
 from polarindex.sweep import measure, peers, picture, run
 from polarindex.sweep.dataset import SAMPLES, Dataset, dataset_names, write_dataset
 from polarindex.sweep.groundtruth import exact_neighbors
-from polarindex.sweep.plan import METHODS
+from polarindex.sweep.plan import QUICK
 
 COMMAND = [sys.executable, "-m", "polarindex"]
 
@@ -138,7 +138,7 @@ def test_without_arguments_both_samples_and_all_cells_are_swept(monkeypatch, tmp
     done = call("sweep", "--out", str(tmp_path / "out"))
     assert done.exit_code == 0, done.output
     (plan,) = plans
-    assert (plan.datasets, plan.quantizers) == (SAMPLES, tuple(METHODS))
+    assert (plan.datasets, plan.quantizers) == (SAMPLES, QUICK)
     assert (plan.bits, plan.k, plan.peers) == ((1, 2, 3, 4, 8), (1, 10), True)
 
 

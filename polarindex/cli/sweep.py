@@ -56,14 +56,14 @@ def sweep(
     code 1: a cell failed.
     """
     from polarindex.sweep.dataset import SAMPLES
-    from polarindex.sweep.plan import METHODS, Plan
+    from polarindex.sweep.plan import QUICK, Plan
     from polarindex.sweep.plan_files import read_plan
 
     if plan:
         _alone(context)
     wanted = read_plan(plan) if plan else Plan(
         datasets=tuple(datasets or SAMPLES),
-        quantizers=tuple(METHODS) if quantizers is None else _names(quantizers),
+        quantizers=QUICK if quantizers is None else _names(quantizers),
         bits=_numbers(bits, "bits"),
         indexes=_names(index),
         stores=_names(store),

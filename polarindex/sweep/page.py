@@ -20,7 +20,7 @@ from polarindex.sweep.tables import remarks
 
 _SYMBOLS = {
     "o": "circle", "*": "star", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond", "x": "x-thin",
-    "+": "cross-thin", "p": "pentagon", "P": "cross", "h": "hexagon",
+    "+": "cross-thin", "p": "pentagon", "P": "cross", "h": "hexagon", "H": "hexagon2",
 }  # fmt: skip
 _DASHES = {"-": "solid", ":": "dot", "--": "dash", "-.": "dashdot", "": ""}
 
