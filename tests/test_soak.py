@@ -17,7 +17,7 @@ PROGRAM = Path(__file__).with_name("soak.py")
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
 def test_an_index_that_many_threads_change_ends_as_one_made_at_once(kind):
     places = os.environ | {"PYTHONPATH": str(Path(pi.__file__).parents[1])}
-    command = [sys.executable, str(PROGRAM), "--kind", kind, "--seconds", "20"]
+    command = [sys.executable, str(PROGRAM), "--kind", kind, "--seconds", "12"]
     done = subprocess.run(command, env=places, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -198,4 +198,4 @@ TestModel.settings = settings(max_examples=60, stateful_step_count=30)
 
 @pytest.mark.soak
 class TestModelForLong(Model.TestCase):
-    settings = settings(max_examples=150, stateful_step_count=60)
+    settings = settings(max_examples=80, stateful_step_count=60)

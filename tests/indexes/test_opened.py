@@ -429,10 +429,10 @@ def test_a_writer_killed_at_random_loses_nothing(kind):
     """The program's own 500 rounds are for a change of what is written: docs/durability.md."""
     program = Path(__file__).parents[1] / "kill.py"
     places = {"PYTHONPATH": str(Path(pi.__file__).parents[1])}
-    command = [sys.executable, str(program), "--kind", kind, "--rounds", "60", "--seed", "1"]
+    command = [sys.executable, str(program), "--kind", kind, "--rounds", "40", "--seed", "1"]
     done = subprocess.run(command, env=os.environ | places, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "60 rounds" in done.stdout and "nothing lost" in done.stdout
+    assert "40 rounds" in done.stdout and "nothing lost" in done.stdout
 
 
 # --- readers

@@ -160,4 +160,4 @@ TestModel.settings = settings(max_examples=40, stateful_step_count=25)
 
 @pytest.mark.soak
 class TestModelForLong(Model.TestCase):
-    settings = settings(max_examples=120, stateful_step_count=50)
+    settings = settings(max_examples=60, stateful_step_count=50)

@@ -127,7 +127,7 @@ def test_codes_are_the_same_bytes_on_every_machine(dim, bits, window):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("bits", "window"), [*((bits, 8) for bits in BITS), (3, 12)])
+@pytest.mark.parametrize(("bits", "window"), [(1, 8), (3, 12)])
 def test_levels_are_what_the_program_learns(bits, window):
     shipped, course = trellis_levels.shipped(bits, window), trellis_levels.COURSES[window]
     rows = trellis_levels.normal_rows(course.rows, bits, 0)
