@@ -11,68 +11,48 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-from numpy.typing import NDArray
-
 import polarindex as pi
 from benchmarks.kept import keep
+from polarindex.bench.data import Data, K, Source, load
+from polarindex.sweep.groundtruth import exact_neighbors
+from polarindex.sweep.metrics import overlap_at
 from polarindex.sweep.results import environment
 
 METRICS = ("l2", "ip", "cosine")
 FLAT = (("eden", 1), ("eden", 2), ("eden", 4), ("trellis", 2))
 LISTS = (("eden", 4),)
-NLIST, K = 100, 10
-Floats = NDArray[np.float32]
-Ids = NDArray[np.int64]
+NLIST = 100
 
 
-def nearest(x: Floats, q: Floats, metric: str) -> Ids:
-    """The K nearest of each query, by products in float32."""
-    if metric == "cosine":
-        x = x / np.linalg.norm(x, axis=1, keepdims=True)
-    halves = (x.astype(np.float64) ** 2).sum(axis=1) / 2 if metric == "l2" else np.zeros(len(x))
-    found = [
-        np.argpartition(halves.astype(np.float32) - part @ x.T, K, axis=1)[:, :K]
-        for part in np.array_split(q, max(1, len(q) // 100))
-    ]
-    return np.concatenate(found)
-
-
-def recall(found: Ids, truth: Ids) -> float:
-    return float(np.mean([len(set(one) & set(other)) / K for one, other in zip(truth, found, strict=True)]))
-
-
-def cell(x: Floats, q: Floats, truth: Ids, metric: str, kind: str, code: tuple[str, int]) -> dict[str, Any]:
+def cell(data: Data, truth: Any, metric: str, kind: str, code: tuple[str, int]) -> dict[str, Any]:
     """Recall and bytes a vector of one code, with factors of 32 and of 16 bits."""
     name, bits = code
     row: dict[str, Any] = {"metric": metric, "kind": kind, "quantizer": name, "bits": bits}
     for factor_bits in (32, 16):
         if kind == "flat":
-            flat = pi.FlatIndex(x.shape[1], metric, bits, name, factor_bits=factor_bits)
-            flat.add(x)
-            found = flat.search(q, K, exact_scan=True)[1]
+            flat = pi.FlatIndex(data.x.shape[1], metric, bits, name, factor_bits=factor_bits)
+            flat.add(data.x)
+            found = flat.search(data.q, K, exact_scan=True)[1]
             row[f"bytes_{factor_bits}"] = flat.bytes_per_vector
         else:
-            lists = pi.IVFIndex(x.shape[1], metric, bits, name, nlist=NLIST, factor_bits=factor_bits).fit(x)
-            lists.add(x)
-            found = lists.search(q, K, nprobe=NLIST)[1]
+            lists = pi.IVFIndex(data.x.shape[1], metric, bits, name, nlist=NLIST, factor_bits=factor_bits).fit(data.x)
+            lists.add(data.x)
+            found = lists.search(data.q, K, nprobe=NLIST)[1]
             row[f"bytes_{factor_bits}"] = lists.bytes_per_vector
-        row[f"recall_{factor_bits}"] = recall(found, truth)
+        row[f"recall_{factor_bits}"] = overlap_at(found, truth, K)
     return row
 
 
 def measured(path: Path, rows: int, queries: int) -> dict[str, Any]:
-    with h5py.File(path) as file:
-        x, q = file["train"][:rows].astype(np.float32), file["test"][:queries].astype(np.float32)
+    data = load(Source(str(path), rows, queries))
     cells = []
     for metric in METRICS:
-        truth = nearest(x, q, metric)
+        truth = exact_neighbors(data.x, data.q, K, metric)[0]
         for kind, codes in (("flat", FLAT), ("lists", LISTS)):
             for code in codes:
-                cells.append(cell(x, q, truth, metric, kind, code))
+                cells.append(cell(data, truth, metric, kind, code))
                 print(path.stem, cells[-1], flush=True)
-    return {"set": path.stem, "rows": len(x), "queries": len(q), "dim": x.shape[1], "cells": cells}
+    return {"set": path.stem, "rows": len(data.x), "queries": len(data.q), "dim": data.x.shape[1], "cells": cells}
 
 
 def main() -> None:

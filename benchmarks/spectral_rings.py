@@ -12,38 +12,34 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-
 import polarindex as pi
 from benchmarks.kept import keep
-from benchmarks.trellis import METRICS, nearest, recall, search_times
+from benchmarks.trellis import recall, search_times
+from polarindex.bench.data import Source, load
 from polarindex.sweep.results import environment
 
 KINDS = [(codes, name) for codes in ("plain", "spectral") for name in ("eden", "trellis")]
 
 
 def measured(path: Path, rows: int, queries: int, bits: list[float], repeats: int) -> dict[str, Any]:
-    with h5py.File(path) as file:
-        metric = METRICS[str(file.attrs["distance"])]
-        x, q = file["train"][:rows].astype(np.float32), file["test"][:queries].astype(np.float32)
-    truth, cells, kept = nearest(x, q, metric), [], {}
+    data = load(Source(str(path), rows, queries))
+    dim, cells, kept = data.x.shape[1], [], {}
     for width in bits:
         cell: dict[str, Any] = {"bits": width}
         for codes, name in KINDS:
             if codes == "plain" and width != int(width):
                 continue
-            index = pi.FlatIndex(x.shape[1], metric, width, name, codes=codes)
-            index.add(x)
-            found = cell[f"{codes} {name}"] = {"recall": recall(index, q, truth), "bytes": index.bytes_per_vector}
+            index = pi.FlatIndex(dim, data.metric, width, name, codes=codes)
+            index.add(data.x)
+            found = cell[f"{codes} {name}"] = {"recall": recall(index, data), "bytes": index.bytes_per_vector}
             if codes == "spectral":
                 found |= {"segments": index.info()["spectral"]["segments"], "plan": index.info()["scan"]}
                 kept[f"{name} {width:g} chosen"] = index
         cells.append(cell)
         print(path.stem, cell, flush=True)
-    times = search_times(kept, q, repeats)
+    times = search_times(kept, data.q, repeats)
     print(path.stem, times, flush=True)
-    return {"set": path.stem, "rows": len(x), "queries": len(q), "dim": x.shape[1], "metric": metric,
+    return {"set": path.stem, "rows": len(data.x), "queries": len(data.q), "dim": dim, "metric": data.metric,
             "cells": cells, "times": times}  # fmt: skip
 
 

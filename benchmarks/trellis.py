@@ -13,23 +13,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 import polarindex as pi
 from benchmarks.kept import keep
 from benchmarks.timing import alternating
+from polarindex.bench.data import Data, Floats, K, Source, load
 from polarindex.indexes.threads import limited
 from polarindex.quantizers import make_quantizer
+from polarindex.sweep.metrics import overlap_at
 from polarindex.sweep.results import environment
 
-METRICS = {"euclidean": "l2", "angular": "cosine"}
 BITS, NAMES = (1, 2, 3, 4), ("eden", "trellis", "trellis-12")
-BATCH, SINGLES, K = 64, 20, 10
+BATCH, SINGLES = 64, 20
 CODED = 4096  # rows by which the encoder's rate is known
 DIMS = (128, 384, 784)
-Floats = NDArray[np.float32]
 
 
 def errors(bits: int, dim: int) -> dict[str, Any]:
@@ -47,20 +45,8 @@ def errors(bits: int, dim: int) -> dict[str, Any]:
     return found
 
 
-def nearest(x: Floats, q: Floats, metric: str) -> NDArray[np.int64]:
-    """The K nearest of each query, by float64."""
-    x, found = x.astype(np.float64), []
-    if metric == "cosine":
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
-    for part in np.array_split(q.astype(np.float64), max(1, len(q) // 100)):
-        keys = part @ x.T if metric == "cosine" else 2 * part @ x.T - (x * x).sum(axis=1)
-        found.append(np.argpartition(-keys, K, axis=1)[:, :K])
-    return np.concatenate(found)
-
-
-def recall(index: pi.FlatIndex, q: Floats, truth: NDArray[np.int64]) -> float:
-    pairs = zip(truth, index.search(q, K, exact_scan=True, num_threads=1)[1], strict=True)
-    return float(np.mean([len(set(one) & set(other)) / K for one, other in pairs]))
+def recall(index: pi.FlatIndex, data: Data) -> float:
+    return overlap_at(index.search(data.q, K, exact_scan=True, num_threads=1)[1], data.true, K)
 
 
 def search_times(indexes: dict[str, pi.FlatIndex], q: Floats, repeats: int) -> dict[str, dict[str, float]]:
@@ -83,10 +69,8 @@ def search_times(indexes: dict[str, pi.FlatIndex], q: Floats, repeats: int) -> d
 
 
 def measured(path: Path, rows: int, queries: int, seeds: int, repeats: int) -> dict[str, Any]:
-    with h5py.File(path) as file:
-        metric = METRICS[str(file.attrs["distance"])]
-        x, q = file["train"][:rows].astype(np.float32), file["test"][:queries].astype(np.float32)
-    truth, dim = nearest(x, q, metric), x.shape[1]
+    data = load(Source(str(path), rows, queries))
+    metric, dim = data.metric, data.x.shape[1]
     kept, cells = {}, []
     for bits in BITS:
         cell: dict[str, Any] = {"bits": bits}
@@ -94,8 +78,8 @@ def measured(path: Path, rows: int, queries: int, seeds: int, repeats: int) -> d
             found = []
             for seed in range(seeds):
                 index = pi.FlatIndex(dim, metric, bits, name, seed)
-                index.add(x)
-                found.append(recall(index, q, truth))
+                index.add(data.x)
+                found.append(recall(index, data))
                 if seed == 0 and (name != "eden" or bits == 4):
                     kept[f"{name} {bits}"] = index
             cell |= {f"{name}_recall": float(np.mean(found)), f"{name}_deviation": float(np.std(found, ddof=1))}
@@ -103,9 +87,9 @@ def measured(path: Path, rows: int, queries: int, seeds: int, repeats: int) -> d
         cells.append(cell)
         print(path.stem, cell, flush=True)
     kept["eden 4 chosen"] = kept["eden 4"]
-    times = search_times(kept, q, repeats)
+    times = search_times(kept, data.q, repeats)
     print(path.stem, times, flush=True)
-    return {"set": path.stem, "rows": len(x), "queries": len(q), "dim": dim, "metric": metric, "seeds": seeds,
+    return {"set": path.stem, "rows": len(data.x), "queries": len(data.q), "dim": dim, "metric": metric, "seeds": seeds,
             "cells": cells, "times": times}  # fmt: skip
 
 

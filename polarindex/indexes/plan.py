@@ -305,9 +305,8 @@ class _SegmentSample:
         self._rows = coding.quantizer.mapped(coding.decoded_at(rows, every))
         self._queries = [np.float32(coding.factor) * y[chosen] for y in self._rows]
         self._words = coding.quantizer.split(coding.words(rows, every))
-        self._scales = float_scales(rows.take("scales", every))
+        self._scales, self._shifts = coding.scales(rows, every), coding.shifts(rows, every)
         self._tails = float_scales(rows.take("tails", every)) if "tails" in rows.columns else None
-        self._shifts = rows.take("shifts", every) if "shifts" in rows.columns else np.zeros(rows.n, np.float32)
         self._products: dict[tuple[int, int], Floats] = {}  # segment and planes
 
     def keys(self) -> Floats:
