@@ -299,7 +299,7 @@ class FlatIndex(Index):
         exact_scan : bool
             Score every code in full, or skip only what cannot be among the k best. By default a first pass over some
             planes of the codes may leave out vectors whose first planes make that unlikely; it costs less than .0005
-            of the recall, and of spectral codes, where only one or two queries have it, none that was seen.
+            of the recall, and of spectral codes none that was seen.
             `info()["scan"]` says which is used.
         query_bits : {8, 16}
             Bits of the query's coordinates. Rounding to 8 adds 6e-5 of the query's energy as noise; 16 adds nothing and

@@ -26,7 +26,7 @@ from polarindex.indexes.arena import Arena
 from polarindex.indexes.coding import Coding
 from polarindex.indexes.lines import TILE_FROM, LineCode, line_code
 from polarindex.indexes.rings import RingCode, ring_code
-from polarindex.indexes.segment_planes import SegmentPlanes, passes, segment_planes, whole_segments
+from polarindex.indexes.segment_planes import LIFT, SegmentPlanes, passes, segment_planes, whole_segments
 from polarindex.indexes.segments import SegmentCode, segment_code, table_stages
 from polarindex.quantizers.base import TableStage
 from polarindex.quantizers.spectral import Spectral
@@ -176,7 +176,8 @@ class Planner:
 
     def _first(self, code: LineCode, planes: int) -> FirstPlanes:
         if planes not in self._firsts:
-            self._firsts[planes] = first_planes(code.stage.table, code.stage.thresholds, planes)
+            lift = LIFT if isinstance(self._coding.quantizer, Spectral) else None  # a code of one segment, too
+            self._firsts[planes] = first_planes(code.stage.table, code.stage.thresholds, planes, lift)
         return self._firsts[planes]
 
     def _sampled(self, arena: Arena) -> _Sample:

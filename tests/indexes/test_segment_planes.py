@@ -6,7 +6,7 @@ import pytest
 import polarindex as pi
 from polarindex import kernels
 from polarindex.indexes.plan import IN_STEPS, Plan, Planner, _Sample
-from polarindex.indexes.segment_planes import SegmentPlanes, passes, segment_planes
+from polarindex.indexes.segment_planes import LIFT, SegmentPlanes, passes, segment_planes
 
 pytestmark = pytest.mark.skipif(kernels.selected() != "avx512", reason="needs byte lookups in 64-byte registers")
 METRICS = ("l2", "ip", "cosine")
@@ -84,6 +84,17 @@ def test_keys_exceed_bounds_as_seldom_as_the_lift_says(large):
         keys[np.arange(len(keys)), sample._chosen()] = -np.inf
         assert (keys > bounds).mean() < 1e-4
         assert (bounds < np.median(keys)).mean() > 0.01 or len(planes) == 1
+
+
+def test_a_code_of_one_segment_has_bounds_of_as_many_deviations():
+    """Its first pass is that of plain codes, which allow for fewer."""
+    x = np.random.default_rng(6).standard_normal((2000, 33)).astype(np.float32)
+    lifts = []
+    for codes in ("plain", "spectral"):
+        index = pi.FlatIndex(33, bits=2, codes=codes)
+        index.add(x)
+        lifts.append(index._planner._first(index._planner._code("avx512"), 1).lift)
+    assert len(index.quantizer.stages) == 1 and lifts[0] < lifts[1] == LIFT
 
 
 def test_passes_are_some_planes_of_the_first_segments(large):
