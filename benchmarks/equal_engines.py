@@ -45,8 +45,9 @@ class Ours(engines.PolarindexFlat):
 
     def _more(self, bits: float) -> float:
         """So many bits more, or the whole ones of them where a code has no others; none beyond its most."""
-        bits = min(bits, (4 if self._ring else 8) - self.index.bits)
-        return bits if self.build.get("codes") == "spectral" else int(bits)
+        spectral = self.build.get("codes") == "spectral"
+        bits = min(bits, (4 if self._ring and not spectral else 8) - self.index.bits)
+        return bits if spectral else int(bits)
 
     def _fitted(self, bits: float, x: Floats) -> Any:
         index = self.library().FlatIndex(**self.build, bits=bits)

@@ -27,6 +27,8 @@ OURS: dict[str, dict[str, Any]] = {
     "polarindex trellis, 16-bit factors": {"quantizer": "trellis", "factor_bits": 16},
     "polarindex spectral": {"codes": "spectral"},
     "polarindex spectral trellis": {"codes": "spectral", "quantizer": "trellis"},
+    "polarindex spectral, 16-bit factors": {"codes": "spectral", "factor_bits": 16},
+    "polarindex spectral trellis, 16-bit factors": {"codes": "spectral", "quantizer": "trellis", "factor_bits": 16},
     "polarindex spectral, no centre": {"codes": "spectral", "center": False},
     "polarindex spectral trellis, no centre": {"codes": "spectral", "quantizer": "trellis", "center": False},
 }

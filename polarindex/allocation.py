@@ -3,15 +3,16 @@
 Law:       of all ways to cut the axes into segments whose widths do not rise, that of least weighted error which takes
            no more bytes, scales and a tail's length included, than plain codes of the same bits. Exact, by dynamic
            programming over blocks of 32 axes, which are a word of a plane.
-Error:     a coded segment of m axes with energy E adds m w (E / m) D(b) / (1 - D(b)), one that is left out m w (E / m).
-           The weights w are the fourth root of the energy an axis has. Bits for the least error of reconstruction would
-           weigh all axes alike; but errors matter as far as the difference of a query and a row that may be its
-           neighbour lies along them, and differences of neighbours have a flatter spectrum than rows, though not a
-           flat one. On Fashion-MNIST, SIFT, MiniLM and GloVe exponents of 0 and 1/2 lost up to .03 and .06 of R10@10
-           against the best of them somewhere, 1/4 nowhere more than .013.
-Trellis:   rings of 1 to 4 bits beside scalar codes of 5 to 8. On the same sets, at 1 to 4 bits, exponents of .6, with
-           1.5 times the energy for what is left out, found up to .008 more than 1/4 and 1, and nowhere less; other
-           cuts that were tried found at most .006 more.
+Short:     a scale takes 12 bits in place of 16, and a shift, which then shares words with scales, 8 in place of 32.
+Error:     a coded segment of m axes with energy E adds m w (E / m) D(b) / (1 - D(b)), one that is left out 2.5 times
+           m w (E / m). The weights w are the energy an axis has to the power of .6. Bits for the least error of
+           reconstruction would weigh all axes alike; but errors matter as far as the difference of a query and a row
+           that may be its neighbour lies along them, and differences of neighbours have a flatter spectrum than rows,
+           though not a flat one. What is left out is not independent of that difference, as coding errors are. Of
+           exponents of 1/4 to .7 and 1 to 3 times what is left out, on Fashion-MNIST, SIFT, MiniLM and GloVe in 33
+           sizes, codes and kinds of index, these found most, or less by .002 at most; exponents of 1/4 and what is
+           left out once lost up to .05.
+Trellis:   rings of 1 to 4 bits beside scalar codes of 5 to 8.
 Source:    reverse water-filling: Cover & Thomas, section 10.3.3; widths by segment: SAQ, arXiv:2509.12086."""
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ Doubles = NDArray[np.float64]
 BLOCK = 32  # axes
 MOST_BITS = 8
 RING_BITS = 4  # up to which a segment's code may be a trellis'
-_SCALE = 1  # half words, 16 bits: what a segment's scale takes
-_TAIL = 1  # what the length of all that is behind the first segments takes, in rows of at least
+SCALE_BITS, SHORT_SCALE_BITS = 16, 12  # what a segment's scale takes
+SHORT_SHIFT_BITS = 8  # and a shift that shares words with such scales
+_HALF = 16  # bits: what rows are whole numbers of
+_TAIL = 1  # half words that the length of all that is behind the first segments takes, in rows of at least
 _TAIL_FROM = 32  # half words: of shorter ones it would be more than 3 %, and a scan could leave out little
-_PLAIN_SCALE = 2  # and a plain code's scale
-WEIGHTS = {"eden": 0.25, "trellis": 0.6}  # exponents of an axis's energy
-LEFT_OUT = {"eden": 1.0, "trellis": 1.5}  # times its energy: the error of an axis without bits
+_PLAIN_SCALE = 2  # and a plain code's scale, or its scale and shift in one word
+WEIGHT = 0.6  # the exponent of an axis's energy
+LEFT_OUT = 2.5  # times its energy: the error of an axis without bits
 _HEAD_SHARE = 0.65  # of what is coded: bounds then leave 1-2 % of the rows, on Fashion-MNIST, SIFT and MiniLM at 4 bits
 
 
@@ -81,7 +84,8 @@ def inner_error(bits: int, code: str = "eden") -> float:
 
 
 def half_words(dim: int, bits: float, code: str = "eden") -> int:
-    """What a plain code of `dim` coordinates with its scale takes, in units of 16 bits."""
+    """What a plain code of `dim` coordinates with its scale takes, in units of 16 bits; of a trellis of more than
+    RING_BITS, which there is not, what it would take."""
     if is_ring(code, 1):
         words: float = math.ceil(dim * bits / 32)
     else:
@@ -108,17 +112,23 @@ def plain_error(energies: Doubles, bits: int, code: str = "eden") -> float:
     return float((blocks.weights * blocks.dims).sum() / blocks.dims.sum() * energies.sum() * inner_error(bits, code))
 
 
-def allocate(energies: Doubles, bits: float, in_lists: bool = False, code: str = "eden") -> Allocation:
+def allocate(
+    energies: Doubles, bits: float, in_lists: bool = False, code: str = "eden", short: bool = False
+) -> Allocation:
     """The best segments for axes of these energies (dim,), most first, at `bits` a coordinate.
 
     in_lists : whether codes and scales together are whole words of 32 bits, and no tail's length is stored
     code : "eden" or "trellis"
-    O(dim / 32) steps for each pair of widths and each half word that there is to spend.
+    short : whether scales and the shift are short
+    O(dim / 32) steps for each pair of widths and each unit, of 16 bits or 4, that there is to spend.
     """
-    blocks, budget = _Blocks(energies, code), half_words(len(energies), bits, code)
+    unit = 4 if short else _HALF
+    scale = (SHORT_SCALE_BITS if short else SCALE_BITS) // unit
+    blocks, budget = _Blocks(energies, code, unit), half_words(len(energies), bits, code)
     budget -= budget % 2 if in_lists else tail_half_words(len(energies), bits, code)
+    budget = budget * (_HALF // unit) - (SHORT_SHIFT_BITS // unit if short else 0)
     widths = range(MOST_BITS + 1)
-    least = np.full((len(widths), budget + 1), np.inf)  # [width of the last block, half words spent so far]
+    least = np.full((len(widths), budget + 1), np.inf)  # [width of the last block, units spent so far]
     least[MOST_BITS, 0] = 0.0  # nothing is coded yet, so that any width may follow
     before: list[NDArray[np.int8]] = []
     for j in range(len(blocks.dims)):
@@ -128,7 +138,7 @@ def allocate(energies: Doubles, bits: float, in_lists: bool = False, code: str =
             error = blocks.error(j, bits_here)
             for bits_before in widths[bits_here:]:
                 opens = bits_here > 0 and (j == 0 or bits_before != bits_here)
-                cost = blocks.cost(j, bits_here) + _SCALE * opens
+                cost = blocks.cost(j, bits_here) + scale * opens
                 if cost > budget:
                     continue
                 offered = least[bits_before, : budget + 1 - cost] + error
@@ -144,7 +154,7 @@ def allocate(energies: Doubles, bits: float, in_lists: bool = False, code: str =
     for j in range(len(blocks.dims) - 1, -1, -1):
         widths_found.append(width)
         earlier = int(before[j][width, at])
-        at -= blocks.cost(j, width) + _SCALE * (width > 0 and (j == 0 or earlier != width))
+        at -= blocks.cost(j, width) + scale * (width > 0 and (j == 0 or earlier != width))
         width = earlier
     return Allocation(_segments(blocks.dims, widths_found[::-1]), error)
 
@@ -152,23 +162,23 @@ def allocate(energies: Doubles, bits: float, in_lists: bool = False, code: str =
 class _Blocks:
     """Axes, BLOCK at a time: how many each has, the energy of each, and the weight of an axis in it."""
 
-    def __init__(self, energies: Doubles, code: str) -> None:
-        self._code = code
+    def __init__(self, energies: Doubles, code: str, unit: int = _HALF) -> None:
+        self._code, self._unit = code, unit
         starts = np.arange(0, len(energies), BLOCK)
         self.dims = np.minimum(BLOCK, len(energies) - starts)
         self.energies = np.add.reduceat(energies, starts)
-        self.weights = (self.energies / self.dims) ** WEIGHTS[code]
+        self.weights = (self.energies / self.dims) ** WEIGHT
 
     def error(self, j: int, bits: int) -> float:
-        each = inner_error(bits, self._code) if bits else LEFT_OUT[self._code]
+        each = inner_error(bits, self._code) if bits else LEFT_OUT
         return float(self.weights[j] * self.energies[j] * each)
 
     def cost(self, j: int, bits: int) -> int:
-        """Half words of block j's codes."""
+        """Units of block j's codes."""
         if bits == 0:
             return 0
         layout = RingLayout if is_ring(self._code, bits) else LineLayout
-        return 2 * layout(int(self.dims[j]), bits).words
+        return 32 // self._unit * layout(int(self.dims[j]), bits).words
 
 
 def _segments(dims: NDArray[np.int64], widths: list[int]) -> tuple[Segment, ...]:

@@ -160,10 +160,13 @@ class RingLayout:
         return np.array(self.mix, np.uint8)
 
 
-def upper_halves(scales: NDArray[np.floating]) -> NDArray[np.uint16]:
-    """The upper halves of finite float32 >= 0, rounded to nearest: 8 significant bits."""
+def upper_halves(scales: NDArray[np.floating], bits: int = 16) -> NDArray[np.uint16]:
+    """The upper halves of finite float32 >= 0, rounded to nearest: 8 significant bits. Or those of which only so many
+    `bits` behind the sign are not 0: with 12, 5 significant bits."""
     words = np.ascontiguousarray(scales, np.float32).view(np.uint32)
-    return ((words + np.uint32(0x8000)) >> np.uint32(16)).astype(np.uint16)
+    dropped = 16 if bits == 16 else 31 - bits
+    rounded = (words + np.uint32(1 << (dropped - 1))) >> np.uint32(dropped)
+    return (rounded << np.uint32(dropped - 16)).astype(np.uint16)
 
 
 def upper_halves_above(values: NDArray[np.floating]) -> NDArray[np.uint16]:

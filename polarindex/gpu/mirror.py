@@ -27,8 +27,8 @@ from polarindex.gpu.source import source
 from polarindex.gpu.tiles import Tiles
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.changes import Changes, Numbers
-from polarindex.indexes.factors import FactorLaw
 from polarindex.indexes.scan import span_words
+from polarindex.indexes.segment_factors import Law
 from polarindex.quantizers import Quantizer
 
 _STEP = 1 << 17  # rows sent at a time
@@ -101,7 +101,7 @@ class Mirror:
         self._stale.note_everything()
 
     @contextmanager
-    def current(self, arena: Arena, law: FactorLaw | None = None) -> Iterator[Rows]:
+    def current(self, arena: Arena, law: Law | None = None) -> Iterator[Rows]:
         """The rows of the arena as it is, on the device; nobody else uses it meanwhile.
 
         law : of its words of factors, which become floats when they are sent
@@ -126,7 +126,7 @@ class Mirror:
 
     # --- following
 
-    def _follow(self, cp: Any, arena: Arena, law: FactorLaw | None) -> None:
+    def _follow(self, cp: Any, arena: Arena, law: Law | None) -> None:
         kinds = {name: column.dtype for name, column in arena.columns.items() if name in ("scales", "shifts", "ids")}
         if law is not None:
             kinds = {"scales": np.dtype(np.float32), "shifts": np.dtype(np.float32), **kinds}
@@ -205,7 +205,7 @@ class Mirror:
         return set(names) == {*held.columns, "ids"} and self.nbytes + 8 * held.room <= self._limit(cp)
 
     def _send_range(
-        self, cp: Any, arena: Arena, law: FactorLaw | None, names: list[str], start: int, stop: int
+        self, cp: Any, arena: Arena, law: Law | None, names: list[str], start: int, stop: int
     ) -> None:
         head = min(stop, -(-start // TILE) * TILE)
         self._send_some(cp, arena, law, names, np.arange(start, head))  # spans begin at whole panels
@@ -217,7 +217,7 @@ class Mirror:
                     self.column(name)[first : first + span.rows] = cp.asarray(values)
 
     def _send_some(
-        self, cp: Any, arena: Arena, law: FactorLaw | None, names: list[str], numbers: Numbers
+        self, cp: Any, arena: Arena, law: Law | None, names: list[str], numbers: Numbers
     ) -> None:
         for begin in range(0, len(numbers), _STEP):
             some = numbers[begin : begin + _STEP]
@@ -280,9 +280,10 @@ def _flat(column: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(column.reshape(-1))
 
 
-def _floats(arrays: dict[str, NDArray[Any]], law: FactorLaw | None, names: list[str]) -> dict[str, NDArray[Any]]:
+def _floats(arrays: dict[str, NDArray[Any]], law: Law | None, names: list[str]) -> dict[str, NDArray[Any]]:
     """Columns of some rows as the device has them: words of factors are two."""
     found = {name: _flat(arrays[name]) for name in names if name in arrays}
     if law is not None:
-        found["scales"], found["shifts"] = law.floats(_flat(arrays["factors"]))
+        scales, found["shifts"] = law.opened(_flat(arrays["factors"]))
+        found["scales"] = _flat(scales)
     return found

@@ -22,9 +22,9 @@ from polarindex.gpu.share import Share
 from polarindex.gpu.streamed import StreamedSearch
 from polarindex.indexes.arena import Arena
 from polarindex.indexes.changes import Numbers
-from polarindex.indexes.factors import FactorLaw
 from polarindex.indexes.filters import Group
 from polarindex.indexes.scan import merged
+from polarindex.indexes.segment_factors import Law
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.quantizers import Quantizer
 
@@ -61,7 +61,7 @@ class Copies:
             mirror.note_everything()
 
     def best(
-        self, arena: Arena, law: FactorLaw | None, groups: list[Group], nq: int, k: int, prepared: Prepared
+        self, arena: Arena, law: Law | None, groups: list[Group], nq: int, k: int, prepared: Prepared
     ) -> tuple[Floats, Ids]:
         """Keys (nq, k) float32 and ids (nq, k), best first; empty places are -inf and EMPTY_ID."""
         mirrors = [mirror for mirror in self if mirror.share.count(arena.n)]
@@ -88,7 +88,7 @@ def in_turn(searches: list[tuple[Device, Turns[T]]]) -> list[T]:
 
 
 def _best(
-    mirror: Mirror, arena: Arena, law: FactorLaw | None, groups: list[Group], nq: int, k: int, prepared: Prepared
+    mirror: Mirror, arena: Arena, law: Law | None, groups: list[Group], nq: int, k: int, prepared: Prepared
 ) -> Turns[tuple[Floats, Ids]]:
     """The best of one device's rows."""
     keys, ids = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)

@@ -67,20 +67,20 @@ class Index(Attached, ABC):
                     f"codes='spectral' are EDEN's or a trellis' in segments: quantizer must be 'eden' or 'trellis', "
                     f"got {quantizer!r}"
                 )
-            self._spectral = checked_bits(bits, quantizer)
+            self._spectral = checked_bits(bits)
         self.dim = checks.integer(dim, "dim", low=1, high=MAX_DIMS)  # before anything of that size is made
         self.metric = checks.choice(metric, "metric", METRICS)
         self.store = checks.choice(store, "store", STORES)
         self.center = checks.flag(center, "center")
         self.quantizer_name = quantizer
-        whole: Any = bits if self._spectral is None else plain_bits(self._spectral)
+        whole: Any = bits if self._spectral is None else plain_bits(self._spectral, quantizer)
         self.quantizer = make_quantizer(quantizer, self.dim, whole, seed)  # a spectral one is learned
         widest = max(stage.map.dims for stage in self.quantizer.stages)
         if widest > MAX_DIMS:
             raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
         self.factor_bits = checked_factor_bits(factor_bits)
-        if self.factor_bits == 16 and self._spectral is not None:
-            raise ValueError("factor_bits=16 is for codes='plain'; spectral codes have scales of 16 bits anyway")
+        if self.factor_bits == 16 and self._spectral is not None and self.kind != "flat":
+            raise ValueError("factor_bits=16 with codes='spectral' is for flat indexes; lists have codes='plain'")
         if self.factor_bits == 16 and not offered(self.quantizer):
             raise ValueError(f"factor_bits=16 is not offered for quantizer={quantizer!r}, bits={bits}")
         self._gate = Gate()

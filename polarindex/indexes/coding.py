@@ -6,7 +6,8 @@
 Law:       g = <q', r_hat> = sum over stages of  scale * <A q', levels>;
            l2              |q'|^2 + E - 2 g         key = shift + 2 g, shift = -E    (E: quantizers.base.Encoded)
            ip, cosine      <q, mu> + <mu, r> + g    key = shift + g,   shift = <mu, r>
-Words:     with factor_bits=16 scale and shift are one column of words, `factors` (factors.py).
+Words:     with factor_bits=16 scale and shift are one column of words, `factors` (factors.py), or of halves where there
+           are segments (segment_factors.py).
 Why mu:    only <q', r> is estimated, so the error is proportional to |x - mu|; and because R (q - mu) is made int8,
            not R q, that holds for data far from the origin too.
 """
@@ -24,15 +25,18 @@ from polarindex import kernels
 from polarindex.checks import VectorSource
 from polarindex.codes import Words, float_scales, upper_halves, upper_halves_above
 from polarindex.indexes.arena import Arena, Column, Positions
-from polarindex.indexes.factors import FactorLaw, law_of, shortened
+from polarindex.indexes.factors import law_of, shortened
 from polarindex.indexes.originals import original_columns, pack_originals
+from polarindex.indexes.segment_factors import Law, SegmentLaw, halves_of, segment_law
 from polarindex.indexes.threads import available_cores, run_all
 from polarindex.quantizers import Quantizer, spectral
 from polarindex.quantizers.base import Encoded
+from polarindex.quantizers.spectral import Spectral
 from polarindex.spectra import SAMPLE_ROWS
 from polarindex.vectors import bounded_rows, mean_and_energy, squared_norms, unit_rows
 
 METRICS = ("l2", "ip", "cosine")
+_LAW_ROWS = 2048  # by which the factors of segments are learned
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -49,14 +53,15 @@ class Centre(NamedTuple):
         Of rows less mu; a spectral one is learned together with it.
     energy_removed : float
         The share of mean |x|^2 that subtracting mu takes away, on the rows it was learned from.
-    law : what words of scales and shifts mean; None where these are columns of their own
+    law : what words of scales and shifts mean, of a spectral quantizer's segments halves; None where these are columns
+        of their own
     """
 
     mu: Floats
     frozen: bool
     quantizer: Quantizer
     energy_removed: float = 0.0
-    law: FactorLaw | None = None
+    law: Law | None = None
 
 
 class Sample:
@@ -83,7 +88,7 @@ class Coding:
     """How one index codes rows and reads keys: metric, store, and the centre and quantizer of the moment.
 
     spectral : the bits of the spectral quantizer that is to be learned together with the centre; None for none.
-    short : whether scale and shift are one word
+    short : whether scale and shift share words
     """
 
     def __init__(
@@ -105,9 +110,15 @@ class Coding:
         self.short = short
         self.centre = self.centre_at(np.zeros(quantizer.dim, np.float32), frozen, quantizer)
 
-    def centre_at(self, mu: Floats, frozen: bool, quantizer: Quantizer, energy_removed: float = 0.0) -> Centre:
-        """The centre at mu."""
-        law = law_of(quantizer, self.metric, mu) if self.short else None
+    def centre_at(
+        self, mu: Floats, frozen: bool, quantizer: Quantizer, energy_removed: float = 0.0, rows: Floats | None = None
+    ) -> Centre:
+        """The centre at mu; rows (n, dim) less it are what a law of segments is learned from."""
+        law: Law | None = None
+        if self.short and isinstance(quantizer, Spectral):
+            law = segment_law(quantizer, self.metric, mu, np.empty((0, len(mu)), np.float32) if rows is None else rows)
+        elif self.short:
+            law = law_of(quantizer, self.metric, mu)
         return Centre(mu, frozen, quantizer, energy_removed, law)
 
     @property
@@ -136,11 +147,13 @@ class Coding:
             f"codes{i}": Column(np.dtype(np.uint32), (part.words,), part.lined)
             for i, part in enumerate(quantizer.parts)
         }
+        tails = {} if quantizer.head == len(quantizer.stages) else {"tails": Column(np.dtype(np.uint16))}
+        if self.short and isinstance(quantizer, Spectral):
+            return {**codes, "factors": Column(np.dtype(np.uint16), (halves_of(len(quantizer.stages)),), True), **tails}
         if self.short:
             return codes | {"factors": Column(np.dtype(np.uint32))}
         kind = np.dtype(np.uint16 if quantizer.short_scales else np.float32)
-        columns = {**codes, "scales": Column(kind, (len(quantizer.stages),), quantizer.segmented)}
-        return columns if quantizer.head == len(quantizer.stages) else columns | {"tails": Column(np.dtype(np.uint16))}
+        return {**codes, "scales": Column(kind, (len(quantizer.stages),), quantizer.segmented), **tails}
 
     def codable(self, x: Floats, name: str, start: int = 0) -> Floats:
         """Rows of unit length for cosine, else x itself; ValueError names a zero row (cosine) or one too long."""
@@ -182,13 +195,16 @@ class Coding:
             f"codes{i}": encoded.words[:, part.first : part.first + part.words]
             for i, part in enumerate(quantizer.parts)
         }
+        if encoded.tails is not None:
+            columns["tails"] = upper_halves_above(encoded.tails)
+        if isinstance(centre.law, SegmentLaw):
+            columns["factors"] = centre.law.rows(encoded.scales, self._shifts(encoded), start)
+            return columns
         if centre.law is not None:
             encoded = shortened(encoded, quantizer.unbiased)
             columns["factors"] = centre.law.words(encoded.scales[:, 0], self._shifts(encoded), start)
             return columns
         columns["scales"] = upper_halves(encoded.scales) if quantizer.short_scales else encoded.scales
-        if encoded.tails is not None:
-            columns["tails"] = upper_halves_above(encoded.tails)
         if self.shifted:
             columns["shifts"] = self._shifts(encoded).astype(np.float32)
         return columns
@@ -207,10 +223,14 @@ class Coding:
         mu, energy = mean_and_energy(map(sample.seen, itertools.chain([held], new)), source.dim)
         mu = mu if self.center else np.zeros_like(mu)
         removed = float(np.dot(mu.astype(np.float64), mu))
-        quantizer = self.quantizer
+        quantizer, some = self.quantizer, None
         if self.spectral is not None:
-            quantizer = spectral.learned(sample.rows - mu, self.spectral, quantizer.seed, code=self.code)
-        return self.centre_at(mu, True, quantizer, removed / energy if energy > 0 else 0.0)
+            centred = sample.rows - mu
+            quantizer = spectral.learned(
+                centred, self.spectral, quantizer.seed, code=self.code, short=self.short
+            )
+            some = centred[:: -(-len(centred) // _LAW_ROWS)]
+        return self.centre_at(mu, True, quantizer, removed / energy if energy > 0 else 0.0, some)
 
     def decoded_at(self, arena: Arena, positions: Positions) -> Floats:
         """`decoded` of the rows at some positions."""
@@ -220,13 +240,13 @@ class Coding:
         """(m, s) float32 of the rows at some positions, one a stage."""
         if self.centre.law is None:
             return float_scales(arena.take("scales", positions))
-        return self.centre.law.floats(arena.take("factors", positions))[0, :, None]
+        return self.centre.law.taken(arena.take("factors", positions))[0]
 
     def shifts(self, arena: Arena, positions: Positions) -> Floats:
         """(m,) float32 of the rows at some positions, 0 where there are none."""
         if self.centre.law is None:
             return arena.take("shifts", positions) if self.shifted else np.zeros(len(positions), np.float32)
-        return self.centre.law.floats(arena.take("factors", positions))[1]
+        return self.centre.law.taken(arena.take("factors", positions))[1]
 
     def decoded(self, words: Words, scales: Floats) -> Floats:
         """r_hat (n, dim) float32 of rows of codes, as the scan sees them: relative to the centre."""

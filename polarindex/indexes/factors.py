@@ -10,7 +10,7 @@ Shift:     14 bits, relative to the scale:  shift = scale * ((across + own * sca
 Never:     a row that does not fit. E / scale^2 <= |levels|^2 <= 127^2 dims, and all else that a shift holds is at most
            the length of the centre, or of a list's centroid, times scale * 127 sqrt(dims): `own` and `across` reach
            that far, whatever rows come later. Scales under 2^-126 are 0.
-Not here:  words as floats again (kernels/factors.py)."""
+Not here:  words as floats again (kernels/factors.py); factors of several segments (segment_factors.py)."""
 
 from __future__ import annotations
 
@@ -71,6 +71,23 @@ class FactorLaw(NamedTuple):
         kernels.expand_factors(words, self.numbers, out)
         return out[:, :n]
 
+    def room(self, rows: int) -> Floats:
+        """What `opened` may write so many rows into, and up to a panel's more."""
+        return np.empty(2 * (rows + PANEL), np.float32)
+
+    def opened(self, stored: Words, room: Any = None) -> tuple[Floats, Floats]:
+        """Scales (n, 1) and shifts (n,) of words (n,), as scans take them."""
+        scales, shifts = self.floats(stored, room)
+        return scales[:, None], shifts
+
+    def taken(self, rows: Words) -> tuple[Floats, Floats]:
+        """The same of any rows."""
+        return self.opened(rows)
+
+    def state(self) -> dict[str, Any]:
+        """What JSON can hold of it; `of_state` makes it again."""
+        return self._asdict()
+
     @property
     def numbers(self) -> Floats:
         """(3,) float32, as kernels take them."""
@@ -78,7 +95,7 @@ class FactorLaw(NamedTuple):
 
     @classmethod
     def of_state(cls, given: dict[str, Any]) -> FactorLaw:
-        """The law that `_asdict` told a file of; an error where that is none."""
+        """The law that `state` told a file of; an error where that is none."""
         across, own = (checks.real(given[name], name, 0, _LARGEST) for name in ("across", "own"))
         return cls(across, own, checks.real(given["core"], "core", -_LARGEST, _LARGEST))
 

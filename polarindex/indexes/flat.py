@@ -22,7 +22,6 @@ from polarindex.indexes.base import (
     require_results,
 )
 from polarindex.indexes.coding import Centre, Coding, Columns
-from polarindex.indexes.factors import FactorLaw
 from polarindex.indexes.filters import filter_groups
 from polarindex.indexes.ids import IdMap, Ids
 from polarindex.indexes.lines import StageQueries
@@ -39,6 +38,7 @@ from polarindex.indexes.saved import (
     whole,
 )
 from polarindex.indexes.scan import best_rows, integer_queries, key_blocks, rows_of
+from polarindex.indexes.segment_factors import law_of_state
 from polarindex.indexes.sharing import changing, reading
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.memory import require
@@ -137,6 +137,8 @@ class FlatIndex(Index):
                 f"factor_bits=16 is for rows with a scale and a shift; with metric={metric!r} and center=False they "
                 "have a scale alone"
             )
+        if short and self._spectral is not None and self.metric == "ip":
+            raise ValueError("factor_bits=16 with codes='spectral' is for metric='l2' and 'cosine', got metric='ip'")
         self._coding = Coding(self.quantizer, self.metric, self.store, self.center, self._spectral, short)
         self._arena = Arena(self._coding.columns(), block_rows(4 * self.quantizer.words))
         self._ids = IdMap(self._arena)
@@ -498,7 +500,7 @@ class FlatIndex(Index):
             "center_frozen": centre.frozen,
             "energy_removed": centre.energy_removed,
             **({} if self._spectral is None else {"spectral": learned.state_of(self.quantizer)}),
-            **({} if centre.law is None else {"factors": centre.law._asdict()}),
+            **({} if centre.law is None else {"factors": centre.law.state()}),
         }
 
     def _saved(self) -> Saved:
@@ -513,8 +515,10 @@ class FlatIndex(Index):
         check_points(mu[None], "centre.npy")
         quantizer, saved = self.quantizer, None if self._spectral is None else state["spectral"]
         if saved is not None:
-            quantizer = learned.quantizer_of(saved, self.bits, self.seed, self.dim, self.quantizer_name, read)
-        law = FactorLaw.of_state(state["factors"]) if self._coding.short else None
+            quantizer = learned.quantizer_of(
+                saved, self.bits, self.seed, self.dim, self.quantizer_name, self._coding.short, read
+            )
+        law = law_of_state(state["factors"], quantizer) if self._coding.short else None
         centre = Centre(mu, frozen, quantizer, checks.real(state["energy_removed"], "energy_removed"), law)
         if frozen and "held" in self._arena.columns:
             self._arena = self._empty_arena(centre)

@@ -474,7 +474,7 @@ class IVFIndex(Index):
         if self._spectral is not None:
             state["spectral"] = learned.state_of(self.quantizer)
         if held.centroids.law is not None:
-            state["factors"] = held.centroids.law._asdict()
+            state["factors"] = held.centroids.law.state()
         return state
 
     def _saved(self) -> Saved:
@@ -510,7 +510,7 @@ class IVFIndex(Index):
         coding = self._coding
         if self._spectral is not None and state["spectral"] is not None:
             code = self.quantizer_name
-            quantizer = learned.quantizer_of(state["spectral"], self.bits, self.seed, self.dim, code, read)
+            quantizer = learned.quantizer_of(state["spectral"], self.bits, self.seed, self.dim, code, False, read)
             coding = ResidualCoding(quantizer, self.metric)
         law = FactorLaw.of_state(state["factors"]) if coding.short else None
         self._take(coding.centroids(full, mu, spread, limit, law), groups)

@@ -35,12 +35,15 @@ def arrays_of(quantizer: Quantizer) -> dict[str, SavedArray]:
     return {"basis": whole(quantizer.basis)} if isinstance(quantizer, Spectral) else {}
 
 
-def quantizer_of(state: dict[str, Any], bits: float, seed: int, dim: int, code: str, read: Read) -> Spectral:
-    """The quantizer again, of segments coded by `code`; ValueError and its like say what cannot be."""
+def quantizer_of(
+    state: dict[str, Any], bits: float, seed: int, dim: int, code: str, short: bool, read: Read
+) -> Spectral:
+    """The quantizer again, of segments coded by `code`, with short scales or others; ValueError and its like say what
+    cannot be."""
     segments = [(checks.integer(m, "dims", 1, dim), checks.integer(b, "bits", 1, 8)) for m, b in state["segments"]]
     basis = read("basis", (sum(m for m, _ in segments), dim), np.float32, in_memory=True)
     check_points(basis, "basis.npy")
-    return Spectral(dim, bits, seed, basis, segments, state["shares"], code)
+    return Spectral(dim, bits, seed, basis, segments, state["shares"], code, short)
 
 
 class Some(NamedTuple):

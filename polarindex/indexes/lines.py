@@ -13,8 +13,8 @@ from polarindex import kernels
 from polarindex.codebooks import FirstPlanes
 from polarindex.codes import PANEL, float_scales
 from polarindex.indexes.arena import Arena
-from polarindex.indexes.factors import FactorLaw
 from polarindex.indexes.filters import Allowed
+from polarindex.indexes.segment_factors import Law
 from polarindex.indexes.threads import go_on
 from polarindex.kernels.limits import EMPTY_ID
 from polarindex.memory import aligned_zeros
@@ -99,7 +99,7 @@ def prepared_scan(code: LineCode, first: FirstPlanes | None, queries: StageQueri
 
 
 def best_by_lines(
-    arena: Arena, law: FactorLaw | None, scan: LineScan, k: int, allowed: Allowed, start: int, stop: int
+    arena: Arena, law: Law | None, scan: LineScan, k: int, allowed: Allowed, start: int, stop: int
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Keys (nq, k) float32, best first, and ids (nq, k), of rows [start, stop); law : of their factors, if words."""
     keys = np.full((scan.held, k), -np.inf, np.float32)
@@ -107,7 +107,7 @@ def best_by_lines(
     ids = np.full(keys.shape, EMPTY_ID, np.int64)
     step, room = min(scan.rows_at_once, arena.block_rows), None
     if law is not None:  # for a whole call: in parts of 2^14 rows a query alone took 1.3 times as long, so 1.15
-        room = np.empty(2 * min(step, max(stop - start, 0) + PANEL), np.float32)
+        room = law.room(min(step, max(stop - start, 0)))
     for span in arena.spans(step, start, stop, whole_panels=True):
         go_on()
         arrays = span.arrays
@@ -115,7 +115,7 @@ def best_by_lines(
         if allowed is not None and not mine.any():
             continue
         if law is not None:
-            arrays["scales"], arrays["shifts"] = law.floats(arrays["factors"], room)
+            arrays["scales"], arrays["shifts"] = law.opened(arrays["factors"], room)
         scan(arrays, span.rows, (arrays.get("ids", _NO_IDS), span.start), mine, (keys, ids))
     kernels.sort_rows(keys, ids)
     return keys[: scan.nq], ids[: scan.nq]

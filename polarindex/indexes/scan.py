@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from polarindex import kernels
 from polarindex.codes import PANEL, Words, float_scales
 from polarindex.indexes.arena import Arena, Span
-from polarindex.indexes.factors import FactorLaw
 from polarindex.indexes.filters import Allowed
 from polarindex.indexes.lines import TILE_FROM, LineScan, StageQueries, best_by_lines, prepared_scan
 from polarindex.indexes.plan import Plan
 from polarindex.indexes.rings import RingCode, RingScan
+from polarindex.indexes.segment_factors import Law
 from polarindex.indexes.segment_planes import AloneScan, SegmentPlanes, whole_segments
 from polarindex.indexes.segments import SegmentCode, SegmentScan, level_table, segment_words, table_stages
 from polarindex.indexes.threads import available_cores, go_on, run_all
@@ -143,7 +143,8 @@ def span_words(quantizer: Quantizer, span: Span) -> Words:
 def _scale_rows(quantizer: Quantizer, span: Span) -> NDArray[Any]:
     """A span's scales as they are stored, (rows, stages)."""
     stored = span.arrays["scales"]
-    return stored.transpose(0, 2, 1).reshape(-1, stored.shape[1])[: span.rows] if quantizer.segmented else stored
+    rows = stored.transpose(0, 2, 1).reshape(-1, stored.shape[1]) if quantizer.segmented else stored
+    return rows[: span.rows]
 
 
 class KeyBlock(NamedTuple):
@@ -156,7 +157,7 @@ class KeyBlock(NamedTuple):
 
 def key_blocks(
     arena: Arena,
-    law: FactorLaw | None,
+    law: Law | None,
     quantizer: Quantizer,
     queries: list[list[StageQueries]],
     allowed: Allowed,
@@ -173,12 +174,10 @@ def key_blocks(
         if allowed is not None and not mine.any():
             continue
         keys = np.empty((nq, span.rows), np.float32)
-        if law is None:
-            keys[:] = span.arrays["shifts"] if "shifts" in span.arrays else np.float32(0)
-            all_scales = np.ascontiguousarray(float_scales(_scale_rows(quantizer, span)).T)
-        else:
-            scales, shifts = law.floats(span.arrays["factors"])
-            keys[:], all_scales = shifts, scales[None]
+        if law is not None:
+            span.arrays["scales"], span.arrays["shifts"] = law.opened(span.arrays["factors"])
+        keys[:] = span.arrays["shifts"][: span.rows] if "shifts" in span.arrays else np.float32(0)
+        all_scales = np.ascontiguousarray(float_scales(_scale_rows(quantizer, span)).T)
         for scales, codes, pieces in zip(all_scales, _stage_codes(quantizer, span), products, strict=True):
             for gains, dots in pieces:
                 kernels.add_scores(dots(codes), gains, scales, keys)
@@ -209,7 +208,7 @@ def _stage_codes(quantizer: Quantizer, span: Span) -> Iterator[NDArray[Any]]:
 
 def best_rows(
     arena: Arena,
-    law: FactorLaw | None,
+    law: Law | None,
     quantizer: Quantizer,
     plan: Plan,
     queries: list[list[StageQueries]],

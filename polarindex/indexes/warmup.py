@@ -26,6 +26,7 @@ from polarindex.indexes.ivf import IVFIndex
 from polarindex.indexes.lines import READ_BITS
 from polarindex.indexes.originals import STORES
 from polarindex.indexes.scan import SegmentProducts, integer_queries, merged
+from polarindex.indexes.segment_factors import SegmentLaw
 from polarindex.indexes.segment_planes import AloneScan, segment_planes
 from polarindex.indexes.segments import segment_code, table_stages
 from polarindex.indexes.storage import load
@@ -133,6 +134,7 @@ def _use_cell(x: Floats, name: str, bits: int) -> None:
 def _merge() -> None:
     """What several threads, or devices, have found; and words of factors."""
     FactorLaw(1.0, 1.0, 1.0).floats(np.zeros(PANEL, np.uint32))
+    SegmentLaw(np.ones(2), 0.1, 0.0, 1.0).opened(np.zeros((1, 2, PANEL), np.uint16))
     found = np.zeros((1, 2), np.float32), np.arange(2, dtype=np.int64)[None]
     merged([found, found])
 

@@ -53,6 +53,7 @@ _FILES = {
     "scan_segments": "cascade",
     "ask_segments": "reaches",
     "expand_factors": "factors",
+    "expand_segment_factors": "factors",
     "scan_alone": "alone",
     "stage_segments": "segment_planes",
     "scan_staged": "staged",

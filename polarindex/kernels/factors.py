@@ -1,19 +1,35 @@
-"""Scale and shift of a row in one word, as the two float32 that scans take.
+"""Scales and shift of a row that share words, as scans take them: one scale and its shift in a word of 32 bits, as
+two float32; and those of segments.
 
     a word     level t in its lowest LEVEL_BITS bits, two's complement; s in the 18 others
     scale      the float32 whose sign is 0, whose next 18 bits are s and whose others are 0
     shift      scale * ((across + own * scale) * (t |t|) + core * scale)
 
+    halves     of 16 bits, a stream of fields, the first lowest: level t in 8 bits, and 12 bits of each segment's scale
+    scale      the float32 whose sign is 0, whose next 12 bits are those and whose others are 0; its upper half
+    shift      line[0] - line[1] * (energy * ratios_t),  energy the sum over segments, in their order, of
+               energies_s * (scale_s * scale_s)
+
 Law:       each operation is rounded to float32, in this order: the same bits on every machine.
 Why here:  a block of words becomes floats before the scan that reads them, so no scan knows of words.
-Not here:  how words are chosen, and the three numbers of the law (indexes/factors.py)."""
+Not here:  how words are chosen, and the numbers of the laws (indexes/factors.py, indexes/segment_factors.py)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from polarindex.kernels.compile import inlined, kernel
-from polarindex.kernels.lanes import LANES, bits_as_floats, choose, low_as_floats, put_at, splat, words_at
+from polarindex.kernels.lanes import (
+    LANES,
+    bits_as_floats,
+    choose,
+    floats_at,
+    low_as_floats,
+    put_at,
+    splat,
+    upper_halves_at,
+    words_at,
+)
 from polarindex.kernels.limits import LEVEL_BITS
 from polarindex.kernels.simd import start
 
@@ -39,3 +55,27 @@ def expand_factors(words, law, out):
     stored, numbers, where = start(words), start(law), start(out)
     for i in range(0, words.size, LANES):
         put_factors(stored, i, numbers, where, i, words.size + i)
+
+
+@kernel
+def expand_segment_factors(halves, energies, ratios, line, scales, shifts):
+    """scales (p, s, 16) uint16, upper halves, and shifts (16 p,) float32 of panels halves (p, h, 16) uint16.
+
+    energies (s,), ratios (256,), line (2,) float32
+    """
+    stored, where, count = start(scales), start(shifts), energies.size
+    for p in range(len(halves)):
+        for s in range(count):
+            first, low = divmod(8 + 12 * s, 16)
+            for v in range(LANES):
+                field = np.uint32(halves[p, first, v]) >> np.uint32(low)
+                if low > 4:
+                    field |= np.uint32(halves[p, first + 1, v]) << np.uint32(16 - low)
+                scales[p, s, v] = (field & np.uint32(0xFFF)) << np.uint32(3)
+        for v in range(LANES):
+            shifts[LANES * p + v] = ratios[halves[p, 0, v] & 0xFF]
+        energy = splat(np.float32(0))
+        for s in range(count):
+            scale = upper_halves_at(stored, LANES * (count * p + s))
+            energy = energy + splat(energies[s]) * (scale * scale)
+        put_at(where, LANES * p, splat(line[0]) - splat(line[1]) * (energy * floats_at(where, LANES * p)))

@@ -834,6 +834,22 @@ def expand_factors(words: Array, law: Array) -> Array:
     return out
 
 
+def expand_segment_factors(halves: Array, energies: Array, ratios: Array, line: Array) -> tuple[Array, Array]:
+    """Scales (p, s, 16) uint16 and shifts (16 p,) float32 of panels (p, h, 16) uint16."""
+    rows = np.ascontiguousarray(halves.transpose(0, 2, 1))
+    bits = np.unpackbits(rows.view(np.uint8), axis=2, bitorder="little")
+    scales = np.zeros((len(rows), 16, len(energies)), np.uint16)
+    for s in range(len(energies)):
+        for place in range(12):
+            scales[:, :, s] |= bits[:, :, 8 + 12 * s + place].astype(np.uint16) << np.uint16(3 + place)
+    energy = np.zeros(scales.shape[:2], np.float32)
+    for s, own in enumerate(energies):
+        scale = (scales[:, :, s].astype(np.uint32) << np.uint32(16)).view(np.float32)
+        energy = energy + own * (scale * scale)
+    shifts = line[0] - line[1] * (energy * ratios[rows[:, :, 0] & 0xFF])
+    return scales.transpose(0, 2, 1), shifts.reshape(-1)
+
+
 # --- staged.py
 
 

@@ -8,8 +8,11 @@ Codes:     "eden": each coordinate has a level of its own. "trellis": segments o
 Bytes:     a scale is 16 bits, a float32's upper half. What its rounding adds to <r, x_hat>, up to 2^-9 of it and more
            than the code's error at 4 bits, is known when the row is coded, and a squared distance and a cosine have it
            in their shift, exact for a query at r (Fashion-MNIST at 4 bits: R10@10 .983, without that .955).
+Short:     or 12 bits, with .75 of what their rounding adds taken out: rows that may be a query's neighbours are not at
+           it, but have about that much of |r|^2 along it (GloVe and SIFT, 24 to 72 bytes: .7 to .8 lose least).
 Gains:     each segment's is refined (scalar.py) but at 1 and 8 bits: segments are short, so that this saves a tenth
-           to a quarter of their squared errors at 3 to 7 bits (SIFT at 4 bits: R10@10 .926 to .934).
+           to a quarter of their squared errors at 3 to 7 bits (SIFT at 4 bits: R10@10 .926 to .934). And each short
+           ring's (trellis.py).
 8 bits:    a row's step is as much wider as its largest coordinate needs: nothing is cut off.
 Not here:  the axes (spectra.py), the bits (allocation.py), when a plain code does as well (learned)."""
 
@@ -23,8 +26,25 @@ import numpy as np
 import xxhash
 
 from polarindex import checks, kernels
-from polarindex.allocation import BLOCK, RING_BITS, Segment, allocate, head_of, inner_error, is_ring, plain_error
-from polarindex.codebooks import integer_codebook, normal_codebook, trellis_codebook
+from polarindex.allocation import (
+    BLOCK,
+    RING_BITS,
+    SCALE_BITS,
+    SHORT_SCALE_BITS,
+    Segment,
+    allocate,
+    head_of,
+    inner_error,
+    is_ring,
+    plain_error,
+)
+from polarindex.codebooks import (
+    IntegerCodebook,
+    TrellisCodebook,
+    integer_codebook,
+    normal_codebook,
+    trellis_codebook,
+)
 from polarindex.codes import Part, Words, float_scales, upper_halves
 from polarindex.quantizers.base import ONE_GAIN, Doubles, Encoded, ErrorLaw, Floats, Quantizer, TableStage, ratio
 from polarindex.quantizers.eden import EDEN
@@ -36,6 +56,7 @@ from polarindex.vectors import squared_norms
 
 LEAST_GAIN = 0.1  # of the predicted squared error: what a learned basis must save to be worth its product
 LEAST_BITS, MOST_BITS = 0.25, 8.0
+_TAKEN_OUT = {SCALE_BITS: 1.0, SHORT_SCALE_BITS: 0.75}  # of what the rounding of scales adds to <r, x_hat>
 CODES = "eden", "trellis"  # that segments may have: the plain ones where there is nothing to learn
 
 _Book = tuple[int, Floats, Floats, Floats]
@@ -48,7 +69,7 @@ class Spectral(Quantizer):
     ----------
     dim : int
     bits : float
-        A coordinate, 1/4 to 8, of a trellis to 4: codes and scales take no more bytes than plain ones of so many bits.
+        A coordinate, 1/4 to 8: codes and scales take no more bytes than plain ones of so many bits.
     seed : int
     basis : (m, dim) float32
         Orthonormal rows, segment after segment.
@@ -57,6 +78,9 @@ class Spectral(Quantizer):
     shares : sequence of float
         The share of rows' energy in each segment, and last what is in none. Predictions depend on them, and how many
         segments are the head.
+    code : {"eden", "trellis"}
+    short : bool
+        Whether scales have 12 bits in place of 16.
     """
 
     name: ClassVar[str] = "spectral"
@@ -72,9 +96,11 @@ class Spectral(Quantizer):
         segments: Sequence[tuple[int, int]],
         shares: Sequence[float],
         code: str = "eden",
+        short: bool = False,
     ) -> None:
         self.code = checks.choice(code, "code", CODES)
-        super().__init__(dim, checked_bits(bits, code), seed)
+        self.scale_bits = SHORT_SCALE_BITS if short else SCALE_BITS
+        super().__init__(dim, checked_bits(bits), seed)
         self.segments = tuple(
             Segment(checks.integer(m, "dims", 1, self.dim), checks.integer(b, "bits", 1, 8)) for m, b in segments
         )
@@ -106,6 +132,7 @@ class Spectral(Quantizer):
             "basis": self._digest,
             "segments": [list(segment) for segment in self.segments],
             "code": self.code,
+            **({} if self.scale_bits == SCALE_BITS else {"scale_bits": self.scale_bits}),
         }
 
     @cached_property
@@ -123,9 +150,23 @@ class Spectral(Quantizer):
         return both if first < self.words else both[:1]
 
     @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a code with its scales."""
+        return 4 * self.words + -(-self.scale_bits * len(self.stages) // 8)
+
+    @property
     def nbytes(self) -> int:
         """Of the basis."""
         return self._whole.nbytes
+
+    @property
+    def typical_energies(self) -> list[float]:
+        """By the books, of each segment: |y|^2 over the row's scale squared, for the gain that is tried first."""
+        books = [_integer_book(part.bits, self.code) for part in self.segments]
+        return [
+            part.dims * ((1 - book.distortion) / book.unit) ** 2
+            for part, book in zip(self.segments, books, strict=True)
+        ]
 
     def error_law(self, integer: bool = False) -> ErrorLaw:
         """From the shares of energy; what no segment has is missing from every estimate: the shrinkage. What refined
@@ -143,10 +184,11 @@ class Spectral(Quantizer):
         tails = np.zeros(len(x))
         for s, part in enumerate(self.split(words)):
             part[:], found = self._coded(s, r, integer)
-            scales[:, s] = float_scales(upper_halves(ratio(found[0], found[1])))
+            scales[:, s] = float_scales(upper_halves(ratio(found[0], found[1]), self.scale_bits))
             excess += scales[:, s] * found[1] - found[0]
             if s >= self.head:
                 tails += scales[:, s].astype(np.float64) ** 2 * found[2]
+        excess *= _TAKEN_OUT[self.scale_bits]
         kept = np.sqrt(tails) if self.head < len(self.stages) else None
         return Encoded(words, scales, sums[0] + 2 * excess, sums[1], excess, kept)
 
@@ -189,13 +231,17 @@ class Spectral(Quantizer):
         return total + (np.maximum(left, 0) * self.shares[-1] * energies / out if out else 0.0)
 
 
+def _integer_book(bits: int, code: str) -> TrellisCodebook | IntegerCodebook:
+    """The integer levels of a segment of so many bits."""
+    return trellis_codebook(bits) if is_ring(code, bits) else integer_codebook(normal_codebook(bits))
+
+
 def _stage(own: Basis, bits: int, code: str) -> TableStage | TrellisStage:
     """Of a segment of so many bits."""
-    if is_ring(code, bits):
-        return TrellisStage(own, bits, trellis_codebook(bits))
-    book = normal_codebook(bits)
-    grid = integer_codebook(book)
-    return TableStage(own, bits, book.levels, grid.table, grid.thresholds)
+    book = _integer_book(bits, code)
+    if isinstance(book, TrellisCodebook):
+        return TrellisStage(own, bits, book)
+    return TableStage(own, bits, normal_codebook(bits).levels, book.table, book.thresholds)
 
 
 def multiples(bits: int) -> Floats:
@@ -213,33 +259,35 @@ def _books(bits: int) -> tuple[float, list[_Book]]:
     return (127 * grid.unit if bits == MOST_BITS else 0.0), both
 
 
-def checked_bits(bits: Any, code: str = "eden") -> float:
+def checked_bits(bits: Any) -> float:
     """`bits` of a spectral code: an int where it is whole."""
-    number = checks.real(bits, "bits", LEAST_BITS, RING_BITS if code == "trellis" else MOST_BITS)
+    number = checks.real(bits, "bits", LEAST_BITS, MOST_BITS)
     return int(number) if number == int(number) else number
 
 
-def plain_bits(bits: float) -> int:
+def plain_bits(bits: float, code: str = "eden") -> int:
     """The most whole bits of a plain code that takes no more bytes; 1 below that."""
-    return max(1, int(bits))
+    return max(1, min(int(bits), RING_BITS if code == "trellis" else int(MOST_BITS)))
 
 
-def learned(rows: Floats, bits: float, seed: int, in_lists: bool = False, code: str = "eden") -> Quantizer:
+def learned(
+    rows: Floats, bits: float, seed: int, in_lists: bool = False, code: str = "eden", short: bool = False
+) -> Quantizer:
     """The best code for rows like these centred ones (n, dim): a plain one where a basis saves less than LEAST_GAIN.
 
-    in_lists, code : see allocation.allocate
+    in_lists, code, short : see allocation.allocate
     Below 1 bit a plain code takes more bytes, so only where nothing else can be: of rows without energy, or where the
     bytes are too few for one block of axes.
     """
-    bits = checked_bits(bits, code)
-    dim, whole = rows.shape[1], plain_bits(bits)
+    bits = checked_bits(bits)
+    dim, whole = rows.shape[1], plain_bits(bits, code)
     plain, found = Trellis(dim, whole, seed) if code == "trellis" else EDEN(dim, whole, seed), spectrum(rows)
     if found is None:
         return plain
-    best = allocate(found.energies, bits, in_lists, code)
+    best = allocate(found.energies, bits, in_lists, code, short)
     most = (1 - LEAST_GAIN) * plain_error(found.energies, whole, code)
     if not best.segments or (bits >= 1 and best.error > most):
         return plain
     sizes = tuple(segment.dims for segment in best.segments)
     basis = rotated_segments(found.axes, sizes, seed)
-    return Spectral(dim, bits, seed, basis, best.segments, best.shares(found.energies), code)
+    return Spectral(dim, bits, seed, basis, best.segments, best.shares(found.energies), code, short)

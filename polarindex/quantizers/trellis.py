@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from polarindex import checks, kernels
 from polarindex.codebooks import TRELLIS_FILES, TrellisCodebook, trellis_codebook
 from polarindex.codes import RingLayout, Words
-from polarindex.quantizers.base import Doubles, ErrorLaw, Floats, Quantizer, looked_up, ratio
+from polarindex.quantizers.base import ONE_GAIN, Doubles, ErrorLaw, Floats, Quantizer, looked_up, ratio
+from polarindex.quantizers.scalar import REFINING
 from polarindex.rotations import ROTATIONS, LinearMap
 from polarindex.vectors import squared_norms
 
+_REFINED_UP_TO = 64  # coordinates: the best of five gains saves 2-10 % of the squared error of 64, .1-3 % of 512
 LONGEST = 1.25  # times the length of the row that is coded; of 6,000 normal rows of 32 none has levels over 1.15
 
 
@@ -44,6 +46,11 @@ class TrellisStage:
         return looked_up(self.layout.unpack(words), self.table)
 
     @property
+    def multiples(self) -> Floats:
+        """Of a row's gain, that `bounded` tries: long rings save too little by it."""
+        return REFINING if self.map.dims <= _REFINED_UP_TO else ONE_GAIN
+
+    @property
     def longest(self) -> float:
         """|levels| of `bounded` rings are no more."""
         return LONGEST * float(np.sqrt(self.map.dims)) / self._unit
@@ -54,15 +61,24 @@ class TrellisStage:
         return self._nearest(y, self._gains(norms2))
 
     def bounded(self, y: Floats, norms2: Doubles) -> tuple[Words, Doubles, Doubles]:
-        """The same, and |levels|^2 (n,): rows whose levels would be longer than `longest` are coded as shorter."""
+        """The same, and |levels|^2 (n,): of rings by each of `multiples`, that whose levels have the largest cosine
+        with y. Rows whose levels would be longer than `longest` are coded as shorter."""
         gains = self._gains(norms2)
-        words, dots = self._nearest(y, gains)
-        energies = squared_norms(self.values(words))
+        words, dots, energies = self._measured(y, gains)
         while len(over := np.flatnonzero(energies > self.longest**2)):
             gains[over] *= 0.9
-            words[over], dots[over] = self._nearest(y[over], gains[over])
-            energies[over] = squared_norms(self.values(words[over]))
+            words[over], dots[over], energies[over] = self._measured(y[over], gains[over])
+        for multiple in self.multiples[self.multiples != 1]:
+            others, along, lengths = self._measured(y, gains * multiple)
+            closer = np.abs(along) * along * energies > np.abs(dots) * dots * lengths
+            closer &= lengths <= self.longest**2
+            words[closer], dots[closer], energies[closer] = others[closer], along[closer], lengths[closer]
         return words, dots, energies
+
+    def _measured(self, y: Floats, gains: Doubles) -> tuple[Words, Doubles, Doubles]:
+        """Rings, <y, levels> and |levels|^2 of rows times gains."""
+        words, dots = self._nearest(y, gains)
+        return words, dots, squared_norms(self.values(words))
 
     def _gains(self, norms2: Doubles) -> Doubles:
         return ratio(np.full(len(norms2), np.sqrt(self.map.dims) / self._unit), np.sqrt(norms2))

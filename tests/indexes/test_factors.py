@@ -311,7 +311,6 @@ def test_plans_count_words_and_make_such_indexes():
         ({"factor_bits": 8}, "factor_bits must be 32 or 16, got 8"),
         ({"factor_bits": "16"}, "factor_bits must be 32 or 16, got '16'"),
         ({"factor_bits": None}, "factor_bits must be 32 or 16, got None"),
-        ({"codes": "spectral", **SHORT}, "factor_bits=16 is for codes='plain'"),
         ({"quantizer": "polarquant", **SHORT}, "factor_bits=16 is not offered for quantizer='polarquant'"),
         ({"quantizer": "qjl", **SHORT}, "factor_bits=16 is not offered for quantizer='qjl'"),
         ({"quantizer": "turboquant-prod", **SHORT}, "factor_bits=16 is not offered for quantizer='turboquant-prod'"),

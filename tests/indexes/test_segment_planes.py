@@ -88,10 +88,10 @@ def test_keys_exceed_bounds_as_seldom_as_the_lift_says(large):
 
 def test_a_code_of_one_segment_has_bounds_of_as_many_deviations():
     """Its first pass is that of plain codes, which allow for fewer."""
-    x = np.random.default_rng(6).standard_normal((2000, 33)).astype(np.float32)
+    x = (np.random.default_rng(6).standard_normal((2000, 64)) / np.arange(1, 65)).astype(np.float32)
     lifts = []
-    for codes in ("plain", "spectral"):
-        index = pi.FlatIndex(33, bits=2, codes=codes)
+    for codes, bits in (("plain", 2), ("spectral", 1)):  # which is 32 axes of 2 bits
+        index = pi.FlatIndex(64, bits=bits, codes=codes)
         index.add(x)
         lifts.append(index._planner._first(index._planner._code("avx512"), 1).lift)
     assert len(index.quantizer.stages) == 1 and lifts[0] < lifts[1] == LIFT

@@ -90,7 +90,7 @@ def test_segments_that_are_rings_find_more_than_others_and_than_a_plain_trellis(
     assert bits != int(bits) or rings.bytes_per_vector <= plain.bytes_per_vector
     widths = [part.bits for part in rings.quantizer.segments]
     assert [isinstance(stage, TrellisStage) for stage in rings.quantizer.stages] == [width <= 4 for width in widths]
-    assert recall(rings, rows, q) > max(recall(plain, rows, q), recall(eden, rows, q)) + 0.01
+    assert recall(rings, rows, q) > max(recall(plain, rows, q), recall(eden, rows, q)) + (0.005 if bits == 4 else 0.01)
 
 
 @pytest.mark.parametrize(("bits", "options"), [*((bits, {}) for bits in (1, 2, 3, 4, 8)), (1, TRELLIS), (4, TRELLIS)])
@@ -124,23 +124,31 @@ def words_of(m, bits, code):
     return -(-m // 4) if bits == 8 else bits * -(-m // 32)
 
 
-@given(bits=st.floats(0.25, 8), dim=st.sampled_from([32, 40, 100, 128, 200]), power=st.floats(0.3, 3), code=CODES)
+@given(
+    bits=st.floats(0.25, 8),
+    dim=st.sampled_from([32, 40, 100, 128, 200]),
+    power=st.floats(0.3, 3),
+    code=CODES,
+    short=st.booleans(),
+)
 @settings(max_examples=90)
-def test_no_allocation_takes_more_bytes_than_plain_codes_of_so_many_bits(bits, dim, power, code):
-    bits = bits / 2 if code == "trellis" else bits
+def test_no_allocation_takes_more_bytes_than_plain_codes_of_so_many_bits(bits, dim, power, code, short):
+    """A plain trellis code has no more than 4 bits; of more it would take as much."""
     energies = np.arange(1, dim + 1.0) ** (-2 * power)
-    segments = allocation.allocate(energies / energies.sum(), bits, code=code).segments
+    segments = allocation.allocate(energies / energies.sum(), bits, code=code, short=short).segments
     words = sum(words_of(m, b, code) for m, b in segments)
     tail = 2 * allocation.tail_half_words(dim, bits, code)
-    assert 4 * words + 2 * len(segments) + tail <= 4 * words_of(dim, bits, code) + 4
+    factors = 2 * math.ceil((8 + 12 * len(segments)) / 16) if short else 2 * len(segments)
+    whole = math.ceil(dim * bits / 32) if code == "trellis" else words_of(dim, bits, code)
+    assert 4 * words + factors + tail <= 4 * whole + 4
     assert sum(m for m, _ in segments) <= dim
     widths = [b for _, b in segments]
     assert widths == sorted(widths, reverse=True) and len(set(widths)) == len(widths)
 
 
-@given(bits=st.floats(0.5, 4), power=st.floats(0.2, 2), seed=st.integers(0, 99), code=CODES)
+@given(bits=st.floats(0.5, 4), power=st.floats(0.2, 2), seed=st.integers(0, 99), code=CODES, short=st.booleans())
 @settings(max_examples=30)
-def test_the_allocation_is_the_best_of_all(bits, power, seed, code):
+def test_the_allocation_is_the_best_of_all(bits, power, seed, code, short):
     """Against every choice of widths that do not rise, in few blocks."""
     noise = np.exp(np.random.default_rng(seed).normal(0, 0.3, 100))
     energies = np.sort(np.arange(1, 101.0) ** (-2 * power) * noise)[::-1]
@@ -148,18 +156,19 @@ def test_the_allocation_is_the_best_of_all(bits, power, seed, code):
     blocks = [slice(0, 32), slice(32, 64), slice(64, 96), slice(96, 100)]
     least = np.inf
     for widths in itertools.combinations_with_replacement(range(8, -1, -1), 4):
-        cost = 2 * len(set(widths) - {0})
+        segments = len(set(widths) - {0})
+        cost = (8 + 12 * segments) / 8 if short else 2 * segments
         error = 0.0
         for block, width in zip(blocks, widths, strict=True):
             m = len(energies[block])
             cost += 4 * words_of(m, width, code)
-            weight = (energies[block].sum() / m) ** allocation.WEIGHTS[code]
-            each = allocation.inner_error(width, code) if width else allocation.LEFT_OUT[code]
+            weight = (energies[block].sum() / m) ** allocation.WEIGHT
+            each = allocation.inner_error(width, code) if width else allocation.LEFT_OUT
             error += weight * energies[block].sum() * each
         room = int(2 * words_of(100, bits, code)) + 2
         if cost <= 2 * (room - allocation.tail_half_words(100, bits, code)):
             least = min(least, error)
-    np.testing.assert_allclose(allocation.allocate(energies, bits, code=code).error, least, rtol=1e-9)
+    np.testing.assert_allclose(allocation.allocate(energies, bits, code=code, short=short).error, least, rtol=1e-9)
 
 
 @pytest.mark.parametrize("bits", [0.5, 1.25, 2.5, 3.7])
@@ -495,7 +504,7 @@ def test_info_and_nbytes_count_the_basis(rows):
         ({"codes": "spectral", "bits": 0.1}, ValueError, "bits must be from 0.25 to 8.0, got 0.1"),
         ({"codes": "spectral", "bits": "2"}, TypeError, "bits must be a real number"),
         ({"codes": "spectral", "quantizer": "drive"}, ValueError, "must be 'eden' or 'trellis', got 'drive'"),
-        ({"codes": "spectral", "bits": 4.5, **TRELLIS}, ValueError, "bits must be from 0.25 to 4, got 4.5"),
+        ({"codes": "spectral", "bits": 8.5, **TRELLIS}, ValueError, "bits must be from 0.25 to 8.0, got 8.5"),
         ({"bits": 2.5}, TypeError, "bits must be an integer"),
     ],
 )
