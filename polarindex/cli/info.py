@@ -98,7 +98,9 @@ def _learned(facts: dict[str, Any]) -> str:
 
 
 def _words(facts: dict[str, Any]) -> str:
-    return ", scale and shift in one word" if facts.get("factor_bits") == 16 else ""
+    if facts.get("factor_bits") != 16:
+        return ""
+    return ", short scales and shift" if facts.get("codes") == "spectral" else ", scale and shift in one word"
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:

@@ -3,8 +3,8 @@
 Scales:    upper halves of float32 without their last three bits, as the quantizer made them.
 Shift:     -E, or (1 - |mu|^2 - E) / 2 of rows of unit length, which says the same: only E is stored, relative to what
            scales tell of it:  E = ratios_t * sum over segments of  energies_s * scale_s^2.
-Ratios:    level t >= 0 is 1 + f(t) and level -t its inverse, f(t) = step t + (t / 84)^16: even steps as far as rows of
-           the sample go (`step`), and wide ones up to 740.
+Ratios:    level t >= 0 is 1 + step t + (t / 84)^16, and -t its inverse: even steps as far as rows of the sample go, and
+           wide ones up to 740.
 Never:     a row that does not fit. One with more than 740 times the energy that its scales tell lies along axes without
            bits; its first scale is then made as large as E wants, and an inner product is off by no more than 1/26 of
            |q| |r|.
@@ -21,6 +21,7 @@ from polarindex import checks, kernels
 from polarindex.allocation import SHORT_SCALE_BITS, SHORT_SHIFT_BITS
 from polarindex.codes import PANEL, float_scales, upper_halves
 from polarindex.indexes.factors import FactorLaw
+from polarindex.kernels.limits import KNEE
 from polarindex.quantizers.base import Encoded, Quantizer
 from polarindex.quantizers.spectral import Spectral
 from polarindex.vectors import squared_norms
@@ -29,7 +30,6 @@ _LEVELS = 1 << (SHORT_SHIFT_BITS - 1)  # either side of 1
 _EVEN = 64  # levels that most rows of the sample need
 _MOST_ROWS = 0.99  # of the sample
 _LEAST_STEP = 2.0**-16
-_KNEE, _POWER = 84.0, 16  # from where on steps are wide
 _SMALLEST = 2.0**-120  # an energy below which it is taken for 0
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -49,11 +49,14 @@ class SegmentLaw:
 
     def __init__(self, energies: Doubles, step: float, base: float, factor: float) -> None:
         self.energies = np.asarray(energies, np.float32)
-        self.line = np.array([base, factor], np.float32)
-        self.step = float(step)
-        t = np.arange(_LEVELS)
-        above = 1 + self.step * t + (t / _KNEE) ** _POWER
-        self.ratios = np.concatenate([above, [1 / above[-1]], 1 / above[:0:-1]]).astype(np.float32)  # of 0.. -128.. -1
+        self.numbers = np.array([step, base, factor], np.float32)
+        levels = np.arange(_LEVELS)
+        far = levels.astype(np.float32) * np.float32(1 / KNEE)
+        for _ in range(4):
+            far = far * far
+        above = 1 + self.numbers[0] * levels.astype(np.float32) + far
+        self.levels = np.concatenate([-levels[:0:-1], levels])
+        self.ratios = np.concatenate([np.float32(1) / above[:0:-1], above])  # of levels, as kernels have them
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SegmentLaw) and self.state() == other.state()
@@ -67,8 +70,8 @@ class SegmentLaw:
 
     def state(self) -> dict[str, Any]:
         """What JSON can hold of it; `of_state` makes it again."""
-        base, factor = self.line.tolist()
-        return {"energies": self.energies.tolist(), "step": self.step, "base": base, "factor": factor}
+        step, base, factor = self.numbers.tolist()
+        return {"energies": self.energies.tolist(), "step": step, "base": base, "factor": factor}
 
     @classmethod
     def of_state(cls, given: dict[str, Any], stages: int) -> SegmentLaw:
@@ -77,8 +80,8 @@ class SegmentLaw:
         if len(energies) != stages:
             raise ValueError(f"energies of {stages} segments wanted, got {len(energies)}")
         step = checks.real(given["step"], "step", _LEAST_STEP, 1)
-        base, factor = (checks.real(given[name], name, -1, 1) for name in ("base", "factor"))
-        return cls(np.array(energies), step, base, factor)
+        base = checks.real(given["base"], "base", -1, 1)
+        return cls(np.array(energies), step, base, checks.real(given["factor"], "factor", 0.25, 1))
 
     # --- rows
 
@@ -87,16 +90,17 @@ class SegmentLaw:
 
         ValueError names the row, the first of which is row `start`, that no halves hold.
         """
-        base, factor = self.line.astype(np.float64)
+        _, base, factor = self.numbers.astype(np.float64)
         energies = (base - shifts) / factor
         with np.errstate(over="ignore", invalid="ignore"):  # of what is then found to be no number
             stored = upper_halves(self._lengthened(scales, energies), SHORT_SCALE_BITS)
             typical = self._typical(float_scales(stored))
-            levels = self._nearest(np.divide(energies, typical, out=np.ones_like(energies), where=typical > 0))
-            bad = np.flatnonzero(~(np.isfinite(energies) & (typical * self.ratios[levels] <= _LARGEST)))
+            wanted = np.divide(energies, typical, out=np.ones_like(energies), where=typical > 0)
+            nearest = np.searchsorted((self.ratios[1:].astype(np.float64) + self.ratios[:-1]) / 2, wanted)
+            bad = np.flatnonzero(~(np.isfinite(energies) & (typical * self.ratios[nearest] <= _LARGEST)))
         if len(bad):
             raise ValueError(f"row {start + bad[0]} has a scale or shift that 16 bits do not hold; use factor_bits=32")
-        return _packed(stored, levels)
+        return _packed(stored, self.levels[nearest])
 
     def _typical(self, scales: Floats) -> Doubles:
         """(n,) what scales tell of E, as kernels sum it up."""
@@ -116,12 +120,6 @@ class SegmentLaw:
         scales[short, 0] = np.maximum(scales[short, 0], needed * (1 + 2.0**-4))  # half a step of a scale, and more
         return scales
 
-    def _nearest(self, wanted: Doubles) -> NDArray[np.int64]:
-        """The levels of the nearest ratios."""
-        order = np.arange(-_LEVELS + 1, _LEVELS)
-        ratios = self.ratios[order].astype(np.float64)
-        return order[np.searchsorted((ratios[1:] + ratios[:-1]) / 2, wanted)]
-
     # --- as scans take them
 
     def room(self, rows: int) -> Room:
@@ -133,7 +131,7 @@ class SegmentLaw:
         """Scales, (p, s, 16) upper halves or of one segment (16 p, 1), and shifts (16 p,) of panels (p, h, 16)."""
         panels = len(stored)
         scales, shifts = self.room(PANEL * panels) if room is None else (room[0][:panels], room[1][: PANEL * panels])
-        kernels.expand_segment_factors(stored, self.energies, self.ratios, self.line, scales, shifts)
+        kernels.expand_segment_factors(stored, self.energies, self.numbers, scales, shifts)
         return (scales.reshape(-1, 1) if len(self.energies) == 1 else scales), shifts
 
     def taken(self, rows: Halves) -> tuple[Floats, Floats]:

@@ -7,8 +7,8 @@ two float32; and those of segments.
 
     halves     of 16 bits, a stream of fields, the first lowest: level t in 8 bits, and 12 bits of each segment's scale
     scale      the float32 whose sign is 0, whose next 12 bits are those and whose others are 0; its upper half
-    shift      line[0] - line[1] * (energy * ratios_t),  energy the sum over segments, in their order, of
-               energies_s * (scale_s * scale_s)
+    shift      base - factor * (energy * ratio),  energy the sum over segments, in their order, of
+               energies_s * (scale_s * scale_s),  ratio = (1 + step |t|) + (|t| / KNEE)^16 or of t < 0 one over that
 
 Law:       each operation is rounded to float32, in this order: the same bits on every machine.
 Why here:  a block of words becomes floats before the scan that reads them, so no scan knows of words.
@@ -23,14 +23,14 @@ from polarindex.kernels.lanes import (
     LANES,
     bits_as_floats,
     choose,
-    floats_at,
+    halves_at,
     low_as_floats,
     put_at,
+    put_halves_at,
     splat,
-    upper_halves_at,
     words_at,
 )
-from polarindex.kernels.limits import LEVEL_BITS
+from polarindex.kernels.limits import KNEE, LEVEL_BITS
 from polarindex.kernels.simd import start
 
 _SCALE = np.uint32(0x7FFFFFFF >> LEVEL_BITS - 1 << LEVEL_BITS - 1)  # of a word that is moved by one bit
@@ -57,25 +57,37 @@ def expand_factors(words, law, out):
         put_factors(stored, i, numbers, where, i, words.size + i)
 
 
+@inlined
+def put_segment_factors(halves, first, energies, law, scales, at, shifts, place):
+    """Write the scales of 16 rows, whose halves begin at halves[first], from scales[at] on, and the shifts from
+    shifts[place] on; addresses."""
+    energy, one, nothing = splat(np.float32(0)), splat(np.float32(1)), splat(np.float32(0))
+    for s in range(energies.size):
+        half, low = divmod(8 + 12 * s, 16)
+        field = halves_at(halves, first + LANES * half)
+        if low > 4:
+            field = field | halves_at(halves, first + LANES * (half + 1)) << splat(np.uint32(16))
+        field = field >> splat(np.uint32(low)) & splat(np.uint32(0xFFF))
+        put_halves_at(scales, at + LANES * s, field << splat(np.uint32(3)))
+        scale = bits_as_floats(field << splat(np.uint32(19)))
+        energy = energy + splat(energies[s]) * (scale * scale)
+    level = low_as_floats(halves_at(halves, first), 8)
+    size = choose(level >= nothing, level, nothing - level)
+    far = size * splat(np.float32(1 / KNEE))
+    for _ in range(4):
+        far = far * far
+    above = one + splat(law[0]) * size + far
+    ratio = choose(level >= nothing, above, one / above)
+    put_at(shifts, place, splat(law[1]) - splat(law[2]) * (energy * ratio))
+
+
 @kernel
-def expand_segment_factors(halves, energies, ratios, line, scales, shifts):
+def expand_segment_factors(halves, energies, law, scales, shifts):
     """scales (p, s, 16) uint16, upper halves, and shifts (16 p,) float32 of panels halves (p, h, 16) uint16.
 
-    energies (s,), ratios (256,), line (2,) float32
+    energies (s,) and law = (step, base, factor) float32
     """
-    stored, where, count = start(scales), start(shifts), energies.size
+    stored, numbers, written, where = start(halves), start(law), start(scales), start(shifts)
+    count, long = energies.size, LANES * halves.shape[1]
     for p in range(len(halves)):
-        for s in range(count):
-            first, low = divmod(8 + 12 * s, 16)
-            for v in range(LANES):
-                field = np.uint32(halves[p, first, v]) >> np.uint32(low)
-                if low > 4:
-                    field |= np.uint32(halves[p, first + 1, v]) << np.uint32(16 - low)
-                scales[p, s, v] = (field & np.uint32(0xFFF)) << np.uint32(3)
-        for v in range(LANES):
-            shifts[LANES * p + v] = ratios[halves[p, 0, v] & 0xFF]
-        energy = splat(np.float32(0))
-        for s in range(count):
-            scale = upper_halves_at(stored, LANES * (count * p + s))
-            energy = energy + splat(energies[s]) * (scale * scale)
-        put_at(where, LANES * p, splat(line[0]) - splat(line[1]) * (energy * floats_at(where, LANES * p)))
+        put_segment_factors(stored, long * p, energies, numbers, written, LANES * count * p, where, LANES * p)

@@ -371,6 +371,31 @@ def words_at(typing, address, offset):
 
 
 @intrinsic
+def halves_at(typing, address, offset):
+    """The 16 uint16 from address[offset] on, as uint32."""
+
+    def code(context, builder, sig, args):
+        halves = ir.VectorType(ir.IntType(16), LANES)
+        at = builder.bitcast(builder.gep(args[0], [args[1]]), halves.as_pointer())
+        return builder.zext(builder.load(at, align=2), WORDS.vector)
+
+    return WORDS(address, types.intp), code
+
+
+@intrinsic
+def put_halves_at(typing, address, offset, words):
+    """address[offset ..] = the lower halves of words, uint16."""
+
+    def code(context, builder, sig, args):
+        halves = ir.VectorType(ir.IntType(16), LANES)
+        at = builder.bitcast(builder.gep(args[0], [args[1]]), halves.as_pointer())
+        builder.store(builder.trunc(args[2], halves), at, align=2)
+        return context.get_dummy_value()
+
+    return types.none(address, types.intp, words), code
+
+
+@intrinsic
 def upper_halves_at(typing, address, offset):
     """The float32 whose upper halves are the 16 uint16 from address[offset] on, the lower being 0."""
 

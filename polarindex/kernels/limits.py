@@ -22,3 +22,6 @@ RING, LEVELS = 8, 256
 
 # Of a word that holds a row's scale and its shift: the lowest bits, of the level that tells the shift (factors.py).
 LEVEL_BITS = 14
+
+# Levels of a shift beside the scales of several segments: from so many on steps are wide (factors.py).
+KNEE = 84

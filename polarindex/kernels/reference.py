@@ -834,7 +834,18 @@ def expand_factors(words: Array, law: Array) -> Array:
     return out
 
 
-def expand_segment_factors(halves: Array, energies: Array, ratios: Array, line: Array) -> tuple[Array, Array]:
+def segment_ratios(step: np.float32, t: Array) -> Array:
+    """(n,) float32 of levels t (n,)."""
+    size = np.abs(t.astype(np.float32))
+    far = size * np.float32(1 / 84)
+    for _ in range(4):
+        far = far * far
+    above = np.float32(1) + step * size + far
+    ratios: Array = np.where(t >= 0, above, np.float32(1) / above)
+    return ratios
+
+
+def expand_segment_factors(halves: Array, energies: Array, law: Array) -> tuple[Array, Array]:
     """Scales (p, s, 16) uint16 and shifts (16 p,) float32 of panels (p, h, 16) uint16."""
     rows = np.ascontiguousarray(halves.transpose(0, 2, 1))
     bits = np.unpackbits(rows.view(np.uint8), axis=2, bitorder="little")
@@ -846,7 +857,8 @@ def expand_segment_factors(halves: Array, energies: Array, ratios: Array, line: 
     for s, own in enumerate(energies):
         scale = (scales[:, :, s].astype(np.uint32) << np.uint32(16)).view(np.float32)
         energy = energy + own * (scale * scale)
-    shifts = line[0] - line[1] * (energy * ratios[rows[:, :, 0] & 0xFF])
+    step, base, factor = law
+    shifts = base - factor * (energy * segment_ratios(step, (rows[:, :, 0] & 0xFF).astype(np.int8)))
     return scales.transpose(0, 2, 1), shifts.reshape(-1)
 
 

@@ -37,24 +37,21 @@ def test_a_word_is_a_scale_of_eleven_bits_and_a_signed_level():
 def test_halves_of_segments_are_expanded_by_the_formula(count, panels, seed):
     rng = np.random.default_rng(seed)
     halves = rng.integers(0, 2**16, (panels, -(-(8 + 12 * count) // 16), 16), dtype=np.uint16)
-    energies, ratios = rng.random(count, np.float32) + 1, rng.random(256, np.float32)
-    line = rng.standard_normal(2).astype(np.float32)
+    energies, law = rng.random(count, np.float32) + 1, rng.random(3, np.float32)
     scales, shifts = np.empty((panels, count, 16), np.uint16), np.empty(16 * panels, np.float32)
-    kernels.expand_segment_factors(halves, energies, ratios, line, scales, shifts)
+    kernels.expand_segment_factors(halves, energies, law, scales, shifts)
     with np.errstate(all="ignore"):
-        wanted = reference.expand_segment_factors(halves, energies, ratios, line)
+        wanted = reference.expand_segment_factors(halves, energies, law)
     np.testing.assert_array_equal(scales, wanted[0])
     np.testing.assert_array_equal(shifts, wanted[1])
 
 
 def test_a_row_of_halves_is_a_level_and_fields_of_twelve_bits():
     halves = np.zeros((1, 3, 16), np.uint16)
-    row = 200 | 0x7F0 << 8 | 0x800 << 20 | 0xABC << 32  # the level, scales of 1 and 2 and another
+    row = 0xF8 | 0x7F0 << 8 | 0x800 << 20 | 0xABC << 32  # -8, scales of 1 and 2 and another
     halves[0, :, 5] = [row >> 16 * i & 0xFFFF for i in range(3)]
     scales, shifts = np.empty((1, 3, 16), np.uint16), np.empty(16, np.float32)
-    ratios = np.where(np.arange(256) == 200, 7, 1).astype(np.float32)
-    kernels.expand_segment_factors(
-        halves, np.array([1, 10, 0], np.float32), ratios, np.array([5, 2], np.float32), scales, shifts
-    )
+    energies, law = np.array([1, 10, 0], np.float32), np.array([0.125, 5, 2], np.float32)
+    kernels.expand_segment_factors(halves, energies, law, scales, shifts)
     assert scales[0, :, 5].tolist() == [0x3F80, 0x4000, 0xABC << 3]
-    assert shifts[5] == 5 - 2 * ((1 + 10 * 4) * 7) and shifts[0] == 5
+    assert shifts[5] == 5 - 2 * ((1 + 10 * 4) / 2) and shifts[0] == 5
