@@ -9,9 +9,9 @@ Error:     a coded segment of m axes with energy E adds m w (E / m) D(b) / (1 - 
            reconstruction would weigh all axes alike; but errors matter as far as the difference of a query and a row
            that may be its neighbour lies along them, and differences of neighbours have a flatter spectrum than rows,
            though not a flat one. What is left out is not independent of that difference, as coding errors are. Of
-           exponents of 1/4 to .7 and 1 to 3 times what is left out, on Fashion-MNIST, SIFT, MiniLM and GloVe in 33
-           sizes, codes and kinds of index, these found most, or less by .002 at most; exponents of 1/4 and what is
-           left out once lost up to .05.
+           exponents of 1/4 to .7 and 1 to 3 times what is left out, on Fashion-MNIST, SIFT, MiniLM and GloVe in 40
+           sizes, codes and kinds of index, these found most, or less by .003 at most, and on SIFT at 3 bits by .007;
+           an exponent of 1/4 and what is left out once lost up to .05.
 Trellis:   rings of 1 to 4 bits beside scalar codes of 5 to 8.
 Source:    reverse water-filling: Cover & Thomas, section 10.3.3; widths by segment: SAQ, arXiv:2509.12086."""
 
@@ -60,7 +60,7 @@ class Allocation(NamedTuple):
     def shares(self, energies: Doubles) -> list[float]:
         """Of axes of these energies, which sum to 1, what each segment has, and last what is in none."""
         ends = np.cumsum([0, *(segment.dims for segment in self.segments)])
-        coded = [float(energies[a:b].sum()) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        coded = [min(1.0, float(energies[a:b].sum())) for a, b in zip(ends[:-1], ends[1:], strict=True)]
         return [*coded, max(0.0, 1 - sum(coded))]
 
 

@@ -171,6 +171,13 @@ def test_the_allocation_is_the_best_of_all(bits, power, seed, code, short):
     np.testing.assert_allclose(allocation.allocate(energies, bits, code=code, short=short).error, least, rtol=1e-9)
 
 
+def test_shares_are_no_more_than_all_whatever_sums_of_floats_say():
+    energies = np.full(100, 0.01)
+    energies[0] += 2.0**-52  # a sum of 1 + 2^-52
+    shares = allocation.Allocation((allocation.Segment(100, 4),), 0.1).shares(energies / (1 - 2.0**-52))
+    assert shares == [1.0, 0.0]
+
+
 @pytest.mark.parametrize("bits", [0.5, 1.25, 2.5, 3.7])
 def test_fractional_bits_are_kept_to(rows, bits):
     index = filled(rows, bits=bits)
