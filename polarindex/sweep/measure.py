@@ -190,7 +190,9 @@ class Bench:
         dim, metric, seed = self.dataset.dim, self.dataset.metric, self.plan.seed
         if build.subquantizers:
             return FaissPQ(dim, metric, build.subquantizers, build.method.endswith("rotated"), seed, self.threads)
-        kind = {"codes": SPECTRAL} if build.method == SPECTRAL else {"quantizer": build.method}
+        kind = {"quantizer": build.method}
+        if build.method in SPECTRAL:
+            kind = {"codes": "spectral", "quantizer": SPECTRAL[build.method]}
         code: dict[str, Any] = {"bits": int(build.bits), **kind, "seed": seed, "store": build.store}
         if build.index == "ivf":
             return IVFIndex(dim, metric, nlist=build.nlist, **code)
@@ -235,7 +237,7 @@ class Bench:
         if isinstance(index, FaissPQ):
             decoded = index.reconstruct(self.sample.ids) - self.sample.mean
             return Distortion(vnmse(rows, decoded), None, inner_product_error(queries, rows, queries @ decoded.T))
-        if index.codes == SPECTRAL and isinstance(index, IVFIndex):
+        if index.codes == "spectral" and isinstance(index, IVFIndex):
             x, centroids = rows + self.sample.mean, index.centroids
             rows = x - centroids[homes(x, centroids, None).first]
         codes = index.quantizer.encode(rows)

@@ -36,6 +36,7 @@ STYLES = {
     "trellis": Style(_BROWN, "h"),
     "trellis-12": Style(_BROWN, "H", ":", True),
     "spectral": Style(_BLUE, "P", "--"),
+    "spectral-trellis": Style(_BROWN, "P", "--"),
     "faiss-pq": Style(GREY, "x", "--"),
     "faiss-pq-rotated": Style(DARK, "+", "-."),
 }

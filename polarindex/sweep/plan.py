@@ -23,8 +23,9 @@ from polarindex.sweep.dataset import SAMPLES
 
 BITS = (1, 2, 3, 4, 8)
 INDEXES = ("flat", "ivf")
-SPECTRAL = "spectral"  # an index's codes="spectral", beside the quantizers: they are learned
-METHODS: dict[str, tuple[int, ...]] = {**CELLS, SPECTRAL: CELLS["eden"]}
+# Beside the quantizers: those in the segments of an index with codes="spectral", which are learned.
+SPECTRAL = {"spectral": "eden", "spectral-trellis": "trellis"}
+METHODS: dict[str, tuple[int, ...]] = {**CELLS, **{name: CELLS[code] for name, code in SPECTRAL.items()}}
 QUICK = tuple(name for name in METHODS if name != "trellis-12")  # which codes some 3,000 rows a second
 PEERS = ("faiss-pq", "faiss-pq-rotated")
 _SUB_BITS = 4  # of a peer's sub-quantizers: 8-bit ones train for minutes
@@ -36,7 +37,7 @@ _FIRST_PROBE, _PROBE_STEPS = 1 / 256, 2  # of an IVF's lists, where a plan says 
 class Cell:
     """One row of the table to be: an index, and one way to search it.
 
-    method         a quantizer of polarindex.CELLS, SPECTRAL, or one of PEERS
+    method         a quantizer of polarindex.CELLS, one of SPECTRAL, or of PEERS
     bits           code bits a coordinate; a peer's may be a fraction
     index          "flat" or "ivf"
     store          how originals are kept, for re-ranking
@@ -102,8 +103,8 @@ class Plan:
     datasets : tuple[str, ...]
         Names or paths, as load_dataset takes them.
     quantizers : tuple[str, ...]
-        Names of polarindex.CELLS, or "spectral", for indexes with spectral codes; by default all but "trellis-12",
-        which takes minutes to code what others code in seconds.
+        Names of polarindex.CELLS, or "spectral" and "spectral-trellis", for indexes with spectral codes; by default all
+        but "trellis-12", which takes minutes to code what others code in seconds.
     bits : tuple[int, ...]
         Those that exist for a quantizer are measured.
     indexes : tuple[str, ...]
