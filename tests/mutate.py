@@ -52,9 +52,21 @@ TYPES = ("<f4", "<f8", ">f4", "|O", "<u4", "<i8", "|V8", "<M8[s]", "|S999999999"
 WORDS = (0, 2**32 - 1, 0x7F800000, 0x7FC00000, 0x7FFFFFFF, 0x80000000, 0x7F7FFFFF)  # inf, NaN, largest float32, ...
 MAGICS = (b"\x93NUMPY\x01\0", b"\x93NUMPY\x01\0", b"\x93NUMPY\x02\0", b"PK\x03\x04\0\0\0\0", b"\x80\x04cos\nsys")
 SPOILT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)  # by an earlier one
-CELLS = {
-    "flat": [("eden", 4, "int8"), ("polarquant", 4, "float16"), ("turboquant-prod", 3, "float32"), ("eden", 8, "none")],
-    "ivf": [("eden", 4, "float32"), ("polarquant", 4, "int8"), ("turboquant-prod", 3, "float16"), ("eden", 4, "none")],
+CELLS: dict[str, list[tuple[str, float, str, dict[str, Any]]]] = {
+    "flat": [
+        ("eden", 4, "int8", {}),
+        ("polarquant", 4, "float16", {}),
+        ("turboquant-prod", 3, "float32", {}),
+        ("eden", 8, "none", {}),
+        ("trellis", 2, "none", {"codes": "spectral", "factor_bits": 16}),
+    ],
+    "ivf": [
+        ("eden", 4, "float32", {}),
+        ("polarquant", 4, "int8", {}),
+        ("turboquant-prod", 3, "float16", {}),
+        ("eden", 4, "none", {}),
+        ("eden", 0.8, "none", {"codes": "spectral"}),
+    ],
 }
 
 Files = dict[str, bytes]  # by path inside the index's directory
@@ -81,12 +93,15 @@ class Broken(AssertionError):
 
 
 def rows(n: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32) + 1
+    """Most of whose energy is along few axes."""
+    spread = np.random.default_rng(seed).standard_normal((n, DIM)) / np.sqrt(np.arange(1, DIM + 1))
+    return spread.astype(np.float32) + 1
 
 
-def made(kind: str, cell: tuple[str, int, str], number: int) -> Any:
-    quantizer, bits, store = cell
+def made(kind: str, cell: tuple[str, float, str, dict[str, Any]], number: int) -> Any:
+    quantizer, bits, store, others = cell
     settings = {"quantizer": quantizer, "bits": bits, "store": store, "metric": ("l2", "cosine", "ip")[number % 3]}
+    settings |= others
     index = pi.FlatIndex(DIM, **settings) if kind == "flat" else pi.IVFIndex(DIM, nlist=5, **settings)
     if kind == "ivf" or number % 2 == 0:  # else rows are held
         index.fit(rows(200, 1))
@@ -486,7 +501,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="the number of the first round")
-    parser.add_argument("--cells", type=int, default=4, help="how many quantizers and stores")
+    parser.add_argument("--cells", type=int, default=5, help="how many quantizers and stores")
     parser.add_argument("--truncate", action="store_true", help="cut every file at every byte instead")
     parser.add_argument("--every", type=int, default=1, help="of the cuts, one in so many")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
