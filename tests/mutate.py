@@ -65,7 +65,6 @@ CELLS: dict[str, list[tuple[str, float, str, dict[str, Any]]]] = {
         ("polarquant", 4, "int8", {}),
         ("turboquant-prod", 3, "float16", {}),
         ("eden", 4, "none", {}),
-        ("eden", 0.8, "none", {"codes": "spectral"}),
     ],
 }
 
