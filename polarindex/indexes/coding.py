@@ -226,9 +226,7 @@ class Coding:
         quantizer, some = self.quantizer, None
         if self.spectral is not None:
             centred = sample.rows - mu
-            quantizer = spectral.learned(
-                centred, self.spectral, quantizer.seed, code=self.code, short=self.short
-            )
+            quantizer = spectral.learned(centred, self.spectral, quantizer.seed, code=self.code, short=self.short)
             some = centred[:: -(-len(centred) // _LAW_ROWS)]
         return self.centre_at(mu, True, quantizer, removed / energy if energy > 0 else 0.0, some)
 

@@ -92,7 +92,7 @@ class FlatIndex(Index):
         Bits of a row's scale and of its shift, as they are stored beside its code. 16 saves 4 bytes a vector and costs
         less than .001 of the recall; not for quantizers of two stages, polarquant and qjl, nor where rows have a scale
         alone (center=False, unless metric="l2"). With codes="spectral" it is 12 bits for each segment's scale and 8
-        for the shift, not for metric="ip": .001 to .003 of the recall at 24 to 40 bytes a row, .005 at 60.
+        for the shift, not for metric="ip": for rows of up to 50 bytes, which lose .001 to .003 of the recall.
 
     Notes
     -----
