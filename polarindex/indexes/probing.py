@@ -7,8 +7,8 @@ First planes: where an index has a prefix (residuals.py), a search may choose ca
            these by the keys of the whole codes; ties of either by id.
 In registers: one call of kernels.answer, answer_by_planes or answer_by_segments for a batch, whose queries are grouped
            by list.
-In steps:  codes of no register kernel (PolarQuant, trellis codes, two stages, 5-7 bits), 16-bit queries, machines
-           without a set; and of spectral codes all that is not `answer`: ranges, and queries that are prepared
+In steps:  codes of no register kernel (PolarQuant, two stages, 5-7 bits), 16-bit queries, machines without a set; of
+           spectral codes those with rings, and all that is not `answer`: ranges, and queries that are prepared
            elsewhere. They read all segments of all rows."""
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from polarindex.indexes.lines import LineCode, StageQueries, line_code, prefix_c
 from polarindex.indexes.lists import Lists
 from polarindex.indexes.originals import original_rows
 from polarindex.indexes.residuals import Centroids, ResidualCoding
+from polarindex.indexes.rings import RingCode, ring_code
 from polarindex.indexes.scan import STEP, Products, integer_queries, rows_of
 from polarindex.indexes.segments import ListSegments, table_stages
 from polarindex.indexes.threads import go_on
@@ -40,6 +41,7 @@ from polarindex.quantizers.base import Stage
 from polarindex.quantizers.spectral import Spectral
 from polarindex.rotations import HadamardRotation
 
+_TILE = 8  # queries that share a tile of registers
 _EVERYONE = np.empty(0, np.uint8)
 _NO_LAW = np.zeros(3, np.float32)
 
@@ -116,9 +118,11 @@ class ListScan:
             reading = None
             if rotation and quantizer:
                 coarse = line_code(quantizer, isa)
-                code = coarse if isinstance(own, Spectral) and table_stages(own) else line_code(own, isa)
+                code: LineCode | RingCode | None = line_code(own, isa) or ring_code(own, isa)
+                if isinstance(own, Spectral):
+                    code = coarse if table_stages(own) else None
                 levels = self._coding.prefix
-                prefix = prefix_code(code, levels) if code and levels is not None else None
+                prefix = prefix_code(code, levels) if isinstance(code, LineCode) and levels is not None else None
                 reading = _Reading(code, coarse, rotation, quantizer, prefix) if code and coarse else None
             self._readings[isa] = reading
         return self._readings[isa]
@@ -238,7 +242,7 @@ class ListScan:
             held += [*none, len(segments.plan), segments.plan, segments.tables, segments.longest]
             held += [self._coding.scale_word, len(segments.plan)]  # all are the head
         about = [part.__array_interface__["data"][0] if isinstance(part, np.ndarray) else int(part) for part in held]
-        isa, first = kernels.Isa(code.isa, 8, code.bits), kernels.Isa(code.isa, 8, (prefix or code).bits)
+        isa, first = code.tag(_TILE), (prefix or code).tag(_TILE)
         addresses = np.array(about, np.int64)
         pruned = np.array([*about[:-1], 1], np.int64) if segments else None
         kept = [*made, *held, segments]
@@ -371,7 +375,7 @@ class _Reading(NamedTuple):
     """How registers see an index: its codes and its centroids', the rotation that these share, and its prefix. Of
     spectral codes `code` is the centroids', and the segments are told beside it."""
 
-    code: LineCode
+    code: LineCode | RingCode
     coarse_code: LineCode
     rotation: HadamardRotation
     quantizer: EDEN
@@ -429,7 +433,7 @@ def _once_each(keys: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
 
 
 def _side(
-    lists: Lists, code: LineCode, store: tuple[Any, ...], head: int = 0, law: FactorLaw | None = None
+    lists: Lists, code: LineCode | RingCode, store: tuple[Any, ...], head: int = 0, law: FactorLaw | None = None
 ) -> list[Any]:
     """What kernels.answer is told of lists that are stored so."""
     blocks, page_bits, width, id_word = store
