@@ -2,8 +2,9 @@
 
 Law:       levels are those of weave.unwoven_page, or of reference.unpack_ring and the book's levels, on every set.
 How:       the tag says what a code is. Numba leaves out what is asked of None, so that a scan of planes, whose book is
-           None, has nothing of rings in it. Rings of a query alone go from register to register where 256 levels are in registers; other sets, which
-           look two levels up at a time in memory, decode a page before queries meet it."""
+           None, has nothing of rings in it. Rings of a query alone go from register to register where 256 levels are
+           in registers; other sets, which look two levels up at a time in memory, decode a page before queries meet
+           it."""
 
 from __future__ import annotations
 
