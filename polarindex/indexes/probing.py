@@ -7,9 +7,9 @@ First planes: where an index has a prefix (residuals.py), a search may choose ca
            these by the keys of the whole codes; ties of either by id.
 In registers: one call of kernels.answer, answer_by_planes or answer_by_segments for a batch, whose queries are grouped
            by list.
-In steps:  codes of no register kernel (PolarQuant, two stages, 5-7 bits), 16-bit queries, machines without a set; of
-           spectral codes those with rings, and all that is not `answer`: ranges, and queries that are prepared
-           elsewhere. They read all segments of all rows."""
+In steps:  codes of no register kernel (PolarQuant, two stages, 5-7 bits), 16-bit queries, machines without a set; and
+           of spectral codes all that is not `answer`: ranges, and queries that are prepared elsewhere. They read all
+           segments of all rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from polarindex.indexes.originals import original_rows
 from polarindex.indexes.residuals import Centroids, ResidualCoding
 from polarindex.indexes.rings import RingCode, ring_code
 from polarindex.indexes.scan import STEP, Products, integer_queries, rows_of
-from polarindex.indexes.segments import ListSegments, table_stages
+from polarindex.indexes.segments import ListSegments
 from polarindex.indexes.threads import go_on
 from polarindex.kernels.limits import EMPTY_ID, INNER_PRODUCT, L2
 from polarindex.quantizers import EDEN
@@ -111,16 +111,14 @@ class ListScan:
 
     def _reading(self) -> _Reading | None:
         """How registers see the codes; their stage must be a Hadamard rotation, which the centroids share, or they be
-        spectral without rings, beside which these have their own."""
+        spectral, beside which these have their own."""
         isa = kernels.selected()
         if isa not in self._readings:
             rotation, quantizer, own = self.coarse.rotation, self.coarse.quantizer, self._coding.quantizer
             reading = None
             if rotation and quantizer:
                 coarse = line_code(quantizer, isa)
-                code: LineCode | RingCode | None = line_code(own, isa) or ring_code(own, isa)
-                if isinstance(own, Spectral):
-                    code = coarse if table_stages(own) else None
+                code = coarse if isinstance(own, Spectral) else line_code(own, isa) or ring_code(own, isa)
                 levels = self._coding.prefix
                 prefix = prefix_code(code, levels) if isinstance(code, LineCode) and levels is not None else None
                 reading = _Reading(code, coarse, rotation, quantizer, prefix) if code and coarse else None
@@ -235,9 +233,9 @@ class ListScan:
             copies_store = self._copies.rows.store
             held += _side(self._copies.rows, code, self._copies.told(copies_store, store), law=law)
         segments = None
-        spectral, stages = self._coding.quantizer, table_stages(self._coding.quantizer)
-        if isinstance(spectral, Spectral) and stages:
-            segments = ListSegments(spectral, stages)
+        spectral = self._coding.quantizer
+        if isinstance(spectral, Spectral):
+            segments = ListSegments(spectral)
             none = [0] * len(mine) if self._copies is None else []
             held += [*none, len(segments.plan), segments.plan, segments.tables, segments.longest]
             held += [self._coding.scale_word, len(segments.plan)]  # all are the head
