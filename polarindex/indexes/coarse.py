@@ -23,6 +23,7 @@ from polarindex.indexes.grouping import Groups, askers, grouped, one_group, with
 from polarindex.indexes.lines import StageQueries, lined_stage
 from polarindex.indexes.lists import Lists
 from polarindex.indexes.residuals import Centroids, ResidualCoding
+from polarindex.indexes.rings import ring_stage
 from polarindex.indexes.scan import Products, integer_queries
 from polarindex.quantizers import EDEN, Quantizer
 from polarindex.quantizers.spectral import Spectral
@@ -145,7 +146,7 @@ def _rotation(quantizer: Quantizer) -> HadamardRotation | None:
     """Of the centroids' codes, where they are coded."""
     if isinstance(quantizer, Spectral):
         return HadamardRotation(quantizer.dim, quantizer.seed)
-    stage = lined_stage(quantizer)
+    stage = lined_stage(quantizer) or ring_stage(quantizer)
     return stage.map if stage and isinstance(stage.map, HadamardRotation) else None
 
 

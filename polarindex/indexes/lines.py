@@ -55,6 +55,10 @@ class LineCode(NamedTuple):
     words: int
     table: NDArray[np.int8]
 
+    def tag(self, rows: int) -> kernels.Isa:
+        """The kernels' tag for so many queries side by side."""
+        return kernels.Isa(self.isa, rows, self.bits)
+
     @property
     def dims(self) -> int:
         """Coordinates with the padding of the last word."""
@@ -184,7 +188,7 @@ class _FullScan:
         rows = 1 if len(queries.levels) < TILE_FROM else _GROUP if len(queries.levels) <= _GROUP else _TILE
         self.nq = len(queries.levels)
         self._code = code
-        self._isa = kernels.Isa(code.isa, rows, code.bits)
+        self._isa = code.tag(rows)
         self._queries = tiled(queries, code.dims, rows)
         self.held = len(self._queries[1])
 
@@ -213,7 +217,7 @@ class _StagedScan:
         self.held = tiles * rows
         self._code = code
         self._planes = len(first.weights)
-        self._isa, self._alone = kernels.Isa(code.isa, rows, code.bits), kernels.Isa(code.isa, 1, code.bits)
+        self._isa, self._alone = code.tag(rows), code.tag(1)
         tables = aligned_zeros((tiles, self._planes * code.words, rows, 2, 64), np.uint8)
         steps, lifts = np.empty(self.held, np.float32), np.empty(self.held, np.float32)
         starts = np.empty(self.held, np.int32)

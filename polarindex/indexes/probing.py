@@ -7,9 +7,9 @@ First planes: where an index has a prefix (residuals.py), a search may choose ca
            these by the keys of the whole codes; ties of either by id.
 In registers: one call of kernels.answer, answer_by_planes or answer_by_segments for a batch, whose queries are grouped
            by list.
-In steps:  codes of no register kernel (PolarQuant, trellis codes, two stages, 5-7 bits), 16-bit queries, machines
-           without a set; and of spectral codes all that is not `answer`: ranges, and queries that are prepared
-           elsewhere. They read all segments of all rows."""
+In steps:  codes of no register kernel (PolarQuant, two stages, 5-7 bits), 16-bit queries, machines without a set; and
+           of spectral codes all that is not `answer`: ranges, and queries that are prepared elsewhere. They read all
+           segments of all rows."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ from polarindex.indexes.lines import LineCode, StageQueries, line_code, prefix_c
 from polarindex.indexes.lists import Lists
 from polarindex.indexes.originals import original_rows
 from polarindex.indexes.residuals import Centroids, ResidualCoding
+from polarindex.indexes.rings import RingCode, ring_code
 from polarindex.indexes.scan import STEP, Products, integer_queries, rows_of
-from polarindex.indexes.segments import ListSegments, table_stages
+from polarindex.indexes.segments import ListSegments
 from polarindex.indexes.threads import go_on
 from polarindex.kernels.limits import EMPTY_ID, INNER_PRODUCT, L2
 from polarindex.quantizers import EDEN
@@ -40,6 +41,7 @@ from polarindex.quantizers.base import Stage
 from polarindex.quantizers.spectral import Spectral
 from polarindex.rotations import HadamardRotation
 
+_TILE = 8  # queries that share a tile of registers
 _EVERYONE = np.empty(0, np.uint8)
 _NO_LAW = np.zeros(3, np.float32)
 
@@ -109,16 +111,16 @@ class ListScan:
 
     def _reading(self) -> _Reading | None:
         """How registers see the codes; their stage must be a Hadamard rotation, which the centroids share, or they be
-        spectral without rings, beside which these have their own."""
+        spectral, beside which these have their own."""
         isa = kernels.selected()
         if isa not in self._readings:
             rotation, quantizer, own = self.coarse.rotation, self.coarse.quantizer, self._coding.quantizer
             reading = None
             if rotation and quantizer:
                 coarse = line_code(quantizer, isa)
-                code = coarse if isinstance(own, Spectral) and table_stages(own) else line_code(own, isa)
+                code = coarse if isinstance(own, Spectral) else line_code(own, isa) or ring_code(own, isa)
                 levels = self._coding.prefix
-                prefix = prefix_code(code, levels) if code and levels is not None else None
+                prefix = prefix_code(code, levels) if isinstance(code, LineCode) and levels is not None else None
                 reading = _Reading(code, coarse, rotation, quantizer, prefix) if code and coarse else None
             self._readings[isa] = reading
         return self._readings[isa]
@@ -231,14 +233,14 @@ class ListScan:
             copies_store = self._copies.rows.store
             held += _side(self._copies.rows, code, self._copies.told(copies_store, store), law=law)
         segments = None
-        spectral, stages = self._coding.quantizer, table_stages(self._coding.quantizer)
-        if isinstance(spectral, Spectral) and stages:
-            segments = ListSegments(spectral, stages)
+        spectral = self._coding.quantizer
+        if isinstance(spectral, Spectral):
+            segments = ListSegments(spectral)
             none = [0] * len(mine) if self._copies is None else []
             held += [*none, len(segments.plan), segments.plan, segments.tables, segments.longest]
             held += [self._coding.scale_word, len(segments.plan)]  # all are the head
         about = [part.__array_interface__["data"][0] if isinstance(part, np.ndarray) else int(part) for part in held]
-        isa, first = kernels.Isa(code.isa, 8, code.bits), kernels.Isa(code.isa, 8, (prefix or code).bits)
+        isa, first = code.tag(_TILE), (prefix or code).tag(_TILE)
         addresses = np.array(about, np.int64)
         pruned = np.array([*about[:-1], 1], np.int64) if segments else None
         kept = [*made, *held, segments]
@@ -371,7 +373,7 @@ class _Reading(NamedTuple):
     """How registers see an index: its codes and its centroids', the rotation that these share, and its prefix. Of
     spectral codes `code` is the centroids', and the segments are told beside it."""
 
-    code: LineCode
+    code: LineCode | RingCode
     coarse_code: LineCode
     rotation: HadamardRotation
     quantizer: EDEN
@@ -429,7 +431,7 @@ def _once_each(keys: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
 
 
 def _side(
-    lists: Lists, code: LineCode, store: tuple[Any, ...], head: int = 0, law: FactorLaw | None = None
+    lists: Lists, code: LineCode | RingCode, store: tuple[Any, ...], head: int = 0, law: FactorLaw | None = None
 ) -> list[Any]:
     """What kernels.answer is told of lists that are stored so."""
     blocks, page_bits, width, id_word = store

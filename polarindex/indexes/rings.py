@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polarindex import kernels
+from polarindex.codebooks import folded
 from polarindex.codes import float_scales
 from polarindex.indexes.lines import NO_SHIFTS, TILE_FROM, StageQueries, rows_of_a_call, tiled
+from polarindex.kernels.limits import BOOK_BITS, BOOK_MIX, BOOK_PAIRS, LEVELS
 from polarindex.quantizers import Quantizer
 from polarindex.quantizers.trellis import TrellisStage
 
@@ -23,24 +25,51 @@ class RingCode(NamedTuple):
     """How the register kernel sees a trellis code.
 
     isa : the instruction set
-    bits : of a coordinate
+    window : bits by which a level is picked
+    words : of a row
     dims : coordinates that are decoded
-    book : (256,) int8, levels by the windows' bytes, and (64,) uint8 that fold windows to such, or None
+    table : int8, the book of kernels/ring.py
     """
 
     isa: str
-    bits: int
+    window: int
+    words: int
     dims: int
-    book: tuple[NDArray[np.int8], NDArray[np.uint8] | None]
+    table: NDArray[np.int8]
+
+    def tag(self, rows: int) -> kernels.Isa:
+        """The kernels' tag for so many queries side by side."""
+        return kernels.Isa(self.isa, rows, 1, self.window)
+
+
+def ring_stage(quantizer: Quantizer) -> TrellisStage | None:
+    """The stage whose codes are rings and all there is of a row, or None where rows have others."""
+    stage = quantizer.stages[0]
+    return stage if len(quantizer.stages) == 1 and isinstance(stage, TrellisStage) else None
 
 
 def ring_code(quantizer: Quantizer, isa: str) -> RingCode | None:
     """How an instruction set scans the quantizer's codes, or None where that cannot be."""
-    stage = quantizer.stages[0]
-    if isa == kernels.GENERIC or len(quantizer.stages) > 1 or not isinstance(stage, TrellisStage):
+    stage = ring_stage(quantizer)
+    if isa == kernels.GENERIC or stage is None:
         return None
-    mix = np.array(stage.layout.mix, np.uint8) if stage.layout.mix else None
-    return RingCode(isa, stage.layout.bits, stage.layout.padded, (stage.table, mix))
+    layout = stage.layout
+    book = ring_book(isa, layout.bits, stage.table, layout.mix)
+    return RingCode(isa, layout.window, layout.words, layout.padded, book)
+
+
+def ring_book(isa: str, bits: int, levels: NDArray[np.int8], mix: tuple[int, ...]) -> NDArray[np.int8]:
+    """What an instruction set looks levels (256,) up by, see kernels/ring.py; mix : as of RingLayout."""
+    book, tag = np.zeros(BOOK_PAIRS, np.int8), kernels.Isa(isa, 1, 1)
+    book[:LEVELS], book[BOOK_BITS] = levels, bits
+    book[BOOK_MIX : BOOK_MIX + len(mix)] = np.array(mix, np.uint8).view(np.int8)
+    if tag.tables:
+        return book
+    by_window = levels[folded(mix)] if mix else levels
+    biased = (by_window.astype(np.int64) + tag.bias) & 255
+    both = np.arange(len(biased) << bits)
+    pairs = biased[both & (len(biased) - 1)] | biased[both >> bits] << 8
+    return np.concatenate([book, pairs.astype(np.uint16).view(np.int8)])
 
 
 class RingScan:
@@ -50,7 +79,7 @@ class RingScan:
         self.nq = len(queries.levels)
         rows = 1 if self.nq < TILE_FROM else _TILE
         self._code = code
-        self._isa = kernels.Isa(code.isa, rows, 8)
+        self._isa = code.tag(rows)
         self._queries = tiled(queries, code.dims, rows)
         self.held = len(self._queries[1])
 
@@ -62,5 +91,5 @@ class RingScan:
         code = self._code
         factors = float_scales(arrays["scales"]).reshape(-1), arrays.get("shifts", NO_SHIFTS)
         kernels.scan_ring(
-            self._isa, arrays["codes0"], count, code.bits, code.book, self._queries, factors, names, allowed, best
+            self._isa, arrays["codes0"], count, code.table, self._queries, factors, names, allowed, best
         )

@@ -89,15 +89,24 @@ def segment_code(quantizer: Quantizer, isa: str) -> SegmentCode | None:
     """How an instruction set scans the quantizer's codes, or None where that cannot be."""
     if isa == kernels.GENERIC or not quantizer.segmented:
         return None
-    stages = [stage for stage in quantizer.stages if isinstance(stage, TableStage | TrellisStage)]
+    stages = _stages(quantizer)
     parts = _parts(stages, [first for part in segment_words(quantizer) for first in part])
+    lines = int(parts[-1, 3] + parts[-1, 4])
+    sizes = np.array([stage.map.dims for stage in stages], np.int64)
+    return SegmentCode(isa, quantizer.head, parts, sizes, _tables(stages), _longest(stages), lines)
+
+
+def _stages(quantizer: Quantizer) -> list[TableStage | TrellisStage]:
+    return [stage for stage in quantizer.stages if isinstance(stage, TableStage | TrellisStage)]
+
+
+def _tables(stages: Sequence[TableStage | TrellisStage]) -> NDArray[np.int8]:
+    """(s, 256), of each segment what its levels are looked up by."""
     tables = np.zeros((len(stages), LEVELS), np.int8)
     for table, stage in zip(tables, stages, strict=True):
         own = stage.table if isinstance(stage, TrellisStage) else level_table(stage).reshape(-1)
         table[: len(own)] = own
-    lines = int(parts[-1, 3] + parts[-1, 4])
-    sizes = np.array([stage.map.dims for stage in stages], np.int64)
-    return SegmentCode(isa, quantizer.head, parts, sizes, tables, _longest(stages), lines)
+    return tables
 
 
 def _parts(stages: Sequence[TableStage | TrellisStage], firsts: Sequence[int]) -> NDArray[np.int64]:
@@ -116,19 +125,18 @@ def _parts(stages: Sequence[TableStage | TrellisStage], firsts: Sequence[int]) -
 
 
 class ListSegments:
-    """What kernels.answer_by_segments is told of a quantizer and its stages, whose arrays the addresses are of.
+    """What kernels.answer_by_segments is told of a quantizer, whose arrays the addresses are of.
 
     plan : (s, 7) int64: bits, first word, words of a plane, first line of levels, lines, address and size of the basis
-    tables : (s, 8, 16) int8, as of kernels.dot_segment
-    longest : (s,) float32, at least |levels| of any row
+    tables, longest : as of SegmentCode
     """
 
-    def __init__(self, quantizer: Spectral, stages: Sequence[TableStage]) -> None:
-        self._quantizer = quantizer
+    def __init__(self, quantizer: Spectral) -> None:
+        self._quantizer, stages = quantizer, _stages(quantizer)
         firsts = itertools.accumulate((stage.layout.words for stage in stages[:-1]), initial=0)
         bases = [(own.groups.__array_interface__["data"][0], len(own.groups)) for own in quantizer.maps]
         self.plan = np.concatenate([_parts(stages, list(firsts)), np.array(bases, np.int64)], axis=1)
-        self.tables = np.stack([level_table(stage) for stage in stages])
+        self.tables = _tables(stages)
         self.longest = _longest(stages)
 
 

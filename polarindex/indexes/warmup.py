@@ -40,6 +40,7 @@ AnyIndex = FlatIndex | IVFIndex
 _DIM = 48  # not a power of two, and with a last word that is not full
 _ROWS = 40
 _PATHS = ("eden", "polarquant")  # scanned in registers, and by decoding
+_RINGS = ("trellis", "trellis-12")  # with kernels of their own, each one text for all bits
 _TILES = (1, 2, 4, 9)  # numbers of queries: every way to fill a tile of registers
 _KINDS: dict[str, Callable[..., AnyIndex]] = {"flat": FlatIndex, "ivf": partial(IVFIndex, nlist=3)}
 
@@ -96,12 +97,19 @@ def _steps(x: Floats, chosen: Sequence[int] | None = None) -> list[tuple[str, Ca
         *({"store": store} for store in STORES[1:]),
     ]
     settings = [{"kind": kind, "quantizer": name, **case} for kind in _KINDS for case in cases for name in _PATHS]
-    settings += [{"kind": "flat", "quantizer": name} for name in ("trellis", "trellis-12")]  # kernels of their own
+    settings += [{"kind": "flat", "quantizer": name} for name in _RINGS]
+    ring_bits = [bits for bits in CELLS[_RINGS[0]] if chosen is None or bits in chosen][:1]
     stored: list[dict[str, Any]] = [  # a search of lists is compiled for what originals are of
         {"kind": "ivf", "bits": bits, "store": store}
         for bits in READ_BITS
         for store in STORES[1:]
         if chosen is None or bits in chosen
+    ]
+    stored += [
+        {"kind": "ivf", "bits": bits, "store": store, "quantizer": name}
+        for name in _RINGS
+        for bits in ring_bits
+        for store in STORES[1:]
     ]
     stored.append({"kind": "ivf", "store": "float32", "spill": 0.5})
     stored.append({"kind": "ivf", "bits": 4, "scan_bits": 1})  # each of the other five would take half a minute
@@ -113,6 +121,7 @@ def _steps(x: Floats, chosen: Sequence[int] | None = None) -> list[tuple[str, Ca
         *((", ".join(map(str, one.values())), partial(_use, x, **one)) for one in stored),
         ("merging", _merge),
         *((f"parts of {one} bit", partial(_use_apart, x, one)) for one in READ_BITS if not chosen or one in chosen),
+        *((f"parts, {name}", partial(_use_apart, x, bits, name)) for name in _RINGS for bits in ring_bits),
         *((f"spectral {bits} bit", partial(_use_segment, x, bits)) for bits in chosen or CELLS["eden"]),
         ("spectral", partial(_use, _decaying(x), "flat", codes="spectral", bits=4)),  # in two segments
         *(
@@ -139,9 +148,9 @@ def _merge() -> None:
     merged([found, found])
 
 
-def _use_apart(x: Floats, bits: int) -> None:
+def _use_apart(x: Floats, bits: int, quantizer: str = "eden") -> None:
     """Lists whose queries are prepared by one index and answered by another."""
-    some_question(IVFIndex(_DIM, bits=bits, nlist=3).fit(x))
+    some_question(IVFIndex(_DIM, bits=bits, quantizer=quantizer, nlist=3).fit(x))
 
 
 def _encode(x: Floats, name: str, options: dict[str, Any]) -> None:

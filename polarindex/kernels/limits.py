@@ -20,6 +20,9 @@ THROUGH, BEHIND = 1 << 32, 5
 # beside widths of 1 to 8, and the levels of each are LEVELS bytes.
 RING, LEVELS = 8, 256
 
+# What scans of rings look levels up by is one run of bytes, a book (ring.py): LEVELS levels, and where what follows is.
+BOOK_MIX, BOOK_BITS, BOOK_PAIRS = 256, 320, 384
+
 # Of a word that holds a row's scale and its shift: the lowest bits, of the level that tells the shift (factors.py).
 LEVEL_BITS = 14
 

@@ -20,6 +20,7 @@ from polarindex.kernels.collect import allowed_lanes, tile_collect
 from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.factors import put_factors
 from polarindex.kernels.lanes import address_of
+from polarindex.kernels.page_levels import decoded_first, dot_levels_of, level_source, lines_of_page, page_levels
 from polarindex.kernels.simd import (
     bias_of,
     constant,
@@ -35,7 +36,7 @@ from polarindex.kernels.simd import (
     tile_dot4_of,
     tile_from,
 )
-from polarindex.kernels.weave import PANEL, dot_page, load_table, unwoven_page
+from polarindex.kernels.weave import PANEL
 
 ALONE_UP_TO = 2  # queries of a list that are faster one at a time than as a tile
 AHEAD = 2  # pages asked for ahead of the one that is scanned
@@ -110,11 +111,12 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
     store = (blocks (b,) int64 addresses, page_bits: 1 << page_bits pages a block, width: words a row, id_word)
     code = (words of a plane (of a row at 8 bits), table (16,) int8, scale_word, shift_word, code_word, law (3,)
         float32): where scales and shifts are, and where the planes begin that are scanned; one word for both is as
-        factors.py says, by the law
+        factors.py says, by the law. Of rings, all words of which are one plane, the table is a book (ring.py).
     chains as in list_pages
     jobs = (lists (m,) int32, starts (m + 1,) int64, members (pairs,) int32, offsets (pairs,) float32, sizes (nlist,)):
         the queries of lists[i], no one twice, are members[starts[i] : starts[i + 1]]; sizes are the rows in every list
-    queries = (quads (nq, at least a row's quads) int32, sums (nq,) int32, gains (nq,) float32)
+    queries = (quads (nq, at least a row's quads, of rings just these, an even number) int32, sums (nq,) int32, gains
+        (nq,) float32)
     allowed (places,) uint8, or (0,) for all
     found = (scores (nq room + 16,) float32, places (nq room + 16,) int32, held (nq,) int64, floors (nq,) float32): each
         query has room = candidate_room(keep_count), and there is a place to write nothing to
@@ -126,7 +128,7 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
     floors = found[3]
     names = blocks, page_bits, width, id_word
     rows, lanes = rows_of(isa), lanes_of(isa)
-    m = words if planes_of(isa) == 8 else 8 * words
+    m = lines_of_page(isa, words, quads.shape[1])
 
     most, total = 1, 0
     for i in range(lists.size):
@@ -147,7 +149,7 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
     shared = scale_word == shift_word  # one word, which becomes two floats a page at a time
     factor_room = np.empty(4 * PANEL, np.float32)
     expanded, numbers_of_law = start(factor_room), start(law)
-    register, register_alone = load_table(isa, start(table)), load_table(alone, start(table))
+    source, source_alone = level_source(isa, start(table)), level_source(alone, start(table))
     asked, first_quads, begin = start(quads), start(firsts), start(starting)
     per_slot = start(slot_gains), start(slot_offsets), start(limits), start(cursors), start(stops)
     kept = start(found[0]), start(found[1])
@@ -184,10 +186,13 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
             if count <= ALONE_UP_TO:
                 if valid == 0:
                     continue
+                if decoded_first(alone):
+                    page_levels(alone, block, at + skipped, words, source_alone, m, lines, 0)
                 for s in range(count):
                     for half in range(0, filled, lanes):
                         acc = tile_from(alone, begin, s)
-                        acc = dot_page(alone, acc, block, at + skipped, words, register_alone, half, asked, firsts[s])
+                        page = block, at + skipped, words, m, lines, half
+                        acc = dot_levels_of(alone, acc, page, source_alone, asked, firsts[s])
                         if tile_collect(
                             acc, per_slot, s, factors, scale_at + half, shift_at + half,
                             valid >> np.uint64(half), first + half, kept,
@@ -203,11 +208,11 @@ def scan_lists(isa, alone, store, code, chains, jobs, queries, allowed, found, k
                 factors2, scale_at2, shift_at2 = expanded, 2 * PANEL, 3 * PANEL
             if valid | valid2 == 0:
                 continue
-            unwoven_page(isa, block, at + skipped, words, register, lines, 0)
+            page_levels(isa, block, at + skipped, words, source, m, lines, 0)
             if second:
                 if planes_of(isa) < 8:
                     ask_ahead(where, pages, j + 1)
-                unwoven_page(isa, block2, at2 + skipped, words, register, lines, m * PANEL)
+                page_levels(isa, block2, at2 + skipped, words, source, m, lines, m * PANEL)
             for s in range(0, count, rows):
                 quad_rows = row_starts(isa, first_quads, s)
                 for half in range(0, PANEL, lanes):

@@ -410,8 +410,7 @@ def scan_ring(
     isa: Any,
     panels: Array,
     count: int,
-    bits: int,
-    book: tuple[Array, Array | None],
+    book: Array,
     queries: tuple[Array, Array, Array],
     factors: tuple[Array, Array],
     names: tuple[Array, int],
@@ -421,10 +420,15 @@ def scan_ring(
     """Look up the windows' levels, multiply, score, select; whatever the instruction set."""
     quads, _, gains = queries
     rows = np.ascontiguousarray(panels.transpose(0, 2, 1)).reshape(-1, panels.shape[1])[:count]
-    mix = np.empty(0, np.uint8) if book[1] is None else book[1]
-    levels = book[0][unpack_ring(rows, bits, mix, 4 * quads.shape[1])]
-    keys = _keys(levels, _asked(quads), gains, factors)
+    keys = _keys(_levels_of_rings(isa, rows, book, 4 * quads.shape[1]), _asked(quads), gains, factors)
     return select(keys, _ids(names, count), allowed, *best)
+
+
+def _levels_of_rings(isa: Any, rows: Array, book: Array, columns: int) -> Array:
+    """Levels (n, columns) int8: a book has 256 levels, 64 bytes that fold windows of 12 bits, and the bits."""
+    mix = book[256:320].view(np.uint8) if isa.window == 12 else np.empty(0, np.uint8)
+    levels: Array = book[:256][unpack_ring(rows, int(book[320]), mix, columns)]
+    return levels
 
 
 # --- viterbi.py
@@ -1027,7 +1031,11 @@ def _keys_at(isa: Any, store: Any, code: Any, queries: tuple[Array, Array, Array
     words, table, scale_word, shift_word, code_word, law = code
     quads, _, gains = queries
     rows = _rows_at(store, places)
-    levels = _levels_of_rows(isa, np.ascontiguousarray(rows[:, code_word:]), words, table)
+    own = np.ascontiguousarray(rows[:, code_word:])
+    if isa.window:
+        levels = _levels_of_rings(isa, np.ascontiguousarray(own[:, :words]), table, 4 * quads.shape[1])
+    else:
+        levels = _levels_of_rows(isa, own, words, table)
     asked = np.ascontiguousarray(quads[mine]).view(np.int8)[:, : levels.shape[1]]
     scales, shifts = (np.ascontiguousarray(rows[:, word]).view(np.float32) for word in (scale_word, shift_word))
     if scale_word == shift_word:

@@ -1,6 +1,13 @@
 """Trellis codes in the scan: a row is a ring of bits, and the level of coordinate j that of its window, by one byte.
 
-A window of 8 bits is its own byte; one of 12, w, is folded: (w & 255) ^ mix[w >> 6].
+A window of 8 bits is its own byte; one of 12, w, is folded: (w & 255) ^ mix[w >> 6]. The tag says which. What levels
+are looked up by is a book, int8:
+
+    [0]             256 levels, by windows' bytes
+    [BOOK_MIX]      64 bytes by which windows of 12 bits are folded
+    [BOOK_BITS]     bits of a coordinate
+    [BOOK_PAIRS]    of sets without wide_tables two biased levels, the second in the upper byte of 16 bits, for every
+                    window and the bits of a coordinate after it
 
 Law:       bytes are those of reference.unpack_ring; keys and their order those of codes_to_levels, dot, add_scores
            and select, bit for bit, on every instruction set.
@@ -17,12 +24,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from polarindex.kernels.compile import inlined, kernel
+from polarindex.kernels.limits import BOOK_BITS, BOOK_MIX, BOOK_PAIRS
 from polarindex.kernels.lines import any_allowed, dot_levels, offer_keys
 from polarindex.kernels.simd import (
+    I16,
     I32,
     I64,
     Register,
-    bias_of,
     call,
     every,
     keep,
@@ -37,6 +45,7 @@ from polarindex.kernels.simd import (
     tile_start,
     tile_zero,
     vector,
+    window_of,
 )
 from polarindex.kernels.weave import PANEL, wide_tables
 
@@ -110,12 +119,12 @@ def wide_windows(typing, isa, panels, line, after, shift, bits, table):
 
 
 @intrinsic
-def load_levels(typing, isa, levels, mix):
+def load_levels(typing, isa, book):
     """256 int8 levels as four registers, biased, and the bytes by which windows are folded, if they are, as a fifth.
 
-    levels: an address; mix: an array, or None.
+    book: an address; of windows that are not folded, it is enough that levels are there.
     """
-    folded = mix != types.none
+    folded = isa.window == 12
     registers = types.UniTuple(Register(isa.nbytes), _LEVELS + folded)
 
     def code(context, builder, sig, args):
@@ -126,11 +135,29 @@ def load_levels(typing, isa, levels, mix):
             x = builder.load(pointer(builder, args[1], 64 * part, vector(I8, 64)), align=1)
             found.append(builder.xor(x, every(I8, 64, isa.bias)))
         if folded:
-            data = context.make_array(sig.args[2])(context, builder, args[2]).data
-            found.append(builder.load(pointer(builder, data, 0, vector(I8, 64)), align=1))
+            found.append(builder.load(pointer(builder, args[1], BOOK_MIX, vector(I8, 64)), align=1))
         return context.make_tuple(builder, registers, found)
 
-    return registers(isa, levels, mix), code
+    return registers(isa, book), code
+
+
+@intrinsic
+def _pairs_in(typing, book):
+    """The address of a book's pairs of levels."""
+
+    def code(context, builder, sig, args):
+        return pointer(builder, args[0], BOOK_PAIRS, I16)
+
+    return types.CPointer(types.uint16)(book), code
+
+
+@inlined
+def open_book(isa, book):
+    """What ring_panel looks levels up by: bits of a coordinate, registers, the address of pairs, of which sets with
+    registers for 256 levels have none, and the mask of their number."""
+    bits = np.int64(book[BOOK_BITS])
+    mask = (np.uint64(1) << np.uint64(window_of(isa) + bits)) - np.uint64(1)
+    return bits, load_levels(isa, book), _pairs_in(book), mask
 
 
 @intrinsic
@@ -161,11 +188,12 @@ def two_lines(isa, panels, at, count, bits, table, step):
 
 
 @inlined
-def _ring_panel(isa, panels, at, count, bits, table, pairs, mask, m, lines):
+def ring_panel(isa, panels, at, count, opened, m, lines):
     """m lines of levels of a panel of `count` words a row, m even, as dot_levels wants them.
 
-    panels, pairs, lines: addresses; table: from load_levels; pairs: from _pairs_of; mask: of their number.
+    panels, lines: addresses; opened: from open_book.
     """
+    bits, table, pairs, mask = opened
     if wide_tables(isa):
         for step in range(m // 2):
             low, high = two_lines(isa, panels, at, count, bits, table, step)
@@ -183,29 +211,6 @@ def _ring_panel(isa, panels, at, count, bits, table, pairs, mask, m, lines):
 
 
 @inlined
-def _by_window(levels, mix, window):
-    """The level of a window."""
-    if mix is None:
-        return levels[window]
-    return levels[(window & 255) ^ mix[window >> 6]]
-
-
-@inlined
-def _pairs_of(isa, levels, mix, bits):
-    """Two biased levels, the second in the upper byte, for every window and the `bits` bits after it; none where levels
-    are looked up in registers."""
-    if wide_tables(isa):
-        return np.empty(0, np.uint16)
-    states = len(levels) if mix is None else len(mix) << 6
-    pairs = np.empty(states << bits, np.uint16)
-    for both in range(pairs.size):
-        first = (np.int64(_by_window(levels, mix, both & (states - 1))) + bias_of(isa)) & 255
-        second = (np.int64(_by_window(levels, mix, both >> bits)) + bias_of(isa)) & 255
-        pairs[both] = np.uint16(first | second << 8)
-    return pairs
-
-
-@inlined
 def dot_ring(isa, acc, panels, at, count, bits, table, m, quads, q):
     """Add the products of a panel with one query's m quads: levels go from register to register."""
     second = tile_zero(isa)
@@ -217,14 +222,12 @@ def dot_ring(isa, acc, panels, at, count, bits, table, m, quads, q):
 
 
 @kernel
-def scan_ring(isa, panels, count, bits, book, queries, factors, names, allowed, heaps):
+def scan_ring(isa, panels, count, book, queries, factors, names, allowed, heaps):
     """scan_lines of rings: offer the key of every vector to the k best of each query.
 
-    panels (p, w, 16) uint32: the rings of `count` vectors; book: levels (256,) int8, by windows' bytes, and mix (64,)
-    uint8, or None for windows of 8 bits.
+    isa: a tag with a window. panels (p, w, 16) uint32: the rings of `count` vectors; book int8, see above.
     queries, factors, names, allowed, heaps as of scan_lines, with an even number of quads that the ring has words for.
     """
-    levels, mix = book
     quads, sums, gains = queries
     scales, shifts = factors
     rows, lanes = rows_of(isa), lanes_of(isa)
@@ -234,8 +237,7 @@ def scan_ring(isa, panels, count, bits, book, queries, factors, names, allowed, 
     thresholds, k = heaps[0][:, 0].copy(), heaps[0].shape[1]
     room = np.empty(m * PANEL + 16, np.uint32)
     lines, asked, codes = on_line(room), start(quads), start(panels)
-    table, pairs = load_levels(isa, start(levels), mix), _pairs_of(isa, levels, mix, bits)
-    mask = np.uint64(pairs.size - 1)
+    opened = open_book(isa, start(book))
     per_query = start(sums), start(gains), start(thresholds)
     per_vector = start(scales), start(shifts), start(keys)
     best = start(heaps[0]), start(heaps[1]), k
@@ -246,16 +248,15 @@ def scan_ring(isa, panels, count, bits, book, queries, factors, names, allowed, 
             continue
         alone = rows == 1 and wide_tables(isa)
         if not alone:
-            _ring_panel(isa, codes, at, words, bits, table, start(pairs), mask, m, lines)
+            ring_panel(isa, codes, at, words, opened, m, lines)
         for t in range(tiles):
             for v in range(first, stop, lanes):
                 acc = tile_start(isa, per_query[0], t * rows)
                 if alone:
-                    acc = dot_ring(isa, acc, codes, at, words, bits, table, m, asked, t * m)
+                    acc = dot_ring(isa, acc, codes, at, words, opened[0], opened[1], m, asked, t * m)
                 else:
                     acc = dot_levels(isa, acc, lines, v - first, m, asked, t * m * rows)
                 offer_keys(isa, acc, t * rows, v, stop, per_query, per_vector, names, allowed, best)
     keep(keys)
     keep(thresholds)
     keep(room)
-    keep(pairs)

@@ -32,7 +32,7 @@ def ring_levels(isa, codes, at, count, bits, table, levels):
     """Fill the ring_lines of a panel's segment at element `at`; codes, table (256,) int8, levels: addresses."""
     m = ring_lines(count, bits)
     if wide_tables(isa):
-        book = load_levels(isa, table, None)
+        book = load_levels(isa, table)
         for step in range(m // 2):
             low, high = two_lines(isa, codes, at, count, bits, book, step)
             store(low, levels, 2 * step * PANEL)
@@ -61,7 +61,7 @@ def score_rings(alone, source, part, table, query, stored, base, panels, keys):
     quads, q, per_query, own = query
     scale, m = stored[2], ring_lines(count, bits)
     room = np.empty(16 if wide_tables(alone) else m * PANEL + 16, np.uint32)
-    book, levels = load_levels(alone, table, None), on_line(room)
+    book, levels = load_levels(alone, table), on_line(room)
     for p in range(panels[0]):
         for line in range(count if ahead else 0):
             prefetch(codes, at + ahead + line * PANEL)

@@ -24,7 +24,7 @@ from polarindex.kernels.compile import inlined, kernel
 from polarindex.kernels.copies import join_copies, raise_limits
 from polarindex.kernels.dense import project
 from polarindex.kernels.lanes import LANES, address_of, floats_at, moved, put_at, root
-from polarindex.kernels.limits import L2
+from polarindex.kernels.limits import L2, LEVELS
 from polarindex.kernels.lines import dot_alone
 from polarindex.kernels.probe import AHEAD, ALONE_UP_TO, list_pages, page_at, shrunk
 from polarindex.kernels.reaches import SLACK, reach_after, squares_after
@@ -62,7 +62,6 @@ from polarindex.kernels.weave import PANEL
 
 PART = 7  # what `plan` says of a segment
 BITS, FIRST_WORD, PLANE_WORDS, FIRST_LINE, LINES, BASIS, GROUPS = range(PART)
-TABLES = 8  # of 16 levels, what a code of 7 bits needs
 # Behind the side of second lists. HEAD: how many segments are multiplied for all rows of a list, at least.
 SEGMENTS, PLAN, LEVEL_TABLES, LONGEST_LEVELS, SCALES, HEAD = range(ABOUT + SIDE, ABOUT + SIDE + 6)
 # What follows is for queries of a list that are taken one at a time, and for those in tiles.
@@ -197,8 +196,8 @@ def scan_segment_lists(isa, alone, store, code, chains, jobs, queries, allowed, 
 
     code = (least_head: how many segments are multiplied for all rows, at least; plan (s, PART) int64: of each segment
         its bits, its first word in a row, the words of a plane (all, at 8 bits), its first line of levels and how many,
-        four coordinates each; tables (s, 8, 16) int8 as of segments.dot_segment; longest (s,) float32, at least
-        |levels| of any row; the words where scales, two in each, and where shifts are)
+        four coordinates each, as of cascade.scan_segments, whose tables (s, 256) int8 these are too; longest (s,)
+        float32, at least |levels| of any row; the words where scales, two in each, and where shifts are)
     queries = (quads (nq, lines) int32, sums (nq, s) int32, gains (nq, s) float32, reaches (s, nq) float32 of
         cascade.reach_after)
     """
@@ -276,7 +275,7 @@ def scan_segment_lists(isa, alone, store, code, chains, jobs, queries, allowed, 
             head, held, last = least_head if counting else heads_now[tiled], 0, 0
             for t in range(parts):
                 word, line = at + plan[t, FIRST_WORD] * PANEL, moved(lines, plan[t, FIRST_LINE] * PANEL)
-                own = moved(levels, t * TABLES * LANES)
+                own = moved(levels, t * LEVELS)
                 decoded_segment(isa, block, word, plan[t, PLANE_WORDS], plan[t, BITS], own, line)
                 if t < head - 1:
                     continue
@@ -391,7 +390,7 @@ def answer_by_segments(isa, kind, about, given, nprobe, gap, keep_count, exact, 
     if not able:
         return False
     plan = view(about, np.int64, PLAN, (about[SEGMENTS], PART))
-    tables = view(about, np.int8, LEVEL_TABLES, (about[SEGMENTS], TABLES, LANES))
+    tables = view(about, np.int8, LEVEL_TABLES, (about[SEGMENTS], LEVELS))
     longest = view(about, np.float32, LONGEST_LEVELS, (about[SEGMENTS],))
     lines = plan[about[SEGMENTS] - 1, FIRST_LINE] + plan[about[SEGMENTS] - 1, LINES]
     queries = (

@@ -30,7 +30,9 @@ from polarindex.kernels.weave import PANEL, load_table, unwoven_page, unwoven_wi
 @inlined
 def decoded_segment(isa, codes, at, count, bits, tables, levels):
     """segment_levels for where it is in the innermost loop: a call a page costs a search of lists 10 to 25 %."""
-    if bits == 8:
+    if bits > RING:
+        ring_levels(isa, codes, at, count, bits - RING, tables, levels)
+    elif bits == 8:
         tag = tag_with(isa, 0, 8)
         unwoven_page(tag, codes, at, count, load_table(tag, tables), levels, 0)
     elif bits == 7:
@@ -57,10 +59,7 @@ def decoded_segment(isa, codes, at, count, bits, tables, levels):
 def segment_levels(isa, codes, at, count, bits, tables, levels):
     """Levels of a segment of a panel whose width is known only now: lines of int8 at `levels`, as `dot_levels` takes
     them. codes, tables, levels: addresses; the others as of dot_segment, or of a ring, see ring_segments."""
-    if bits > RING:
-        ring_levels(isa, codes, at, count, bits - RING, tables, levels)
-    else:
-        decoded_segment(isa, codes, at, count, bits, tables, levels)
+    decoded_segment(isa, codes, at, count, bits, tables, levels)
 
 
 @kernel

@@ -51,21 +51,22 @@ class Isa:
     name : the instruction set
     rows : queries that share a tile of registers
     planes : one-bit planes of a code, 1 to 7, or 8 for codes of one byte; scans of whole rows take up to 4
+    window : of codes that are rings, all of whose words are one plane: bits by which a level is picked, 8 or 12; else 0
     """
 
-    __slots__ = ("bias", "lanes", "name", "planes", "rows")
+    __slots__ = ("bias", "lanes", "name", "planes", "rows", "tables", "window")
 
-    def __init__(self, name: str, rows: int, planes: int) -> None:
-        self.name, self.rows, self.planes = name, rows, planes
+    def __init__(self, name: str, rows: int, planes: int, window: int = 0) -> None:
+        self.name, self.rows, self.planes, self.window = name, rows, planes, window
         self.lanes = SETS[name].nbytes // 4  # vectors a register holds one int32 of
-        self.bias = SETS[name].bias
+        self.bias, self.tables = SETS[name].bias, SETS[name].tables
 
 
 class IsaType(types.Type):
-    def __init__(self, isa: str, rows: int, planes: int) -> None:
-        self.isa, self.rows, self.planes = isa, rows, planes
+    def __init__(self, isa: str, rows: int, planes: int, window: int = 0) -> None:
+        self.isa, self.rows, self.planes, self.window = isa, rows, planes, window
         self.nbytes, self.bias, _, self.tables = SETS[isa]
-        super().__init__(name=f"Isa({isa}, {rows}, {planes})")
+        super().__init__(name=f"Isa({isa}, {rows}, {planes}, {window})")
 
 
 class Register(types.Type):
@@ -101,12 +102,12 @@ class _TileModel(models.PrimitiveModel):
 
 @typeof_impl.register(Isa)
 def _typeof_isa(value: Isa, context: Any) -> IsaType:
-    return _isa_type(value.name, value.rows, value.planes)
+    return _isa_type(value.name, value.rows, value.planes, value.window)
 
 
 @lru_cache(maxsize=256)
-def _isa_type(name: str, rows: int, planes: int) -> IsaType:
-    return IsaType(name, rows, planes)  # 1.5 us when made anew, and every call of a kernel asks
+def _isa_type(name: str, rows: int, planes: int, window: int) -> IsaType:
+    return IsaType(name, rows, planes, window)  # 1.5 us when made anew, and every call of a kernel asks
 
 
 @unbox(IsaType)
@@ -214,13 +215,15 @@ def constant(choose: Any, kind: Any) -> Any:
 rows_of = constant(lambda isa: isa.rows, types.intp)
 lanes_of = constant(lambda isa: isa.nbytes // 4, types.intp)
 planes_of = constant(lambda isa: isa.planes, types.intp)
+window_of = constant(lambda isa: isa.window, types.intp)
 bias_of = constant(lambda isa: isa.bias, types.intp)
 
 
 @intrinsic(prefer_literal=True)
 def tag_with(typing, isa, rows, planes):
-    """The tag of the same set for other rows and planes, literal numbers; 0 for those of `isa`."""
-    tag = IsaType(isa.isa, rows.literal_value or isa.rows, planes.literal_value or isa.planes)
+    """The tag of the same set for other rows and planes, literal numbers; 0 for those, or the ring, of `isa`."""
+    window = 0 if planes.literal_value else isa.window
+    tag = IsaType(isa.isa, rows.literal_value or isa.rows, planes.literal_value or isa.planes, window)
 
     def code(context, builder, sig, args):
         return context.get_dummy_value()

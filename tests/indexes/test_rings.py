@@ -9,6 +9,8 @@ import pytest
 
 import polarindex as pi
 from polarindex import kernels
+from polarindex.indexes import halves
+from polarindex.indexes.probing import Probes
 from polarindex.kernels import dispatch
 
 DIM = 50
@@ -94,15 +96,88 @@ def test_errors_are_as_large_as_they_are_said_to_be():
     assert 0.7 < np.sqrt(np.mean(((distances - exact) / errors) ** 2)) < 2
 
 
+# --- in lists
+
+
+def listed(metric="l2", bits=3, quantizer="trellis", **options):
+    """Rows in 8 lists, whose first pages are part empty."""
+    index = pi.IVFIndex(DIM, metric, bits, quantizer, nlist=8, **options).fit(rows(1200))
+    index.add(rows(1200))
+    index.remove(np.arange(0, 300, 7))
+    return index
+
+
+def searched(index):
+    """Answers alone, two together and in a batch; of few lists and all; by filters; for more rows than there are."""
+    asked = [(rows(nq, 1), nprobe, only) for nq in (1, 2, 20) for nprobe in (3, 8) for only in (None, index.ids[::3])]
+    found = [index.search(q, 20, nprobe=nprobe, filter=only) for q, nprobe, only in asked]
+    return [*found, index.search(rows(3, 2), 1300, nprobe=8), index.search(rows(1, 2), 1300, nprobe=8)]
+
+
+FIRST_SET = kernels.available()[0]
+LISTED = [("l2", 3, {}), ("ip", 1, {}), ("cosine", 4, {}), ("cosine", 2, {"factor_bits": 16})]
+LISTED += [("l2", 2, {"store": "float32", "spill": 0.5})]
+
+
+@pytest.mark.parametrize(("metric", "bits", "options"), LISTED)
+@pytest.mark.parametrize("quantizer", ["trellis", pytest.param("trellis-12", marks=pytest.mark.slow)])
+def test_lists_in_registers_have_the_answers_of_steps_bit_for_bit(quantizer, metric, bits, options):
+    index = listed(metric, bits, quantizer, **options)
+    assert index.info()["scan"] == (f"in registers ({FIRST_SET})" if FIRST_SET != kernels.GENERIC else "in steps")
+    found = searched(index)
+    with kernels.using(kernels.GENERIC):
+        assert index.info()["scan"] == "in steps"
+        for one, other in zip(found, searched(index), strict=True):
+            same(one, other)
+
+
+@pytest.mark.isa
+@pytest.mark.parametrize("isa", kernels.available()[1:-1])
 @pytest.mark.parametrize("quantizer", ["trellis", "trellis-12"])
-def test_lists_are_scanned_in_steps_and_find_the_same_as_all_rows(quantizer):
+def test_every_instruction_set_finds_the_same_in_lists(quantizer, isa):
+    index = listed(quantizer=quantizer)
+    found = searched(index)
+    with kernels.using(isa):
+        assert index.info()["scan"] == f"in registers ({isa})"
+        for one, other in zip(found, searched(index), strict=True):
+            same(one, other)
+
+
+def test_a_mapped_inverted_file_is_the_same_index(tmp_path):
+    index = listed()
+    index.save(tmp_path / "saved")
+    for mmap in (False, True):
+        for one, other in zip(searched(pi.load(tmp_path / "saved", mmap=mmap)), searched(index), strict=True):
+            same(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantizer", ["trellis", "trellis-12"])
+def test_ranges_and_queries_that_are_prepared_elsewhere_are_those_of_a_search(quantizer):
+    index, q = listed("ip", 4, quantizer), rows(5, 1)
+    distances, ids = index.search(q, 30, nprobe=3, exact_scan=True)
+    question, constants = halves.asked(index, q, Probes(3), 8, halves.in_registers(index))
+    assert isinstance(question, halves.ListQuestion) or FIRST_SET == kernels.GENERIC
+    part = halves.candidates(index, question, None, 30, None, True)
+    same(halves.best([part], constants, 30, 30, "ip"), (distances, ids))
+    for radius in (-1e9, float(distances[0, 20]), 1e9):
+        found = index.range_search(q, radius, nprobe=3)
+        with kernels.using(kernels.GENERIC):
+            same(found, index.range_search(q, radius, nprobe=3))
+    lims, _, names = index.range_search(q, float(distances[0, 20]), nprobe=3)
+    np.testing.assert_array_equal(names[: lims[1]][:21], ids[0, :21])
+
+
+def test_lists_find_what_is_near():
     x, q = rows(1200), rows(20, 1)
-    lists = pi.IVFIndex(DIM, bits=3, quantizer=quantizer, nlist=8, store="float16").fit(x)
+    lists = pi.IVFIndex(DIM, bits=3, quantizer="trellis", nlist=8, store="float32").fit(x)
     lists.add(x)
-    assert lists.info()["scan"] == "in steps"
     _, ids = lists.search(q, 10, nprobe=8, gap=None, rerank=4)
     truth = np.argsort(((q[:, None] - x) ** 2).sum(axis=2), axis=1)[:, :10]
     assert np.mean([len(set(one) & set(other)) / 10 for one, other in zip(ids, truth, strict=True)]) > 0.99
+
+
+def test_rings_have_no_first_planes():
     with pytest.raises(ValueError, match=r"scan_bits=1 needs a code .* got Trellis"):
         pi.IVFIndex(DIM, bits=3, quantizer="trellis", scan_bits=1)
 

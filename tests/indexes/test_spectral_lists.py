@@ -149,11 +149,11 @@ def test_search_is_the_score_law_bit_for_bit(rows, bits, options, metric):
         np.testing.assert_array_equal(distances, np.take_along_axis(wanted, order, 1)[queries])
 
 
-def test_rings_find_more_in_steps():
+def test_rings_find_more():
     """In no more bytes than EDEN's segments; a plain trellis where there is nothing to learn."""
     rows, q = decaying(3000, 128, power=0.5), decaying(100, 128, seed=1, power=0.5)
     eden, rings = filled(rows), filled(rows, **RINGS)
-    assert rings.info()["scan"] == "in steps" and rings.info()["spectral"]["code"] == "trellis"
+    assert rings.info()["scan"] == eden.info()["scan"] and rings.info()["spectral"]["code"] == "trellis"
     assert rings.bytes_per_vector <= eden.bytes_per_vector
     assert recall(rings, rows, q) > recall(eden, rows, q) + 0.01
     assert isinstance(made(isotropic(2000, 64), **RINGS).quantizer, Trellis)
@@ -161,26 +161,29 @@ def test_rings_find_more_in_steps():
 
 @pytest.mark.isa
 @pytest.mark.parametrize("isa", [name for name in kernels.available()[1:] if not name.endswith("vnni")])
-@pytest.mark.parametrize("bits", [2, 4])
-def test_every_instruction_set_answers_the_same(rows, bits, isa):
-    """Segments of 6 and 2 bits, and of 8 and 4."""
-    index, q = filled(rows, bits=bits), decaying(9, seed=1)
+@pytest.mark.parametrize(("bits", "options"), [(2, {}), (4, {}), (2, RINGS)])
+def test_every_instruction_set_answers_the_same(rows, bits, options, isa):
+    """Segments of 6 and 2 bits, of 8 and 4, and with rings among them."""
+    index, q = filled(rows, bits=bits, **options), decaying(9, seed=1)
     wanted = [index.search(q[:nq], 20, nprobe=nprobe) for nq in (1, 9) for nprobe in (3, NLIST)]
     with kernels.using(isa):
         for nq, nprobe in ((1, 3), (1, NLIST), (9, 3), (9, NLIST)):
             same(index.search(q[:nq], 20, nprobe=nprobe), wanted.pop(0))
 
 
-SEGMENTS = [[(32, b)] for b in range(1, 9)] + [[(64, 3), (32, 1)], [(32, 8), (32, 6), (32, 4), (4, 1)]]
+SEVERAL = [[(64, 3), (32, 1)], [(32, 8), (32, 6), (32, 4), (4, 1)]]
+SEGMENTS = [(segments, "eden") for segments in [[(32, b)] for b in range(1, 9)] + SEVERAL]
+SEGMENTS += [(segments, "trellis") for segments in [[(40, 2)], *SEVERAL]]
 
 
-@pytest.mark.parametrize("segments", SEGMENTS)
+@pytest.mark.parametrize(("segments", "code"), SEGMENTS)
 @pytest.mark.parametrize("options", [{}, pytest.param({"store": "float32", "spill": 0.3}, marks=pytest.mark.slow)])
-def test_one_call_and_steps_find_the_same_bits(monkeypatch, rows, segments, options):
-    """Alone and in batches, by some of the lists, filters, second lists, lists of a row or none; with bounds or not."""
+def test_one_call_and_steps_find_the_same_bits(monkeypatch, rows, segments, code, options):
+    """Alone and in batches, by some of the lists, filters, second lists, lists of a row or none; with bounds or not.
+    Of a trellis segments of up to 4 bits are rings."""
     axes = np.linalg.qr(isotropic(DIM))[0]
     coded = sum(m for m, _ in segments)
-    quantizer = Spectral(DIM, 4, 0, axes[:coded], segments, [1 / len(segments)] * len(segments) + [0])
+    quantizer = Spectral(DIM, 4, 0, axes[:coded], segments, [1 / len(segments)] * len(segments) + [0], code)
     index = made(rows, nlist=40, **options)
     coding, learned = ResidualCoding(quantizer, "l2"), index._held.centroids
     index._take(coding.centroids(learned.full, learned.mu, learned.spread, learned.limit))
@@ -217,11 +220,11 @@ def all_searches(index, **how):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("bits", [2, 4])
-def test_what_bounds_leave_out_is_in_no_answer(bits, metric):
+@pytest.mark.parametrize(("bits", "options"), [(2, {}), (4, {}), (2, RINGS)])
+def test_what_bounds_leave_out_is_in_no_answer(bits, options, metric):
     """Rows are there twice, so that many keys are equal; some were removed."""
     x = decaying(3000, **FLATTER)
-    index = filled(x, metric, bits)
+    index = filled(x, metric, bits, **options)
     index.add(x[:1500])
     index.remove(index.ids[::5])
     for one, other in zip(all_searches(index), all_searches(index, exact_scan=True), strict=True):

@@ -57,7 +57,7 @@ for number, (name, bits) in enumerate(6 * cells):
     codes = quantizer.encode(vectors(n, dim))
     quantizer.decode(codes)
     quantizer.scores(vectors(3, dim), codes[: n // 2])
-read = [("eden", 4)]
+read = [("eden", 4), ("trellis", 4), ("trellis-12", 4)]
 stores = ["none", "float32", "float16", "int8"]
 lists = [(*cell, stores[i % 4]) for i, cell in enumerate(4 * cells)]
 lists += [(*cell, store) for cell in read for store in stores]

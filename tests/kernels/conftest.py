@@ -105,13 +105,17 @@ def lay_pages():
     """(bits, table, lists of (codes, scales, shifts, ids)) -> Paged: pages in any order, some of them free, and in
     lanes without a row what would be the best of all. With `in_order`, pages too: row i of the only list is at place i.
     A list may have more columns, two of float32 (n, 2), the scale and shift of the first planes, before the code.
+    Codes of a ring are its words (n, w) uint32, with a book for the table.
     """
 
     def lay(bits, table, lists, page_bits=1, wide=False, seed=0, in_order=False):
         rng = np.random.default_rng(seed)
-        layout = LineLayout(lists[0][0].shape[1], bits)
+        rings = lists[0][0].dtype == np.uint32
+        layout = LineLayout(lists[0][0].shape[1], 32 if rings else bits)
+        plane = layout.dims if rings else layout.planes[0].words
         head = 2 * (len(lists[0]) > 4)
-        words, width = head + layout.words, head + layout.words + 3 + wide
+        words = head + (plane if rings else layout.words)
+        width = words + 3 + wide
         wanted = [-(-len(ids) // 16) for _, _, _, ids, *_ in lists]
         pages = sum(wanted) + 3
         numbers = np.arange(pages) if in_order else rng.permutation(pages)
@@ -133,12 +137,12 @@ def lay_pages():
             factors = np.stack([scales, shifts], axis=1).astype(np.float32).view(np.uint32)
             names = np.stack([ids & 0xFFFFFFFF, ids >> 32], axis=1).astype(np.uint32)[:, : 1 + wide]
             before = [first.astype(np.float32).view(np.uint32) for first in firsts]
-            rows = np.concatenate([*before, layout.pack(codes), factors, names], axis=1)
+            rows = np.concatenate([*before, codes if rings else layout.pack(codes), factors, names], axis=1)
             for place, row in zip(places[-1], rows, strict=True):
                 page, lane = divmod(place, 16)
                 blocks[page >> page_bits][page % 2**page_bits, :, lane] = row
         store = np.array([block.ctypes.data for block in blocks]), page_bits, width, words + 2
-        code = layout.planes[0].words, table, words, words + 1, head, np.zeros(3, np.float32)
+        code = plane, table, words, words + 1, head, np.zeros(3, np.float32)
         return Paged(store, code, (heads, following), sizes, places, pages, blocks)
 
     return lay

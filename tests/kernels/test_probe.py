@@ -10,6 +10,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from polarindex import kernels
+from polarindex.codes import RingLayout
+from polarindex.indexes.rings import ring_book
 from polarindex.kernels import reference
 
 SETS = [name for name in kernels.available() if name != "generic"]
@@ -55,13 +57,13 @@ def as_jobs(jobs, sizes):
     return numbers, starts, members, offsets, sizes
 
 
-def scan(name, bits, paged, jobs, queries, allowed, keep, found=None):
+def scan(name, bits, paged, jobs, queries, allowed, keep, found=None, window=0):
     """The keep best scores and places of each query, after jobs = [(list, members, offsets)] in one call."""
     nq = len(queries[0])
     held, whole = nothing_found(nq, keep) if found is None else found
+    isa, alone = (kernels.Isa(name, rows, bits, window) for rows in (8, 1))
     kernels.scan_lists(
-        kernels.Isa(name, 8, bits), kernels.Isa(name, 1, bits), paged.store, paged.code, paged.chains,
-        as_jobs(jobs, paged.sizes), queries, allowed, held, keep,
+        isa, alone, paged.store, paged.code, paged.chains, as_jobs(jobs, paged.sizes), queries, allowed, held, keep
     )
     room = kernels.candidate_room(keep)
     for array, guard in zip(whole, (np.float32(7e33), -77), strict=True):
@@ -76,8 +78,8 @@ def scan(name, bits, paged, jobs, queries, allowed, keep, found=None):
     return reference._best_candidates(candidates, paged.store, keep)
 
 
-def oracle(bits, paged, jobs, queries, allowed, keep):
-    isa, found = kernels.Isa(SETS[0], 8, bits), nothing_found(len(queries[0]), keep)[0]
+def oracle(bits, paged, jobs, queries, allowed, keep, window=0):
+    isa, found = kernels.Isa(SETS[0], 8, bits, window), nothing_found(len(queries[0]), keep)[0]
     given = isa, isa, paged.store, paged.code, paged.chains, as_jobs(jobs, paged.sizes), queries, allowed, found, keep
     return reference.scan_lists(*given)
 
@@ -162,6 +164,46 @@ def test_the_split_of_the_work_does_not_matter(cases, name, bits):
             alone = tuple(part[q : q + 1] for part in queries)
             got = scan(name, bits, paged, mine, alone, allowed, keep)
             assert_same(got, [part[q : q + 1] for part in wanted], f"case {number}, query {q}")
+
+
+def ring_tags():
+    for name, window in itertools.product(SETS, (8, 12)):
+        marks = pytest.mark.isa if name != SETS[0] else pytest.mark.slow if window == 12 else ()
+        yield pytest.param(name, window, marks=marks)
+    if "neon" not in SETS:
+        yield pytest.param("neon", 8, marks=pytest.mark.isa)
+
+
+def ring_scene(lay_pages, name, window, bits, dims, number, sizes=SIZES):
+    """Lists of random rings with a random book, in pages, and random queries; the levels of all windows."""
+    rng = np.random.default_rng([number, bits, dims, window])
+    layout = RingLayout(dims, bits, () if window == 8 else tuple(rng.integers(0, 256, 64).tolist()))
+    levels = rng.permutation(np.arange(-127, 128).repeat(2)[:256]).astype(np.int8)
+    lists = [
+        (rng.integers(0, 2**32, (len(ids), layout.words), dtype=np.uint32), *factors, ids)
+        for _, *factors, ids in random_lists(rng, dims, bits, sizes, wide=number % 3 == 1)
+    ]
+    book = ring_book(name, bits, levels, layout.mix)
+    paged = lay_pages(bits, book, lists, number % 4, number % 3 == 1, number)
+    asked = np.zeros((NQ, layout.padded), np.int8)
+    asked[:, :dims] = rng.integers(-127, 128, (NQ, dims))
+    return paged, (asked.view(np.int32), asked.sum(axis=1, dtype=np.int32), rng.random(NQ, np.float32)), rng
+
+
+@pytest.mark.parametrize(("name", "window"), ring_tags())
+def test_rings_of_every_width_size_and_tail_equal_the_formula(lay_pages, name, window):
+    """Of one text for all widths; in one call, and a call for each query, in filters of many rows, few and none."""
+    for number, (bits, dims) in enumerate(itertools.product((1, 2, 3, 4), DIMS)):
+        paged, queries, rng = ring_scene(lay_pages, name, window, bits, dims, number)
+        keep, share = KEEP[number % len(KEEP)], (None, 0.3, 0.9, 0, None)[number % 5]
+        allowed = ALL if share is None else (rng.random(16 * paged.pages) < share) * np.uint8(1 + number)
+        jobs = random_jobs(rng, len(SIZES))
+        wanted = oracle(1, paged, jobs, queries, allowed, keep, window)
+        assert_same(scan(name, 1, paged, jobs, queries, allowed, keep, window=window), wanted, f"{bits}, {dims}")
+        for q in range(0, NQ, 7):
+            mine = [(one, np.zeros(1, int), offsets[members == q]) for one, members, offsets in jobs if q in members]
+            got = scan(name, 1, paged, mine, tuple(part[q : q + 1] for part in queries), allowed, keep, window=window)
+            assert_same(got, [part[q : q + 1] for part in wanted], f"{bits}, {dims}, query {q}")
 
 
 @pytest.mark.parametrize(("name", "bits"), TAGS)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from polarindex import kernels
 from polarindex.codebooks import folded
 from polarindex.codes import RingLayout
+from polarindex.indexes.rings import ring_book
 from polarindex.kernels import reference
 from polarindex.kernels.limits import MAX_DIMS
 
@@ -19,13 +20,13 @@ SETS = [name for name in kernels.available() if name != kernels.GENERIC]
 EVERYDAY = [name for name in SETS if name in (SETS[0], "avx2")]
 NAMED = [pytest.param(name, marks=[] if name in EVERYDAY else pytest.mark.isa) for name in SETS]
 needs_registers = pytest.mark.skipif(not SETS, reason="only plain loops can run here")
-ALL = NO_MIX = np.empty(0, np.uint8)
+ALL = np.empty(0, np.uint8)
 WINDOWS = (8, 12)
 COUNTED = np.empty(0, np.int64), 0
 
 
 def random_mix(rng, window):
-    return NO_MIX if window == 8 else rng.integers(0, 256, 64).astype(np.uint8)
+    return () if window == 8 else tuple(rng.integers(0, 256, 64).tolist())
 
 
 @settings(max_examples=100, deadline=None)
@@ -33,9 +34,9 @@ def random_mix(rng, window):
 def test_windows_are_those_of_the_formula(bits, window, dims, n, seed):
     rng = np.random.default_rng(seed)
     mix = random_mix(rng, window)
-    layout = RingLayout(dims, bits, tuple(mix.tolist()))
+    layout = RingLayout(dims, bits, mix)
     words = rng.integers(0, 2**32, (n, layout.words), dtype=np.uint32)
-    assert (layout.unpack(words) == reference.unpack_ring(words, bits, mix, layout.padded)).all()
+    assert (layout.unpack(words) == reference.unpack_ring(words, bits, np.array(mix, np.uint8), layout.padded)).all()
 
 
 def test_a_ring_lies_as_drawn():
@@ -55,7 +56,7 @@ def test_a_longer_window_is_folded_as_drawn():
 
 @pytest.fixture(scope="module")
 def scan(padded_factors, empty_heaps):
-    """The k best keys and ids of rings by kernels.scan_ring, or by the oracle."""
+    """The k best keys and ids of rings by kernels.scan_ring, or by the oracle; book = (levels, mix)."""
 
     def best_of(isa, bits, book, words, queries, factors, names=COUNTED, allowed=ALL, oracle=False):
         (nq, dims), n = queries.shape, len(words)
@@ -68,7 +69,8 @@ def scan(padded_factors, empty_heaps):
         kernels.to_panels(words, 0, panels)
         best = empty_heaps(len(sums), 7)
         best[0][nq:] = np.inf
-        case = isa, panels, n, bits, book, (quads, sums, gains), padded_factors(*factors), names, allowed, best
+        whole = ring_book(isa.name, bits, *book)
+        case = isa, panels, n, whole, (quads, sums, gains), padded_factors(*factors), names, allowed, best
         if oracle:
             best = reference.scan_ring(*case)
         else:
@@ -81,7 +83,7 @@ def scan(padded_factors, empty_heaps):
 
 def random_book(rng, window):
     levels = rng.permutation(np.arange(-127, 128).repeat(2)[:256]).astype(np.int8)
-    return levels, None if window == 8 else random_mix(rng, window)
+    return levels, random_mix(rng, window)
 
 
 def cases(window):
@@ -104,7 +106,7 @@ def cases(window):
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("name", NAMED)
 def test_every_width_size_and_tail_equals_the_formula(scan, name, window, rows):
-    isa = kernels.Isa(name, rows, 8)
+    isa = kernels.Isa(name, rows, 1, window)
     for case in cases(window):
         for got, wanted in zip(scan(isa, **case), scan(isa, **case, oracle=True), strict=True):
             np.testing.assert_array_equal(got, wanted)
@@ -121,10 +123,10 @@ def test_each_coordinate_meets_its_own_query_byte(scan, name, window, rows):
         rng = np.random.default_rng(bits)
         table, mix = random_book(rng, window)
         words = rng.integers(0, 2**32, (n, RingLayout(dims, bits).words), dtype=np.uint32)
-        levels = table[reference.unpack_ring(words, bits, NO_MIX if mix is None else mix, dims)]
+        levels = table[reference.unpack_ring(words, bits, np.array(mix, np.uint8), dims)]
         factors = np.ones(n, np.float32), np.zeros(n, np.float32)
         case = bits, (table, mix), words, np.eye(dims, dtype=np.int8), factors
-        keys, _ = scan(kernels.Isa(name, rows, 8), *case)
+        keys, _ = scan(kernels.Isa(name, rows, 1, window), *case)
         best = np.sort(levels, axis=0)[::-1][:7].T.astype(np.float32)
         np.testing.assert_array_equal(keys, best * (1 / np.arange(1, dims + 1)).astype(np.float32)[:, None])
 
@@ -137,5 +139,5 @@ def test_sums_are_exact_at_the_largest_dimension(scan, name, sign, rows):
     """Every product is 127 * 127 at MAX_DIMS dimensions: nothing wraps or saturates."""
     words, one = np.zeros((1, RingLayout(MAX_DIMS, 1).words), np.uint32), np.ones(1, np.float32)
     table, queries = np.full(256, 127 * sign, np.int8), np.full((1, MAX_DIMS), 127, np.int8)
-    keys, _ = scan(kernels.Isa(name, rows, 8), 1, (table, None), words, queries, (one, 0 * one))
+    keys, _ = scan(kernels.Isa(name, rows, 1, 8), 1, (table, ()), words, queries, (one, 0 * one))
     assert keys[0, 0] == np.float32(sign * 127 * 127 * MAX_DIMS)
