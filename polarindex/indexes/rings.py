@@ -1,4 +1,4 @@
-"""The scan of trellis codes in registers: what the kernel is told of a code, and what it wants of queries.
+"""The scan of trellis codes in registers: what kernels are told of a code, and what a flat scan wants of queries.
 
 Read:      codes of one stage that are rings of bits, of a trellis or a spectral code of one segment, where the machine
            has one of kernels.simd's sets."""
