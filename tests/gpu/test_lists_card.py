@@ -321,7 +321,8 @@ AS_LEVELS = [("polarquant", 4), ("turboquant", 2), ("qjl", 1), ("eden", 6), ("tr
 
 @pytest.mark.parametrize(("quantizer", "bits"), AS_LEVELS)
 def test_other_quantizers_are_scanned_as_levels(quantizer, bits, rng):
-    """Where no kernel of the host reads the codes, the host chooses the lists, by exact scores."""
+    """Where no kernel of the host reads the codes, the host chooses the lists, by exact scores; trellis' are chosen on
+    the card."""
     cpu, gpu = pair(rng, 3000, 96, quantizer=quantizer, bits=bits)
     check(cpu, gpu, rows(rng, 20, 96, "plain"), 10, nprobe=4)
     check(cpu, gpu, rows(rng, 20, 96, "plain"), 10, nprobe=4, gap=20)
