@@ -168,7 +168,17 @@ def test_the_allocation_is_the_best_of_all(bits, power, seed, code, short):
         room = int(2 * words_of(100, bits, code)) + 2
         if cost <= 2 * (room - allocation.tail_half_words(100, bits, code)):
             least = min(least, error)
-    np.testing.assert_allclose(allocation.allocate(energies, bits, code=code, short=short).error, least, rtol=1e-9)
+    found = allocation.allocate(energies, bits, code=code, short=short)
+    widths = np.repeat([b for _, b in found.segments], [m for m, _ in found.segments])
+    widths = np.pad(widths, (0, 100 - len(widths)))
+    chosen = predicted = 0.0
+    for block in blocks:
+        share, width = energies[block].sum(), int(widths[block][0])
+        own = share * (share / len(energies[block])) ** allocation.WEIGHT * allocation.inner_error(width, code)
+        predicted += own
+        chosen += own * (1 if width else allocation.LEFT_OUT)
+    np.testing.assert_allclose(chosen, least, rtol=1e-9)
+    np.testing.assert_allclose(found.error, predicted, rtol=1e-9)
 
 
 def test_shares_are_no_more_than_all_whatever_sums_of_floats_say():
