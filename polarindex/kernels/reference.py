@@ -838,7 +838,7 @@ def expand_factors(words: Array, law: Array) -> Array:
     return out
 
 
-def segment_ratios(step: np.float32, t: Array) -> Array:
+def _segment_ratios(step: np.float32, t: Array) -> Array:
     """(n,) float32 of levels t (n,)."""
     size = np.abs(t.astype(np.float32))
     far = size * np.float32(1 / 84)
@@ -862,7 +862,7 @@ def expand_segment_factors(halves: Array, energies: Array, law: Array) -> tuple[
         scale = (scales[:, :, s].astype(np.uint32) << np.uint32(16)).view(np.float32)
         energy = energy + own * (scale * scale)
     step, base, factor = law
-    shifts = base - factor * (energy * segment_ratios(step, (rows[:, :, 0] & 0xFF).astype(np.int8)))
+    shifts = base - factor * (energy * _segment_ratios(step, (rows[:, :, 0] & 0xFF).astype(np.int8)))
     return scales.transpose(0, 2, 1), shifts.reshape(-1)
 
 
