@@ -9,10 +9,12 @@ import shutil
 import pytest
 
 from polarindex.sweep.page import write_page
-from polarindex.sweep.plan import Plan
+from polarindex.sweep.plan import METHODS, PEERS, Plan
 from polarindex.sweep.results import Results, environment
 
 pytest.importorskip("plotly")
+_EACH = 16  # rows of a method and set in conftest.py's results: four widths, flat and with three numbers of lists
+ROWS = _EACH * len((*METHODS, *PEERS))
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -83,10 +85,10 @@ def points(page, plot: str) -> int:
 
 @pytest.mark.slow
 def test_every_plot_is_drawn(shown):
-    for plot, some in (("recall", 60), ("speed", 240), ("distortion", 60), ("build", 120)):
+    for plot, some in (("recall", 60), ("speed", ROWS), ("distortion", 60), ("build", 120)):
         assert points(shown, plot) >= some
         assert shown.locator(f"#{plot} .main-svg").count() > 0
-    assert shown.locator("#table tbody tr").count() == 240
+    assert shown.locator("#table tbody tr").count() == ROWS
 
 
 @pytest.mark.slow
@@ -99,7 +101,7 @@ def test_a_filter_hides_a_method_everywhere(shown):
     before = points(shown, "recall")
     shown.locator("label.chip", has=shown.locator("input[value='qjl']")).click()
     assert points(shown, "recall") == before - 4
-    assert shown.locator("#table tbody tr").count() == 240 - 16
+    assert shown.locator("#table tbody tr").count() == ROWS - _EACH
     assert "qjl" not in shown.locator("#table tbody").inner_text()
 
 
