@@ -80,7 +80,7 @@ class Index(Attached, ABC):
             raise ValueError(f"dim={dim} needs {widest} code dimensions; integer scores hold up to {MAX_DIMS}")
         self.factor_bits = checked_factor_bits(factor_bits)
         if self.factor_bits == 16 and self._spectral is not None and self.kind != "flat":
-            raise ValueError("factor_bits=16 with codes='spectral' is for flat indexes; lists have codes='plain'")
+            raise ValueError("factor_bits=16 with codes='spectral' is for flat indexes; in lists for codes='plain'")
         if self.factor_bits == 16 and not offered(self.quantizer):
             raise ValueError(f"factor_bits=16 is not offered for quantizer={quantizer!r}, bits={bits}")
         self._gate = Gate()
